@@ -1,0 +1,93 @@
+//! What a backup is.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{BackupId, KeyId, LineageId, ServiceId};
+use crate::position::Position;
+
+/// Who asked for it; decides its retention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackupType {
+    Automated,
+    Manual,
+}
+
+/// How it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackupMode {
+    Full,
+    Incremental,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackupStatus {
+    Pending,
+    Running,
+    Completed,
+    Failed,
+}
+
+/// A backup as the catalog knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Backup {
+    pub id: BackupId,
+    pub service_id: ServiceId,
+    pub lineage_id: LineageId,
+    pub backup_type: BackupType,
+    pub mode: BackupMode,
+    pub status: BackupStatus,
+    pub label: Option<String>,
+    /// Days to keep a manual backup when the caller limits it; automated ones follow the policy.
+    pub retention_days: Option<u32>,
+    /// The backup's own data key.
+    pub key_id: KeyId,
+    pub created_at: Timestamp,
+    pub started_at: Option<Timestamp>,
+    pub completed_at: Option<Timestamp>,
+    pub error: Option<String>,
+    /// Facts of a completed backup.
+    pub facts: Option<BackupFacts>,
+    /// No longer listed (deleted by its owner, or expired); kept while a shown restore point needs it.
+    pub delisted_at: Option<Timestamp>,
+    /// Key destroyed and objects removed.
+    pub shredded_at: Option<Timestamp>,
+}
+
+/// What the engine's tool and the store said of a completed backup.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackupFacts {
+    /// The tool's own name for it (pgBackRest: the label). Restores always name it.
+    pub tool_label: String,
+    /// The backup that this one builds on directly, if incremental.
+    pub parent: Option<BackupId>,
+    /// Log position where the backup began.
+    pub start: Position,
+    /// Log position from which on it is consistent.
+    pub stop: Position,
+    /// Every instant after this one can be reached from this base: commits stamped later lie behind `stop`.
+    pub consistent_at: Timestamp,
+    /// Bytes of this backup's own sealed objects in the store.
+    pub stored_bytes: u64,
+    /// Bytes of the database that it represents.
+    pub database_bytes: u64,
+    /// SHA-256 of the sealed manifest's plaintext, hex.
+    pub manifest_sha256: String,
+}
+
+impl Backup {
+    /// Whether the owner sees it in the list.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        self.delisted_at.is_none() && self.shredded_at.is_none()
+    }
+
+    /// Whether a restore may read it: its data and key are there.
+    #[must_use]
+    pub fn is_restorable(&self) -> bool {
+        self.status == BackupStatus::Completed && self.facts.is_some() && self.shredded_at.is_none()
+    }
+}

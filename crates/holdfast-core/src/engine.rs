@@ -1,0 +1,111 @@
+//! Engine kinds and what each can do, as data: the server plans and refuses from this alone, without a driver.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A kind of database that the contract knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    Postgresql,
+    Mysql,
+    Mongodb,
+    Valkey,
+    Kafka,
+    Opensearch,
+    Mssql,
+}
+
+/// What an engine can do here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capability {
+    /// A driver exists in this release: services of this kind can be made.
+    pub available: bool,
+    /// A restore point names an instant; restores reach it.
+    pub point_in_time: bool,
+    /// Base backups can build on an earlier one.
+    pub incremental: bool,
+    /// The word of `backup_method` on the wire.
+    pub backup_method: &'static str,
+    /// Versions accepted on creation, the default last in no particular role.
+    pub versions: &'static [&'static str],
+    pub default_version: &'static str,
+    /// The database that a tenant finds after provisioning.
+    pub default_database: &'static str,
+}
+
+impl EngineKind {
+    pub const ALL: [Self; 7] =
+        [Self::Postgresql, Self::Mysql, Self::Mongodb, Self::Valkey, Self::Kafka, Self::Opensearch, Self::Mssql];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Postgresql => "postgresql",
+            Self::Mysql => "mysql",
+            Self::Mongodb => "mongodb",
+            Self::Valkey => "valkey",
+            Self::Kafka => "kafka",
+            Self::Opensearch => "opensearch",
+            Self::Mssql => "mssql",
+        }
+    }
+
+    /// What this release can do with the engine. `available` turns true issue by issue.
+    #[must_use]
+    pub fn capability(self) -> Capability {
+        let planned = |point_in_time, backup_method, versions, default_version| Capability {
+            available: false,
+            point_in_time,
+            incremental: false,
+            backup_method,
+            versions,
+            default_version,
+            default_database: "defaultdb",
+        };
+        match self {
+            Self::Postgresql => Capability {
+                available: true,
+                point_in_time: true,
+                incremental: true,
+                backup_method: "pgbackrest",
+                versions: &["14", "15", "16", "17", "18"],
+                default_version: "17",
+                default_database: "defaultdb",
+            },
+            Self::Mysql => planned(true, "mysqldump", &["8.4"], "8.4"),
+            Self::Mongodb => planned(true, "mongodump", &["6.0", "7.0", "8.0"], "7.0"),
+            Self::Valkey => planned(true, "rdb", &["7.2", "8.0", "8.1", "9.0"], "8.1"),
+            Self::Kafka => planned(false, "kafka_full", &["3.6", "3.7", "3.8", "3.9", "4.0"], "3.9"),
+            Self::Opensearch => planned(false, "snapshot", &["2"], "2"),
+            Self::Mssql => Capability {
+                default_database: "master",
+                incremental: true,
+                ..planned(true, "pgbackrest", &["4.8"], "4.8")
+            },
+        }
+    }
+}
+
+impl fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text names no engine of the contract.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown database_type {0:?}; known: postgresql, mysql, mongodb, valkey, kafka, opensearch, mssql")]
+pub struct UnknownEngine(pub String);
+
+impl FromStr for EngineKind {
+    type Err = UnknownEngine;
+
+    /// Ignores case and `_`: the C# client would send `postgre_sql`.
+    fn from_str(text: &str) -> Result<Self, UnknownEngine> {
+        let folded: String = text.chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase()).collect();
+        Self::ALL.into_iter().find(|kind| kind.as_str() == folded).ok_or_else(|| UnknownEngine(text.to_owned()))
+    }
+}

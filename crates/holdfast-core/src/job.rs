@@ -1,0 +1,231 @@
+//! Jobs: what each kind does, step by step, and which moves are allowed.
+//!
+//! A job is a straight list of steps. Each step runs in one place (the control plane or the agent beside the
+//! database), is idempotent, and is recorded before and after it runs. The queue in the catalog holds the state;
+//! a step's worker proves by the lease's generation that it is still the one.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::id::{AgentId, JobId, ServiceId};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobKind {
+    Provision,
+    Backup,
+    Restore,
+    /// Bring an instance to the settings that its service now has.
+    Configure,
+    Stop,
+    Start,
+    ResetPassword,
+    DeleteService,
+    /// Remove what no kept restore point needs any more.
+    Expire,
+}
+
+/// Where a step runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    ControlPlane,
+    Agent,
+}
+
+/// All steps of all kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Agent: make and start the instance, its users, its repository.
+    CreateInstance,
+    /// Control plane: mark the service running and ask for its first backup.
+    Activate,
+    /// Control plane: the backup's and the next epoch's keys exist, wrapped, in catalog and store.
+    PrepareKeys,
+    /// Agent: the base backup and its sealed manifest, the manifest last.
+    RunBackup,
+    /// Control plane: record the facts; from here on it is `completed`.
+    RecordBackup,
+    /// Agent of the source: cut the log and wait until the store has it.
+    ShipLog,
+    /// Control plane: decide base, target and expected position, once; stored with the job.
+    PlanRestore,
+    /// Agent: restore into a new instance, replay, promote, check the position reached.
+    RestoreInstance,
+    ApplySettings,
+    StopInstance,
+    StartInstance,
+    SetPassword,
+    /// Control plane: the new status, or the new password, becomes visible.
+    Finish,
+    /// Agent: ship the last log, stop the instance and remove its folder.
+    RemoveInstance,
+    /// Control plane: choose what goes and destroy its keys in the catalog, as a dry run that is stored.
+    SelectExpired,
+    /// Agent: remove keys, objects and log pieces from the store.
+    RemoveExpired,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    /// Waiting for a worker, or for `not_before`.
+    Queued,
+    /// A worker holds the lease of the current step.
+    Running,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+impl JobState {
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+impl JobKind {
+    /// The steps, in order.
+    #[must_use]
+    pub fn steps(self) -> &'static [Step] {
+        match self {
+            Self::Provision => &[Step::CreateInstance, Step::Activate],
+            Self::Backup => &[Step::PrepareKeys, Step::RunBackup, Step::RecordBackup],
+            Self::Restore => &[Step::ShipLog, Step::PlanRestore, Step::RestoreInstance, Step::Activate],
+            Self::Configure => &[Step::ApplySettings, Step::Finish],
+            Self::Stop => &[Step::StopInstance, Step::Finish],
+            Self::Start => &[Step::StartInstance, Step::Finish],
+            Self::ResetPassword => &[Step::SetPassword, Step::Finish],
+            Self::DeleteService => &[Step::RemoveInstance, Step::Finish],
+            Self::Expire => &[Step::SelectExpired, Step::RemoveExpired, Step::Finish],
+        }
+    }
+
+    /// How often a step may be tried before the job fails.
+    #[must_use]
+    pub fn max_attempts(self) -> u32 {
+        match self {
+            // A user waits: fail within minutes and say why.
+            Self::Provision | Self::Restore | Self::ResetPassword | Self::Stop | Self::Start => 3,
+            Self::Backup | Self::Configure => 5,
+            // Nobody waits and it must happen.
+            Self::DeleteService | Self::Expire => 1000,
+        }
+    }
+}
+
+impl Step {
+    #[must_use]
+    pub fn place(self) -> Place {
+        match self {
+            Self::CreateInstance
+            | Self::RunBackup
+            | Self::ShipLog
+            | Self::RestoreInstance
+            | Self::ApplySettings
+            | Self::StopInstance
+            | Self::StartInstance
+            | Self::SetPassword
+            | Self::RemoveInstance
+            | Self::RemoveExpired => Place::Agent,
+            Self::Activate
+            | Self::PrepareKeys
+            | Self::RecordBackup
+            | Self::PlanRestore
+            | Self::Finish
+            | Self::SelectExpired => Place::ControlPlane,
+        }
+    }
+}
+
+/// A job as the queue holds it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    pub id: JobId,
+    pub kind: JobKind,
+    /// The service that the job is about (a restore: the new one).
+    pub service_id: ServiceId,
+    pub state: JobState,
+    /// Index into `kind.steps()`; equals their number once completed.
+    pub step_index: u32,
+    /// Rises with every lease; a worker with an older one is refused (fencing token).
+    pub generation: i64,
+    /// Tries of the current step so far.
+    pub attempt: u32,
+    pub leased_by: Option<AgentId>,
+    pub lease_until: Option<Timestamp>,
+    pub not_before: Timestamp,
+    /// What the job was asked to do; fixed at creation. Never holds a secret in the clear.
+    pub input: serde_json::Value,
+    /// Outputs of the finished steps, by step name.
+    pub outputs: serde_json::Map<String, serde_json::Value>,
+    pub progress: Option<Progress>,
+    pub error: Option<JobError>,
+    pub cancel_requested: bool,
+    pub created_at: Timestamp,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+}
+
+/// How far a running job is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// A few words: `copying files`, `replaying log`.
+    pub phase: String,
+    pub percent: Option<f64>,
+    pub bytes_done: Option<u64>,
+    pub bytes_total: Option<u64>,
+    pub eta_seconds: Option<u64>,
+}
+
+/// Why a step failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobError {
+    /// Machine-readable, `snake_case`.
+    pub cause: String,
+    /// A sentence that says what happened and what to do.
+    pub message: String,
+    /// Whether another try can help.
+    pub retryable: bool,
+}
+
+impl Job {
+    /// The step to run next; `None` once all are done.
+    #[must_use]
+    pub fn step(&self) -> Option<Step> {
+        self.kind.steps().get(self.step_index as usize).copied()
+    }
+}
+
+/// What becomes of a job after its current step ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Move {
+    /// Go on with the step of this index.
+    Next { step_index: u32 },
+    /// The last step is done.
+    Complete,
+    /// Try the same step again, not before this instant.
+    Retry { not_before: Timestamp },
+    Fail,
+}
+
+/// The move after a step succeeded.
+#[must_use]
+pub fn after_success(kind: JobKind, step_index: u32) -> Move {
+    let next = step_index + 1;
+    if (next as usize) < kind.steps().len() { Move::Next { step_index: next } } else { Move::Complete }
+}
+
+/// The move after a step failed for the `attempt`-th time (counted from 1): retried with growing waits, at most five
+/// minutes, until the kind's tries are used up.
+#[must_use]
+pub fn after_failure(kind: JobKind, attempt: u32, retryable: bool, now: Timestamp) -> Move {
+    if !retryable || attempt >= kind.max_attempts() {
+        return Move::Fail;
+    }
+    let wait_seconds = 1_i64 << attempt.min(9);
+    let wait = SignedDuration::from_secs(wait_seconds.min(300));
+    Move::Retry { not_before: now.checked_add(wait).unwrap_or(Timestamp::MAX) }
+}

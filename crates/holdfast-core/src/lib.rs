@@ -1,0 +1,20 @@
+//! The domain of Holdfast, pure and synchronous: no I/O and no clock (the time is always an argument).
+//!
+//! What a service, a backup, a job or a restore point *is* and which moves are allowed is decided here;
+//! the other crates carry it out.
+
+pub mod backup;
+pub mod engine;
+pub mod id;
+pub mod job;
+pub mod key;
+pub mod name;
+pub mod position;
+pub mod retention;
+pub mod schedule;
+pub mod service;
+pub mod size;
+pub mod window;
+
+pub use id::{AgentId, BackupId, JobId, KeyId, LineageId, OrganizationId, ServiceId};
+pub use jiff::Timestamp;

@@ -1,0 +1,55 @@
+//! Service plans: what a `plan_name` means in processors, memory and connections.
+
+/// A size tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServicePlan {
+    pub name: &'static str,
+    pub cpus: u32,
+    pub memory_mib: u64,
+}
+
+impl ServicePlan {
+    /// Connections that the engine admits: 50 a GiB, at least 50 and at most 1000.
+    #[must_use]
+    pub fn max_connections(self) -> u32 {
+        u32::try_from(self.memory_mib * 50 / 1024).unwrap_or(1000).clamp(50, 1000)
+    }
+}
+
+/// Sizes of the hosted platform's documentation where it names the tier, of the Terraform provider's text elsewhere
+/// (contract, section 10); tiers that neither names follow their neighbour below.
+const PLANS: [ServicePlan; 16] = {
+    const fn tier(name: &'static str, cpus: u32, memory_gib: u64) -> ServicePlan {
+        ServicePlan { name, cpus, memory_mib: memory_gib * 1024 }
+    }
+    [
+        tier("tier-1", 1, 2),
+        tier("tier-2", 2, 4),
+        tier("tier-3", 2, 8),
+        tier("tier-4", 4, 8),
+        tier("tier-5", 4, 8),
+        tier("tier-6", 4, 8),
+        tier("tier-7", 4, 8),
+        tier("tier-8", 8, 16),
+        tier("tier-9", 8, 16),
+        tier("tier-10", 8, 16),
+        tier("tier-11", 8, 16),
+        tier("tier-12", 8, 16),
+        tier("tier-13", 8, 16),
+        tier("tier-14", 8, 16),
+        tier("tier-15", 8, 16),
+        tier("tier-16", 16, 32),
+    ]
+};
+
+/// The plan of that exact name.
+#[must_use]
+pub fn plan(name: &str) -> Option<ServicePlan> {
+    PLANS.into_iter().find(|plan| plan.name == name)
+}
+
+/// All plans, smallest first.
+#[must_use]
+pub fn plans() -> &'static [ServicePlan] {
+    &PLANS
+}
