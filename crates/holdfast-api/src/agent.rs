@@ -1,0 +1,304 @@
+//! What an agent and the control plane say to each other.
+//!
+//! The agent only ever connects outwards. It asks for a step to do (`POST /agent/v1/lease`, a long poll), tells how far
+//! it is (`/agent/v1/jobs/{id}/progress`), how it ended (`/agent/v1/jobs/{id}/result`), and reports every few seconds what its
+//! instances do (`/agent/v1/report`). Every message that changes a job carries the lease's generation; one with an older
+//! generation is answered 409 and changes nothing (fencing).
+//!
+//! Messages carry data keys and passwords: they travel over loopback or TLS only, and are never logged.
+
+use std::fmt;
+
+use holdfast_core::backup::{BackupFacts, BackupMode};
+use holdfast_core::engine::EngineKind;
+use holdfast_core::id::{AgentId, BackupId, JobId, KeyId, LineageId, OrganizationId, ServiceId};
+use holdfast_core::job::{JobError, Progress, Step};
+use holdfast_core::key::KeyPurpose;
+use holdfast_core::position::{Coverage, Gap, Position};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A secret on its way between control plane and agent; its `Debug` shows nothing.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<redacted>")
+    }
+}
+
+/// A data key in the clear, 64 hex digits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KeyGrant {
+    pub id: KeyId,
+    pub purpose: KeyPurpose,
+    /// What stands as `owner` in the context of the objects it seals: the backup's id, or the key's own.
+    pub owner: String,
+    pub key_hex: Secret,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LeaseRequest {
+    pub agent_id: AgentId,
+    /// How long the control plane may hold the answer back when there is nothing to do.
+    pub wait_ms: u64,
+}
+
+/// A step to do, with everything it needs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LeasedStep {
+    pub job_id: JobId,
+    pub generation: i64,
+    pub step_index: u32,
+    pub step: Step,
+    /// The service that the step acts on (shipping the log: the source).
+    pub service_id: ServiceId,
+    /// Heartbeats must come well within this time.
+    pub lease_ms: u64,
+    pub input: StepInput,
+}
+
+/// What each agent step needs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum StepInput {
+    CreateInstance(Box<CreateInstance>),
+    RunBackup(RunBackup),
+    ShipLog(ShipLog),
+    RestoreInstance(Box<RestoreInstance>),
+    ApplySettings(ApplySettings),
+    StopInstance,
+    StartInstance,
+    SetPassword(SetPassword),
+    RemoveInstance,
+    RemoveExpired(Box<RemoveExpired>),
+}
+
+/// What an instance is to be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstanceSpec {
+    pub service_id: ServiceId,
+    pub organization_id: OrganizationId,
+    pub lineage_id: LineageId,
+    pub name: String,
+    pub engine: EngineKind,
+    pub version: String,
+    pub memory_mib: u64,
+    pub max_connections: u32,
+    pub allowed_cidrs: Vec<String>,
+}
+
+/// A database user to make, with its first password.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NewUser {
+    pub username: String,
+    pub role: String,
+    pub password: Secret,
+}
+
+/// The keys and secrets of one lineage's repository.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RepositoryGrant {
+    pub organization_id: OrganizationId,
+    pub service_id: ServiceId,
+    pub lineage_id: LineageId,
+    /// pgBackRest's own cipher passphrase.
+    pub cipher_passphrase: Secret,
+    /// All keys that the step may need: the repository's, epochs', backups'.
+    pub keys: Vec<KeyGrant>,
+    /// The key that seals log from now on; `None` where the repository is only read.
+    pub active_epoch: Option<KeyId>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CreateInstance {
+    pub instance: InstanceSpec,
+    pub users: Vec<NewUser>,
+    pub repository: RepositoryGrant,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunBackup {
+    pub backup_id: BackupId,
+    pub mode: BackupMode,
+    /// The backup's own key, and the next epoch's: log is sealed with it once the backup is complete.
+    pub backup_key: KeyGrant,
+    pub next_epoch_key: KeyGrant,
+    /// Hash of the newest manifest of the lineage, so that the chain shows a missing one.
+    pub previous_manifest_sha256: Option<String>,
+    /// Completed backups by the tool's label, to name an incremental's parent.
+    pub known_labels: Vec<(String, BackupId)>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ShipLog {
+    /// Ship until every commit acknowledged at or before this instant lies in the store.
+    pub until: Timestamp,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RestoreInstance {
+    pub instance: InstanceSpec,
+    pub users: Vec<NewUser>,
+    /// The new lineage's own repository.
+    pub repository: RepositoryGrant,
+    /// The source's, opened read-only.
+    pub source: RepositoryGrant,
+    /// The tool's label of the base backup.
+    pub base_label: String,
+    pub base_stop: Position,
+    pub database_bytes: u64,
+    /// `None`: the base backup's own consistent point.
+    pub target: Option<RestoreTarget>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RestoreTarget {
+    pub point: Timestamp,
+    /// Replay must have come at least this far unless it met a commit later than `point` before; reaching less is a
+    /// failure, never a silent promotion (R16, engines' notes on holes).
+    pub covered_to: Position,
+    pub timeline: u32,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ApplySettings {
+    pub instance: InstanceSpec,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SetPassword {
+    pub username: String,
+    pub password: Secret,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RemoveExpired {
+    pub repository: RepositoryGrant,
+    /// Backups to remove: id, the tool's label if it got one, key.
+    pub backups: Vec<ExpiredBackup>,
+    /// Log that lies wholly before this position goes.
+    pub remove_log_before: Option<Position>,
+    /// Keys whose wrapped copies in the store are destroyed.
+    pub destroy_keys: Vec<KeyId>,
+    /// Nothing of the lineage is needed any more: all its objects go.
+    pub whole_lineage: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ExpiredBackup {
+    pub backup_id: BackupId,
+    pub tool_label: Option<String>,
+    pub manifest_sha256: Option<String>,
+    pub key_id: KeyId,
+}
+
+/// What each agent step found out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum StepOutput {
+    CreateInstance(InstanceFacts),
+    RunBackup(BackupFacts),
+    ShipLog(ShippedLog),
+    RestoreInstance(RestoredInstance),
+    Done,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstanceFacts {
+    pub host: String,
+    pub port: u16,
+    pub engine_version: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShippedLog {
+    /// The coverage after shipping; `complete_until` is at least what was asked for.
+    pub coverage: Coverage,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RestoredInstance {
+    pub instance: InstanceFacts,
+    /// The instant reached: the one asked for, or the base's consistent point.
+    pub reached: Option<Timestamp>,
+    /// Where replay ended on the source's timeline.
+    pub replayed_to: Position,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProgressReport {
+    pub agent_id: AgentId,
+    pub generation: i64,
+    pub progress: Option<Progress>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProgressAnswer {
+    pub cancel_requested: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StepResult {
+    pub agent_id: AgentId,
+    pub generation: i64,
+    pub step_index: u32,
+    pub outcome: Result<StepOutput, JobError>,
+}
+
+/// What the agent says of itself every few seconds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AgentReport {
+    pub agent_id: AgentId,
+    pub instances: Vec<InstanceReport>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InstanceReport {
+    pub service_id: ServiceId,
+    pub lineage_id: LineageId,
+    /// The engine answers.
+    pub healthy: bool,
+    pub message: Option<String>,
+    pub archive: Option<ArchiveReport>,
+    pub metrics: Option<InstanceMetrics>,
+}
+
+/// The log archive against what the object store is proven to hold (R1).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ArchiveReport {
+    pub coverage: Vec<Coverage>,
+    pub gaps: Vec<Gap>,
+    /// Age of the oldest commit that the store does not have yet; 0 when it has all.
+    pub lag_seconds: f64,
+    /// The database's own write position less the proven one.
+    pub lag_bytes: u64,
+    pub last_error: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct InstanceMetrics {
+    pub connections_active: i64,
+    pub connections_max: i64,
+    pub database_bytes: u64,
+    pub disk_total_bytes: u64,
+    pub disk_free_bytes: u64,
+    pub transactions_total: i64,
+    pub cache_hit_ratio: Option<f64>,
+}
+
+/// What the control plane answers to a report: what should be.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReportAnswer {
+    /// Services that should run here; the agent adopts or starts them. Their keys, so that archiving goes on
+    /// after the agent's own cache is lost.
+    pub desired: Vec<DesiredInstance>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DesiredInstance {
+    pub service_id: ServiceId,
+    pub running: bool,
+}
