@@ -79,7 +79,7 @@ install_postgresql() {
 # The address of this system's own Debian mirror, out of its package sources.
 debian_mirror() {
     apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 2>/dev/null |
-        awk '$2 !~ /-/ { print $1; exit }'
+        awk '$2 !~ /-/ && !found { print $1; found = 1 }'
 }
 
 # Debian's package is unpacked, not installed. A private package index leaves the system's sources alone.
