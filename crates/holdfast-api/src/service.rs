@@ -1,0 +1,175 @@
+//! Database services.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::job::Progress;
+
+/// Asks for a new service. Required: `name`, `database_type`, `plan_name`. Fields that the server does not know are
+/// ignored; null equals absent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct CreateService {
+    /// Lower-case letters, digits and hyphens; unique among the living services of the organization.
+    #[schema(required = true, nullable = false, pattern = "^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")]
+    pub name: Option<String>,
+    /// `postgresql`, `mysql`, `mongodb`, `valkey`, `kafka`, `opensearch` or `mssql`; case and `_` are ignored.
+    #[schema(required = true, nullable = false, example = "postgresql")]
+    pub database_type: Option<String>,
+    /// `tier-1` to `tier-16`, see `GET /plans`.
+    #[schema(required = true, nullable = false, pattern = "^tier-([1-9]|1[0-6])$")]
+    pub plan_name: Option<String>,
+    /// See `GET /database-versions`; echoed exactly as given. Absent: the engine's default.
+    #[schema(example = "17")]
+    pub version: Option<String>,
+    /// Default `se-sto1`.
+    #[schema(pattern = "^[a-z]{2}-[a-z]{3}[0-9]$")]
+    pub zone: Option<String>,
+    /// Default 50.
+    #[schema(minimum = 10, maximum = 16384)]
+    pub storage_size_gb: Option<u32>,
+    /// `maxiops` (default) or `standard`.
+    #[schema(pattern = "^(maxiops|standard)$")]
+    pub storage_tier: Option<String>,
+    /// Default 1.
+    #[schema(minimum = 1, maximum = 9)]
+    pub node_count: Option<u32>,
+    /// Default false.
+    pub auto_failover_enabled: Option<bool>,
+    /// `async` (default) or `sync`.
+    #[schema(pattern = "^(async|sync)$")]
+    pub replication_mode: Option<String>,
+    /// Default true.
+    pub encryption_enabled: Option<bool>,
+    /// Networks that may connect, in CIDR notation; the order is kept. Empty: no restriction.
+    #[schema(max_items = 256)]
+    pub allowed_cidrs: Option<Vec<String>>,
+    /// `sun:03:00-sun:05:00`, UTC.
+    #[schema(example = "sun:03:00-sun:05:00")]
+    pub maintenance_window: Option<String>,
+    /// Stored and echoed.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// The id of a preset, see `GET /managed-services/presets`.
+    pub preset: Option<String>,
+    /// Default false.
+    pub is_ephemeral: Option<bool>,
+    /// The command line's spelling of `is_ephemeral`.
+    pub ephemeral: Option<bool>,
+    #[schema(minimum = 1, maximum = 720)]
+    pub ttl_hours: Option<u32>,
+    #[schema(max_length = 200)]
+    pub agent_framework: Option<String>,
+    #[schema(max_length = 200)]
+    pub agent_purpose: Option<String>,
+    #[schema(max_length = 200)]
+    pub created_by_agent_id: Option<String>,
+}
+
+/// Changes a service. Absent and null leave a field as it is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct PatchService {
+    #[schema(pattern = "^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")]
+    pub name: Option<String>,
+    #[schema(max_items = 256)]
+    pub allowed_cidrs: Option<Vec<String>>,
+    /// An empty text removes the window.
+    #[schema(example = "sun:03:00-sun:05:00")]
+    pub maintenance_window: Option<String>,
+    #[schema(pattern = "^tier-([1-9]|1[0-6])$")]
+    pub plan_name: Option<String>,
+    /// May only grow.
+    #[schema(minimum = 10, maximum = 16384)]
+    pub storage_size_gb: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ServiceStatus {
+    Pending,
+    Provisioning,
+    Running,
+    /// Provisioning or a restore ended badly; `status_message` says why.
+    Failed,
+    Stopped,
+    /// Was running, is unhealthy now.
+    Error,
+    Deleting,
+}
+
+/// Where the service is found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DnsRecord {
+    pub full_domain: String,
+    pub record_type: String,
+    pub value: String,
+    pub port: u16,
+}
+
+/// Where a restored service comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RestoredFrom {
+    pub service_id: Uuid,
+    pub backup_id: Option<String>,
+    /// The instant asked for; once the restore is done, the instant reached.
+    pub restore_point: Option<Timestamp>,
+}
+
+/// A database service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Service {
+    pub id: Uuid,
+    /// The same as `id`, for old clients.
+    pub uuid: Uuid,
+    pub organization_id: Uuid,
+    pub name: String,
+    pub database_type: String,
+    /// As asked for.
+    pub version: String,
+    /// What really runs; null until provisioned.
+    pub engine_version: Option<String>,
+    pub status: ServiceStatus,
+    /// Why the service is `failed` or in `error`.
+    pub status_message: Option<String>,
+    pub plan_name: String,
+    pub zone: String,
+    pub storage_size_gb: u32,
+    pub storage_tier: String,
+    pub node_count: u32,
+    pub auto_failover_enabled: bool,
+    pub replication_mode: String,
+    pub encryption_enabled: bool,
+    pub allowed_cidrs: Vec<String>,
+    pub maintenance_window: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub preset: Option<String>,
+    pub is_ephemeral: bool,
+    pub ttl_hours: Option<u32>,
+    pub scheduled_deletion_at: Option<Timestamp>,
+    pub agent_framework: Option<String>,
+    pub agent_purpose: Option<String>,
+    pub created_by_agent_id: Option<String>,
+    /// Null until the service has been placed.
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    /// Empty until the service has been placed.
+    pub dns_records: Vec<DnsRecord>,
+    pub restored_from: Option<RestoredFrom>,
+    /// While work on the service is under way; null otherwise.
+    pub progress: Option<Progress>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// Complete unless paging was asked for; newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ServiceList {
+    pub services: Vec<Service>,
+    pub total: u64,
+    pub limit: u64,
+    pub offset: u64,
+}
