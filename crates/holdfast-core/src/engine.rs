@@ -37,8 +37,15 @@ pub struct Capability {
 }
 
 impl EngineKind {
-    pub const ALL: [Self; 7] =
-        [Self::Postgresql, Self::Mysql, Self::Mongodb, Self::Valkey, Self::Kafka, Self::Opensearch, Self::Mssql];
+    pub const ALL: [Self; 7] = [
+        Self::Postgresql,
+        Self::Mysql,
+        Self::Mongodb,
+        Self::Valkey,
+        Self::Kafka,
+        Self::Opensearch,
+        Self::Mssql,
+    ];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -106,6 +113,9 @@ impl FromStr for EngineKind {
     /// Ignores case and `_`: the C# client would send `postgre_sql`.
     fn from_str(text: &str) -> Result<Self, UnknownEngine> {
         let folded: String = text.chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase()).collect();
-        Self::ALL.into_iter().find(|kind| kind.as_str() == folded).ok_or_else(|| UnknownEngine(text.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == folded)
+            .ok_or_else(|| UnknownEngine(text.to_owned()))
     }
 }

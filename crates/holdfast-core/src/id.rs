@@ -133,7 +133,15 @@ mod tests {
             let id = BackupId::random();
             assert_eq!(id.as_str().parse::<BackupId>(), Ok(id.clone()));
         }
-        for bad in ["", "bkp_", "bkp_short", "bkp_abcdefghijkl/..", "BKP_abcdefghijkl", "bkp_ABCDEFGHIJKL", "restore"] {
+        for bad in [
+            "",
+            "bkp_",
+            "bkp_short",
+            "bkp_abcdefghijkl/..",
+            "BKP_abcdefghijkl",
+            "bkp_ABCDEFGHIJKL",
+            "restore",
+        ] {
             assert!(bad.parse::<BackupId>().is_err(), "{bad:?} was accepted");
         }
     }

@@ -203,11 +203,15 @@ impl Job {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Move {
     /// Go on with the step of this index.
-    Next { step_index: u32 },
+    Next {
+        step_index: u32,
+    },
     /// The last step is done.
     Complete,
     /// Try the same step again, not before this instant.
-    Retry { not_before: Timestamp },
+    Retry {
+        not_before: Timestamp,
+    },
     Fail,
 }
 

@@ -1,7 +1,7 @@
 //! Who owns a data key.
 
-use serde::{Deserialize, Serialize};
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::id::{KeyId, LineageId, OrganizationId, ServiceId};
 

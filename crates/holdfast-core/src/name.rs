@@ -5,7 +5,9 @@ use crate::size::plan;
 /// Why a name or a choice was refused; the text goes to the user as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    #[error("{field} must be 3 to 63 characters of lower-case letters, digits and hyphens, and start and end with a letter or digit")]
+    #[error(
+        "{field} must be 3 to 63 characters of lower-case letters, digits and hyphens, and start and end with a letter or digit"
+    )]
     Name { field: &'static str },
     #[error("unknown plan_name {0:?}; known: tier-1 to tier-16")]
     Plan(String),
@@ -21,7 +23,11 @@ pub fn check_service_name(field: &'static str, name: &str) -> Result<(), NameErr
     let bytes = name.as_bytes();
     let allowed = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
     let edge = |b: Option<&u8>| b.is_some_and(|b| *b != b'-');
-    if (3..=63).contains(&bytes.len()) && bytes.iter().all(allowed) && edge(bytes.first()) && edge(bytes.last()) {
+    if (3..=63).contains(&bytes.len())
+        && bytes.iter().all(allowed)
+        && edge(bytes.first())
+        && edge(bytes.last())
+    {
         Ok(())
     } else {
         Err(NameError::Name { field })
@@ -41,7 +47,9 @@ pub const ZONES: [&str; 6] = ["se-sto1", "fi-hel1", "fi-hel2", "nl-ams1", "de-fr
 /// [`NameError::Zone`] when the text is not of the form `aa-bbbN`.
 pub fn check_zone(zone: &str) -> Result<(), NameError> {
     let shape = |bytes: &[u8]| match bytes {
-        [a, b, b'-', c, d, e, n] => [a, b, c, d, e].iter().all(|x| x.is_ascii_lowercase()) && n.is_ascii_digit(),
+        [a, b, b'-', c, d, e, n] => {
+            [a, b, c, d, e].iter().all(|x| x.is_ascii_lowercase()) && n.is_ascii_digit()
+        }
         _ => false,
     };
     if shape(zone.as_bytes()) { Ok(()) } else { Err(NameError::Zone(zone.to_owned())) }

@@ -2,8 +2,8 @@
 //!
 //! Positions are compared within one timeline only; what follows a timeline switch is a new coverage interval.
 
-use serde::{Deserialize, Serialize};
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// A point in an engine's log: a timeline (PostgreSQL: the timeline id; elsewhere 0) and an offset in it
 /// (PostgreSQL: the LSN as a number of bytes).
