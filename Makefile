@@ -1,0 +1,33 @@
+# Everything a person types. `make` alone lists it.
+.DEFAULT_GOAL := help
+.PHONY: help build packages engines python tools demo test lint clean-run
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the release binary, target/release/holdfast
+	cargo build --release --locked -p holdfast
+
+packages: ## the Debian packages that are missing (asks for nothing when all are there)
+	@scripts/packages.sh
+
+engines: packages ## PostgreSQL 17 and pgBackRest, into a cache folder; the system is left alone
+	@if [ -z "$$HOLDFAST_ENGINES" ]; then scripts/engines.sh; fi
+
+python: packages ## the tests' Python environment, into the cache folder
+	@scripts/python.sh
+
+tools: packages ## cargo-deny, into the cache folder
+	@scripts/tools.sh
+
+demo: build engines ## a database backed up, broken and restored before your eyes
+	scripts/demo.sh
+
+test: packages engines python ## every test; ends with "N passed, N failed, N skipped"
+	@scripts/test.sh
+
+lint: tools ## formatting, lints, the walls between the crates, licences of dependencies
+	@scripts/lint.sh
+
+clean-run: ## what CI does: .ci/run in a fresh clone of what is committed
+	@scripts/clean-run.sh
