@@ -1,0 +1,222 @@
+//! The files that configure an instance and its pgBackRest. All lie in `conf/`, which the engine's user may read and not
+//! write, so that nobody inside the database can turn archiving off for good.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::exec::RunAs;
+use crate::{EngineError, Instance, Paths, RepositoryAccess, Result};
+
+/// Bucket name that the sealing gateway answers to.
+const GATEWAY_BUCKET: &str = "holdfast";
+/// Seconds after which a piece of log is closed although it is not full; the bound of what losing the host loses.
+const ARCHIVE_TIMEOUT_SECONDS: u32 = 10;
+
+/// The whole `postgresql.conf` of an instance.
+#[must_use]
+pub fn postgresql_conf(instance: &Instance, pgbackrest: &Path) -> String {
+    let paths = Paths(&instance.folder);
+    let conf = paths.conf();
+    let mut text = String::from("# Written by Holdfast at every start; changes made here are lost.\n");
+    let mut set = |name: &str, value: &str| {
+        let _ = writeln!(text, "{name} = '{}'", value.replace('\'', "''"));
+    };
+    set("listen_addresses", &instance.listen.to_string());
+    set("port", &instance.port.to_string());
+    set("unix_socket_directories", &paths.run().to_string_lossy());
+    set("unix_socket_permissions", "0700");
+    set("hba_file", &conf.join("pg_hba.conf").to_string_lossy());
+    set("ident_file", &conf.join("pg_ident.conf").to_string_lossy());
+    set("cluster_name", &instance.stanza);
+    set("max_connections", &instance.max_connections.to_string());
+    // A quarter of the plan's memory for shared buffers, the manual's starting point (PostgreSQL 17, 19.4.1).
+    set("shared_buffers", &format!("{}MB", instance.memory_mib / 4));
+    set("effective_cache_size", &format!("{}MB", instance.memory_mib * 3 / 4));
+    set("maintenance_work_mem", &format!("{}MB", (instance.memory_mib / 16).clamp(64, 1024)));
+    set("wal_level", "replica");
+    set("archive_mode", "on");
+    set("archive_timeout", &ARCHIVE_TIMEOUT_SECONDS.to_string());
+    set("archive_command", &archive_command(instance, pgbackrest));
+    set("track_commit_timestamp", "on");
+    set("password_encryption", "scram-sha-256");
+    set("ssl", "on");
+    set("ssl_cert_file", &conf.join("server.crt").to_string_lossy());
+    set("ssl_key_file", &conf.join("server.key").to_string_lossy());
+    set("ssl_min_protocol_version", "TLSv1.2");
+    set("logging_collector", "on");
+    set("log_directory", &paths.log().to_string_lossy());
+    set("log_filename", "postgresql-%a.log");
+    set("log_truncate_on_rotation", "on");
+    set("log_rotation_age", "1d");
+    set("log_timezone", "UTC");
+    set("timezone", "UTC");
+    set("log_line_prefix", "%m [%p] ");
+    text
+}
+
+fn archive_command(instance: &Instance, pgbackrest: &Path) -> String {
+    let config = Paths(&instance.folder).conf().join("pgbackrest.conf");
+    format!(
+        "\"{}\" --config=\"{}\" --stanza={} archive-push \"%p\"",
+        pgbackrest.display(),
+        config.display(),
+        instance.stanza
+    )
+}
+
+/// Who may connect from where. The agent comes by the socket as the operating system's user that it is; everybody else by
+/// TCP with a password, from the allowed networks only.
+#[must_use]
+pub fn hba_conf(allowed_cidrs: &[String]) -> String {
+    let mut text = String::from(
+        "# Written by Holdfast at every start.\n\
+         local all postgres peer map=holdfast\n\
+         local all all reject\n\
+         host all postgres all reject\n\
+         host replication all all reject\n",
+    );
+    if allowed_cidrs.is_empty() {
+        text.push_str("host all all all scram-sha-256\n");
+    }
+    for cidr in allowed_cidrs {
+        let _ = writeln!(text, "host all all {cidr} scram-sha-256");
+    }
+    text
+}
+
+fn ident_conf(run_as: Option<&RunAs>) -> String {
+    let own = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name);
+    let mut text = String::from("# Written by Holdfast: the agent and pgBackRest are the only superusers.\n");
+    for name in run_as.map(|user| user.name.clone()).into_iter().chain(own) {
+        let _ = writeln!(text, "holdfast \"{name}\" postgres");
+    }
+    text
+}
+
+/// pgBackRest's configuration for one repository. Its cipher stays on below our seal: AES-256-CBC inside, AES-256-GCM
+/// outside.
+fn pgbackrest_conf(instance: &Instance, access: &RepositoryAccess) -> String {
+    let paths = Paths(&instance.folder);
+    let show = |path: PathBuf| path.to_string_lossy().into_owned();
+    format!(
+        "[global]\n\
+         repo1-type=s3\nrepo1-s3-bucket={GATEWAY_BUCKET}\nrepo1-s3-endpoint=localhost\nrepo1-storage-port={port}\n\
+         repo1-storage-ca-file={ca}\nrepo1-s3-uri-style=path\nrepo1-s3-region=us-east-1\n\
+         repo1-s3-key={key}\nrepo1-s3-key-secret={secret}\nrepo1-path=/repo\n\
+         repo1-cipher-type=aes-256-cbc\nrepo1-cipher-pass={pass}\n\
+         repo1-bundle=y\nrepo1-block=y\nrepo1-retention-full-type=count\nrepo1-retention-full=9999999\n\
+         expire-auto=n\nresume=n\narchive-copy=y\narchive-async=n\narchive-timeout=60\n\
+         compress-type=zst\ncompress-level=3\nprocess-max=2\nstart-fast=y\nio-timeout=20\n\
+         log-level-file=off\nlog-level-console=warn\nlog-level-stderr=off\n\
+         spool-path={spool}\nlog-path={log}\nlock-path={lock}\n\
+         [{stanza}]\npg1-path={data}\npg1-socket-path={run}\npg1-port={pg_port}\npg1-user=postgres\n",
+        port = access.gateway_port,
+        ca = access.gateway_ca_file.display(),
+        key = access.access_key,
+        secret = access.secret_key,
+        pass = access.cipher_passphrase,
+        spool = show(paths.spool()),
+        log = show(paths.log()),
+        lock = show(paths.lock()),
+        stanza = instance.stanza,
+        data = show(paths.data()),
+        run = show(paths.run()),
+        pg_port = instance.port,
+    )
+}
+
+/// Writes all configuration files of an instance.
+pub(super) fn write_all(instance: &Instance, pgbackrest: &Path) -> Result<()> {
+    let paths = Paths(&instance.folder);
+    let conf = paths.conf();
+    let user = instance.run_as.as_ref();
+    let write = |name: &str, text: &str| write_private(&conf.join(name), text.as_bytes(), user);
+    write("postgresql.conf", &postgresql_conf(instance, pgbackrest))?;
+    write("pg_hba.conf", &hba_conf(&instance.allowed_cidrs))?;
+    write("pg_ident.conf", &ident_conf(user))?;
+    write_certificate(instance, &conf)?;
+    write_pgbackrest_conf(instance, &instance.repository, "pgbackrest.conf")?;
+    let include = format!("include '{}'\n", conf.join("postgresql.conf").display());
+    write_private(&paths.data().join("postgresql.conf"), include.as_bytes(), user)
+}
+
+pub(super) fn write_pgbackrest_conf(
+    instance: &Instance,
+    access: &RepositoryAccess,
+    name: &str,
+) -> Result<()> {
+    let text = pgbackrest_conf(instance, access);
+    write_private(&Paths(&instance.folder).conf().join(name), text.as_bytes(), instance.run_as.as_ref())
+}
+
+/// A certificate of the service's own, made once.
+fn write_certificate(instance: &Instance, conf: &Path) -> Result<()> {
+    let (certificate, key) = (conf.join("server.crt"), conf.join("server.key"));
+    if certificate.is_file() && key.is_file() {
+        return Ok(());
+    }
+    let doing = "make the service's certificate";
+    let names = vec!["localhost".to_owned(), instance.listen.to_string()];
+    let made = rcgen::generate_simple_self_signed(names)
+        .map_err(|error| EngineError::Unexpected { doing: doing.to_owned(), what: error.to_string() })?;
+    write_private(&key, made.signing_key.serialize_pem().as_bytes(), instance.run_as.as_ref())?;
+    write_private(&certificate, made.cert.pem().as_bytes(), instance.run_as.as_ref())
+}
+
+/// Writes a file whole or not at all, readable by the engine's user and nobody else.
+pub(super) fn write_private(path: &Path, content: &[u8], user: Option<&RunAs>) -> Result<()> {
+    let doing = || format!("write {}", path.display());
+    let temporary = path.with_extension("holdfast-new");
+    let write = || -> std::io::Result<()> {
+        let _ = fs::remove_file(&temporary); // left by a killed writer
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(content)?;
+        if let Some(user) = user {
+            std::os::unix::fs::fchown(&file, Some(user.uid), Some(user.gid))?;
+        }
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(EngineError::io(doing()))
+}
+
+/// Makes the instance's folders. Those that the engine writes belong to its user; the instance's own and `conf` do not.
+pub(super) fn make_folders(instance: &Instance) -> Result<()> {
+    let paths = Paths(&instance.folder);
+    let user = instance.run_as.as_ref();
+    make_folder(&instance.folder, 0o711, None)?;
+    make_folder(&paths.conf(), 0o711, None)?;
+    for folder in [paths.data(), paths.log(), paths.lock(), paths.spool(), paths.run()] {
+        make_folder(&folder, 0o700, user)?;
+    }
+    Ok(())
+}
+
+fn make_folder(path: &Path, mode: u32, owner: Option<&RunAs>) -> Result<()> {
+    let make = || -> std::io::Result<()> {
+        fs::create_dir_all(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        match owner {
+            Some(user) => std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)),
+            None => Ok(()),
+        }
+    };
+    make().map_err(EngineError::io(format!("make the folder {}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_cidrs_all_networks_may_come_and_with_them_only_those() {
+        assert!(hba_conf(&[]).contains("host all all all scram-sha-256"));
+        let some = hba_conf(&["10.0.0.0/8".to_owned()]);
+        assert!(some.contains("host all all 10.0.0.0/8 scram-sha-256"));
+        assert!(!some.contains("host all all all scram"));
+        assert!(some.contains("host all postgres all reject"), "no superuser by TCP");
+    }
+}

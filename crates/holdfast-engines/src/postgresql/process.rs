@@ -1,0 +1,199 @@
+//! How an instance is made, starts, stops and is found again.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::{Postgresql, config, sql};
+use crate::exec::{self, ProcessSpec};
+use crate::{EngineError, Instance, Paths, ProgressSink, Result, UserSpec};
+
+const START_SECONDS: u64 = 60;
+
+/// Majors below `engines_dir`, ascending.
+pub(super) fn installed_versions(engines_dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(engines_dir).into_iter().flatten().flatten();
+    let mut majors: Vec<u32> = entries
+        .filter(|entry| entry.path().join("bin/postgres").is_file())
+        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("postgresql-")?.parse().ok())
+        .collect();
+    majors.sort_unstable();
+    majors.into_iter().map(|major| major.to_string()).collect()
+}
+
+impl Postgresql {
+    pub(super) async fn create_instance(
+        &self,
+        instance: &Instance,
+        users: &[UserSpec],
+        progress: &ProgressSink,
+    ) -> Result<String> {
+        progress.phase("creating the database cluster");
+        config::make_folders(instance)?;
+        self.initdb(instance).await?;
+        config::write_all(instance, &self.pgbackrest()?)?;
+        progress.phase("creating the backup repository");
+        self.stanza_create(instance).await?;
+        progress.phase("starting the engine");
+        self.start_instance(instance).await?;
+        progress.phase("creating users");
+        sql::make_tenant(instance, users).await?;
+        self.server_version(instance).await
+    }
+
+    async fn initdb(&self, instance: &Instance) -> Result<()> {
+        let spec = ProcessSpec::new(self.program(instance, "initdb")?, &instance.folder)
+            .args(["-U", "postgres", "--data-checksums", "--encoding=UTF8"])
+            .args(["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"])
+            .args(["--auth-local=peer", "--auth-host=scram-sha-256", "-D"])
+            .args([Paths(&instance.folder).data()])
+            .run_as(instance.run_as.as_ref())
+            .timeout_seconds(300);
+        exec::run(spec).await.map(drop).map_err(EngineError::exec("create the database cluster"))
+    }
+
+    pub(super) async fn stanza_create(&self, instance: &Instance) -> Result<()> {
+        let spec = self.pgbackrest_spec(instance, "pgbackrest.conf")?.args(["--no-online", "stanza-create"]);
+        exec::run(spec).await.map(drop).map_err(EngineError::exec("create the backup repository"))
+    }
+
+    /// pgBackRest with a configuration file of the instance's and its stanza; the command's name is added by the caller.
+    pub(super) fn pgbackrest_spec(&self, instance: &Instance, conf: &str) -> Result<ProcessSpec> {
+        let conf = Paths(&instance.folder).conf().join(conf);
+        Ok(ProcessSpec::new(self.pgbackrest()?, &instance.folder)
+            .args([format!("--config={}", conf.display()), format!("--stanza={}", instance.stanza)])
+            .run_as(instance.run_as.as_ref())
+            .timeout_seconds(120))
+    }
+
+    pub(super) async fn start_instance(&self, instance: &Instance) -> Result<()> {
+        config::make_folders(instance)?;
+        config::write_all(instance, &self.pgbackrest()?)?;
+        if !self.is_postmaster_alive(instance).await {
+            self.pg_ctl_start(instance).await?;
+        }
+        self.wait_ready(instance, Duration::from_secs(START_SECONDS)).await
+    }
+
+    /// Starts the postmaster; it detaches itself and outlives the agent.
+    pub(super) async fn pg_ctl_start(&self, instance: &Instance) -> Result<()> {
+        let paths = Paths(&instance.folder);
+        let spec = ProcessSpec::new(self.program(instance, "pg_ctl")?, &instance.folder)
+            .args(["start", "--no-wait", "-s", "-D"])
+            .args([paths.data()])
+            .args(["-l"])
+            .args([paths.log().join("startup.log")])
+            .run_as(instance.run_as.as_ref())
+            .timeout_seconds(START_SECONDS)
+            .outlives_agent();
+        exec::run_detaching(spec).await.map_err(EngineError::exec("start the engine"))
+    }
+
+    /// Waits until the engine answers queries, or until its process is gone.
+    async fn wait_ready(&self, instance: &Instance, limit: Duration) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let last = match sql::connect(instance, "postgres").await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            let gone = began.elapsed() > Duration::from_secs(3) && !self.is_postmaster_alive(instance).await;
+            if gone || began.elapsed() > limit {
+                let last = format!("{last}; its log says: {}", last_log_lines(instance));
+                return Err(EngineError::NotReady { seconds: began.elapsed().as_secs(), last });
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    pub(super) async fn stop_instance(&self, instance: &Instance, timeout_seconds: u64) -> Result<()> {
+        if !self.is_postmaster_alive(instance).await {
+            return Ok(());
+        }
+        match self.pg_ctl_stop(instance, "fast", timeout_seconds).await {
+            Ok(()) => Ok(()),
+            // It hangs on something: the log brings everything back at the next start.
+            Err(_) => self.pg_ctl_stop(instance, "immediate", 20).await,
+        }
+    }
+
+    pub(super) async fn pg_ctl_stop(&self, instance: &Instance, mode: &str, seconds: u64) -> Result<()> {
+        let spec = ProcessSpec::new(self.program(instance, "pg_ctl")?, &instance.folder)
+            .args(["stop", "-w", "-s", "-m", mode, "-t", &seconds.to_string(), "-D"])
+            .args([Paths(&instance.folder).data()])
+            .run_as(instance.run_as.as_ref())
+            .timeout_seconds(seconds + 10);
+        exec::run(spec).await.map(drop).map_err(EngineError::exec("stop the engine"))
+    }
+
+    /// `pg_ctl status` runs as the engine's user and judges the lock file itself; exit code 3 means not running, 4 no data
+    /// folder (PostgreSQL 17, pg_ctl).
+    pub(super) async fn is_postmaster_alive(&self, instance: &Instance) -> bool {
+        let Ok(program) = self.program(instance, "pg_ctl") else { return false };
+        let spec = ProcessSpec::new(program, &instance.folder)
+            .args(["status", "-D"])
+            .args([Paths(&instance.folder).data()])
+            .run_as(instance.run_as.as_ref())
+            .timeout_seconds(10);
+        exec::run(spec).await.is_ok()
+    }
+
+    pub(super) async fn apply(&self, instance: &Instance) -> Result<()> {
+        config::write_all(instance, &self.pgbackrest()?)?;
+        if !self.is_postmaster_alive(instance).await {
+            return Ok(());
+        }
+        let client = sql::connect(instance, "postgres").await?;
+        let reload = "SELECT pg_reload_conf()";
+        client.query_one(reload, &[]).await.map_err(EngineError::sql("reload the settings"))?;
+        let restart = "SELECT 1 FROM pg_settings WHERE name IN ('max_connections') AND setting <> $1 \
+                       UNION ALL SELECT 1 FROM pg_settings WHERE name = 'shared_buffers' AND setting <> $2";
+        let buffers = (instance.memory_mib / 4 * 128).to_string(); // in blocks of 8 KiB
+        let pending = client
+            .query(restart, &[&instance.max_connections.to_string(), &buffers])
+            .await
+            .map_err(EngineError::sql("compare the settings"))?;
+        drop(client);
+        if pending.is_empty() {
+            return Ok(());
+        }
+        self.stop_instance(instance, 30).await?;
+        self.start_instance(instance).await
+    }
+
+    pub(super) async fn server_version(&self, instance: &Instance) -> Result<String> {
+        let client = sql::connect(instance, "postgres").await?;
+        let row = client
+            .query_one("SELECT current_setting('server_version')", &[])
+            .await
+            .map_err(EngineError::sql("read the engine's version"))?;
+        Ok(row.get::<_, String>(0).split_whitespace().next().unwrap_or_default().to_owned())
+    }
+}
+
+/// The last lines of the engine's logs, for error texts.
+pub(super) fn last_log_lines(instance: &Instance) -> String {
+    let mut lines = recent_log(instance, 16 << 10);
+    let from = lines.len().saturating_sub(6);
+    lines.drain(..from);
+    lines.join("; ")
+}
+
+/// The newest log file's last `bytes`, as lines.
+pub(super) fn recent_log(instance: &Instance, bytes: u64) -> Vec<String> {
+    use std::io::{Read, Seek, SeekFrom};
+    let entries = std::fs::read_dir(Paths(&instance.folder).log()).into_iter().flatten().flatten();
+    let newest = entries
+        .filter(|entry| entry.file_name().to_string_lossy().ends_with(".log"))
+        .max_by_key(|entry| entry.metadata().and_then(|meta| meta.modified()).ok());
+    let read = || -> std::io::Result<Vec<u8>> {
+        let Some(entry) = newest else { return Ok(Vec::new()) };
+        let mut file = std::fs::File::open(entry.path())?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
+        let mut content = Vec::new();
+        file.take(bytes).read_to_end(&mut content)?;
+        Ok(content)
+    };
+    let content = read().unwrap_or_default();
+    String::from_utf8_lossy(&content).lines().map(str::to_owned).collect()
+}

@@ -1,0 +1,228 @@
+//! A base backup and its log into a new instance, at the exact instant.
+//!
+//! Recovery to a time stops at the first commit or abort record later than it. Three ends are possible, and each is
+//! checked, never trusted:
+//! - such a record was met: the instance holds exactly what was committed up to the instant;
+//! - the log ended before, at or behind the position up to which the archive is proven: nothing was committed between the
+//!   last record and the instant. PostgreSQL gives up here; recovery is repeated to the very record it ended at;
+//! - the log ended before that position: there is a hole, and the restore fails.
+
+use std::time::{Duration, Instant};
+
+use holdfast_core::position::Position;
+use jiff::Timestamp;
+
+use super::position::{SEGMENT_BYTES, format_lsn, parse_lsn, segment_start};
+use super::process::{last_log_lines, recent_log};
+use super::{Postgresql, config, sql};
+use crate::exec;
+use crate::progress::percent_in;
+use crate::{EngineError, Instance, Paths, ProgressSink, RestoreRequest, RestoreTo, Restored, Result};
+
+const COPY_SECONDS: u64 = 24 * 3600;
+/// Replay of a week of log may take long; it is bounded by its progress, this is the last bound.
+const REPLAY_LIMIT: Duration = Duration::from_secs(12 * 3600);
+const SOURCE_CONF: &str = "source.conf";
+
+/// How a round of recovery ended.
+enum Ended {
+    Promoted,
+    /// The log ended before a commit later than the target; the last record replayed starts here.
+    OutOfLog {
+        last_record: u64,
+    },
+}
+
+impl Postgresql {
+    pub(super) async fn restore_instance(
+        &self,
+        instance: &Instance,
+        request: &RestoreRequest<'_>,
+        progress: &ProgressSink,
+    ) -> Result<Restored> {
+        config::make_folders(instance)?;
+        progress.phase("copying files");
+        self.copy_base(instance, request, progress).await?;
+        config::write_all(instance, &self.pgbackrest()?)?;
+        self.stanza_create(instance).await?;
+        progress.phase("replaying log");
+        let replayed_to = self.replay(instance, request).await?;
+        progress.phase("setting credentials");
+        self.clear_recovery_settings(instance).await?;
+        sql::make_tenant(instance, request.users).await?;
+        let engine_version = self.server_version(instance).await?;
+        Ok(Restored { engine_version, replayed_to })
+    }
+
+    async fn copy_base(
+        &self,
+        instance: &Instance,
+        request: &RestoreRequest<'_>,
+        progress: &ProgressSink,
+    ) -> Result<()> {
+        // The source's stanza with this instance's folders; its credentials open the source's repository for reading only.
+        let reader = Instance { stanza: request.source_stanza.to_owned(), ..instance.clone() };
+        config::write_pgbackrest_conf(&reader, request.source, SOURCE_CONF)?;
+        let mut spec = self
+            .pgbackrest_spec(&reader, SOURCE_CONF)?
+            .args([format!("--set={}", request.base_label)])
+            .args([format!("--target-timeline=0x{:X}", request.base_stop.timeline)])
+            .args(["--log-level-console=detail", "--target-action=promote"])
+            .timeout_seconds(COPY_SECONDS);
+        spec = match &request.target {
+            Some(to) => spec.args(["--type=time".to_owned(), format!("--target={}", target_text(to.point))]),
+            None => spec.args(["--type=immediate"]),
+        };
+        let spec = spec.args(["restore"]);
+        exec::run_lines(spec, |line| {
+            if let Some(percent) = percent_in(line) {
+                progress.percent(percent, Some(request.database_bytes));
+            }
+        })
+        .await
+        .map_err(EngineError::exec("copy the base backup into the new instance"))
+    }
+
+    async fn replay(&self, instance: &Instance, request: &RestoreRequest<'_>) -> Result<Position> {
+        let timeline = request.base_stop.timeline;
+        match self.recover_once(instance).await? {
+            Ended::Promoted => {}
+            Ended::OutOfLog { last_record } => {
+                let Some(to) = &request.target else {
+                    return Err(self.hole(instance, last_record, request.base_stop.offset));
+                };
+                if last_record_is_before(last_record, to) {
+                    return Err(self.hole(instance, last_record, to.covered_to.offset));
+                }
+                tracing::info!(
+                    stanza = %instance.stanza,
+                    "nothing was committed between the end of the log and the restore point; ending at its last record"
+                );
+                self.target_last_record(instance, last_record)?;
+                if let Ended::OutOfLog { last_record } = self.recover_once(instance).await? {
+                    return Err(self.hole(instance, last_record, to.covered_to.offset));
+                }
+            }
+        }
+        let offset = recent_log(instance, 256 << 10)
+            .iter()
+            .rev()
+            .find_map(|line| lsn_after(line, "redo done at "))
+            .unwrap_or(request.base_stop.offset);
+        Ok(Position { timeline, offset })
+    }
+
+    /// Starts the instance and waits until it has promoted itself or given up.
+    async fn recover_once(&self, instance: &Instance) -> Result<Ended> {
+        self.pg_ctl_start(instance).await?;
+        let began = Instant::now();
+        loop {
+            if promoted(instance).await {
+                return Ok(Ended::Promoted);
+            }
+            if !self.is_postmaster_alive(instance).await {
+                return out_of_log(instance).ok_or_else(|| EngineError::NotReady {
+                    seconds: began.elapsed().as_secs(),
+                    last: format!(
+                        "the engine ended during replay; its log says: {}",
+                        last_log_lines(instance)
+                    ),
+                });
+            }
+            if began.elapsed() > REPLAY_LIMIT {
+                return Err(EngineError::NotReady {
+                    seconds: REPLAY_LIMIT.as_secs(),
+                    last: last_log_lines(instance),
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Names the record at which the log ended as the target of the next round, so that log archived meanwhile is not
+    /// replayed: `recovery_target_lsn` is inclusive and compares the record's start.
+    fn target_last_record(&self, instance: &Instance, last_record: u64) -> Result<()> {
+        let path = Paths(&instance.folder).data().join("postgresql.auto.conf");
+        let doing = || format!("set the recovery target in {}", path.display());
+        let old = std::fs::read_to_string(&path).map_err(EngineError::io(doing()))?;
+        let mut text: String = old
+            .lines()
+            .filter(|line| !line.starts_with("recovery_target_time"))
+            .fold(String::new(), |t, l| t + l + "\n");
+        text += &format!("recovery_target_lsn = '{}'\n", format_lsn(last_record));
+        config::write_private(&path, text.as_bytes(), instance.run_as.as_ref())
+    }
+
+    async fn clear_recovery_settings(&self, instance: &Instance) -> Result<()> {
+        let path = Paths(&instance.folder).data().join("postgresql.auto.conf");
+        config::write_private(&path, b"", instance.run_as.as_ref())?;
+        let source = Paths(&instance.folder).conf().join(SOURCE_CONF);
+        std::fs::remove_file(&source).map_err(EngineError::io(format!("remove {}", source.display())))?;
+        let client = sql::connect(instance, "postgres").await?;
+        client
+            .query_one("SELECT pg_reload_conf()", &[])
+            .await
+            .map_err(EngineError::sql("reload the settings"))?;
+        Ok(())
+    }
+
+    #[expect(clippy::unused_self, reason = "reads as part of the driver")]
+    fn hole(&self, instance: &Instance, reached: u64, expected: u64) -> EngineError {
+        tracing::error!(stanza = %instance.stanza, log = %last_log_lines(instance), "replay met a hole in the log");
+        EngineError::Hole { reached: format_lsn(reached), expected: format_lsn(expected) }
+    }
+}
+
+/// The archive is proven up to a segment's end; a log that ends inside that last segment is whole (the rest of a closed
+/// segment is empty), one that ends in an earlier segment is not.
+fn last_record_is_before(last_record: u64, to: &RestoreTo) -> bool {
+    segment_start(last_record) + SEGMENT_BYTES < to.covered_to.offset
+}
+
+async fn promoted(instance: &Instance) -> bool {
+    let Ok(client) = sql::connect(instance, "postgres").await else { return false };
+    match client.query_one("SELECT pg_is_in_recovery()", &[]).await {
+        Ok(row) => !row.get::<_, bool>(0),
+        Err(_) => false,
+    }
+}
+
+/// Reads from the engine's log whether it gave up because the log ended, and where.
+fn out_of_log(instance: &Instance) -> Option<Ended> {
+    let lines = recent_log(instance, 256 << 10);
+    let gave_up = lines
+        .iter()
+        .rposition(|line| line.contains("recovery ended before configured recovery target was reached"))?;
+    let last_record = lines[..gave_up].iter().rev().find_map(|line| lsn_after(line, "redo done at "))?;
+    Some(Ended::OutOfLog { last_record })
+}
+
+fn lsn_after(line: &str, words: &str) -> Option<u64> {
+    let rest = line.split_once(words)?.1;
+    parse_lsn(rest.split_whitespace().next()?)
+}
+
+/// `recovery_target_time` as pgBackRest takes it: a space, no `T`, and an offset in digits.
+fn target_text(point: Timestamp) -> String {
+    point.strftime("%Y-%m-%d %H:%M:%S%.6f+00").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_target_is_written_as_the_tool_reads_it() {
+        let point: Timestamp = "2026-03-15T14:30:00.25Z".parse().expect("a timestamp");
+        assert_eq!(target_text(point), "2026-03-15 14:30:00.250000+00");
+    }
+
+    #[test]
+    fn a_log_that_ends_in_an_earlier_segment_has_a_hole() {
+        let to =
+            |offset| RestoreTo { point: Timestamp::UNIX_EPOCH, covered_to: Position { timeline: 1, offset } };
+        assert!(!last_record_is_before(0x400_0110, &to(0x500_0000)), "inside the last proven segment");
+        assert!(last_record_is_before(0x3FF_FF00, &to(0x500_0000)), "a segment early");
+        assert!(!last_record_is_before(0x500_0028, &to(0x500_0000)), "beyond what was proven");
+    }
+}

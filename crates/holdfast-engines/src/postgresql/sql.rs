@@ -1,0 +1,109 @@
+//! Statements that the agent runs in an instance, over its socket, as the superuser.
+
+use std::time::Duration;
+
+use tokio_postgres::{Client, Config, NoTls};
+
+use crate::{EngineError, Instance, Paths, Result, UserSpec};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const STATEMENT_TIMEOUT_MS: u32 = 20_000;
+
+/// A connection to `database`, closed when the client is dropped.
+pub(super) async fn connect(instance: &Instance, database: &str) -> Result<Client> {
+    let doing = || format!("connect to instance {}", instance.stanza);
+    let mut config = Config::new();
+    config
+        .host_path(Paths(&instance.folder).run())
+        .port(instance.port)
+        .user("postgres")
+        .dbname(database)
+        .application_name("holdfast")
+        .connect_timeout(CONNECT_TIMEOUT)
+        .options(format!("-c statement_timeout={STATEMENT_TIMEOUT_MS}"));
+    let (client, connection) = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls))
+        .await
+        .map_err(|_| EngineError::NotReady { seconds: CONNECT_TIMEOUT.as_secs(), last: doing() })?
+        .map_err(EngineError::sql(doing()))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "an instance closed our connection");
+        }
+    });
+    Ok(client)
+}
+
+/// The tenant's database and users. Idempotent, so that a repeated step finds its own work.
+pub(super) async fn make_tenant(instance: &Instance, users: &[UserSpec]) -> Result<()> {
+    let client = connect(instance, "postgres").await?;
+    for user in users {
+        ensure_role(&client, user).await?;
+    }
+    let owner = users.first().map_or("postgres", |user| user.username.as_str());
+    let exists = client
+        .query_opt("SELECT 1 FROM pg_database WHERE datname = 'defaultdb'", &[])
+        .await
+        .map_err(EngineError::sql("look for the default database"))?;
+    if exists.is_none() {
+        let create = format!("CREATE DATABASE defaultdb OWNER {}", identifier(owner));
+        client.batch_execute(&create).await.map_err(EngineError::sql("create the default database"))?;
+    }
+    // Tenants work in their own databases; `postgres` is the agent's.
+    client
+        .batch_execute("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC")
+        .await
+        .map_err(EngineError::sql("close the maintenance database"))?;
+    if let [first, others @ ..] = users {
+        for other in others {
+            let grant = format!("GRANT {} TO {}", identifier(&first.username), identifier(&other.username));
+            client.batch_execute(&grant).await.map_err(EngineError::sql("grant the tenant's roles"))?;
+        }
+    }
+    Ok(())
+}
+
+async fn ensure_role(client: &Client, user: &UserSpec) -> Result<()> {
+    let known = client
+        .query_opt("SELECT 1 FROM pg_roles WHERE rolname = $1", &[&user.username])
+        .await
+        .map_err(EngineError::sql("look for a role"))?
+        .is_some();
+    let verb = if known { "ALTER" } else { "CREATE" };
+    let rights = match user.role.as_str() {
+        "admin" => "NOSUPERUSER CREATEDB CREATEROLE NOREPLICATION",
+        _ => "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION",
+    };
+    let statement = format!(
+        "{verb} ROLE {} LOGIN {rights} PASSWORD '{}'",
+        identifier(&user.username),
+        verifier(&user.password)
+    );
+    client
+        .batch_execute(&statement)
+        .await
+        .map_err(EngineError::sql(format!("make user {}", user.username)))?;
+    if user.role == "admin" {
+        let grant = format!("GRANT pg_monitor, pg_signal_backend TO {}", identifier(&user.username));
+        client.batch_execute(&grant).await.map_err(EngineError::sql("grant monitoring"))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn set_password(instance: &Instance, user: &UserSpec) -> Result<()> {
+    let client = connect(instance, "postgres").await?;
+    let statement =
+        format!("ALTER ROLE {} PASSWORD '{}'", identifier(&user.username), verifier(&user.password));
+    client
+        .batch_execute(&statement)
+        .await
+        .map_err(EngineError::sql(format!("set the password of {}", user.username)))
+}
+
+/// The SCRAM verifier, made here: the password itself reaches neither the server's log nor its process title.
+fn verifier(password: &str) -> String {
+    postgres_protocol::password::scram_sha_256(password.as_bytes())
+}
+
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

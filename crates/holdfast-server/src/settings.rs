@@ -1,0 +1,18 @@
+//! What the control plane was told at its start.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Checked settings; the binary makes them from file, environment and flags.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Data folder, mode 0700: catalog, keys, agent state, local object store.
+    pub data_dir: PathBuf,
+    pub listen: SocketAddr,
+    /// `file:///…` or `s3://bucket/prefix`.
+    pub store_url: String,
+    /// Largest request body that is read, in bytes.
+    pub max_body_bytes: usize,
+    /// Days that automated backups are listed, and days that a restore point reaches back.
+    pub policy: holdfast_core::retention::Policy,
+}
