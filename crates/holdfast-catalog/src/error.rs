@@ -1,0 +1,109 @@
+//! What can go wrong with the catalog, and what a caller may do about it.
+
+use std::path::PathBuf;
+
+use holdfast_core::JobId;
+
+/// The result of everything in this crate.
+pub type Result<T, E = CatalogError> = std::result::Result<T, E>;
+
+/// An error of the catalog. Unless said otherwise nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    #[error("cannot create the catalog file {path}")]
+    Create {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot open the catalog {path}")]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: sqlx::Error,
+    },
+    #[error("cannot bring the catalog {path} to this release's shape")]
+    Migrate {
+        path: PathBuf,
+        #[source]
+        source: sqlx::migrate::MigrateError,
+    },
+    #[error("the name {name:?} is taken")]
+    NameTaken { name: String },
+    #[error("the catalog knows no {what} {id}")]
+    NotFound { what: &'static str, id: String },
+    #[error("{what} {id}: {reason}")]
+    Conflict { what: &'static str, id: String, reason: &'static str },
+    /// The worker is no longer (or not yet) the one that holds the job. It must stop and touch nothing more.
+    #[error("generation {generation} does not hold job {job}")]
+    Stale { job: JobId, generation: i64 },
+    /// Somebody else kept writing the same row; another try can help.
+    #[error("{what} {id} kept changing while it was being updated")]
+    Contended { what: &'static str, id: String },
+    #[error("{what} cannot be stored: {reason}")]
+    Invalid { what: &'static str, reason: String },
+    #[error("the catalog's column {column} holds {reason}")]
+    Corrupt { column: &'static str, reason: String },
+    #[error("the catalog's database failed while {doing}")]
+    Database {
+        doing: &'static str,
+        #[source]
+        source: sqlx::Error,
+    },
+}
+
+/// What a caller may do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Choose another name.
+    NameTaken,
+    NotFound,
+    /// The state of things forbids it now.
+    Conflict,
+    /// The caller has been fenced off: drop the work.
+    Stale,
+    /// Try again later: the database was busy or its disk refused.
+    Unavailable,
+    /// A defect or a damaged catalog; a human has to look.
+    Internal,
+}
+
+impl CatalogError {
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NameTaken { .. } => ErrorKind::NameTaken,
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Conflict { .. } => ErrorKind::Conflict,
+            Self::Stale { .. } => ErrorKind::Stale,
+            Self::Contended { .. } => ErrorKind::Unavailable,
+            Self::Database { source, .. } => match source {
+                sqlx::Error::Database(_) | sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => {
+                    ErrorKind::Unavailable
+                }
+                _ => ErrorKind::Internal,
+            },
+            Self::Create { .. } | Self::Open { .. } | Self::Migrate { .. } => ErrorKind::Unavailable,
+            Self::Invalid { .. } | Self::Corrupt { .. } => ErrorKind::Internal,
+        }
+    }
+}
+
+/// Names what we were doing when the database failed.
+pub(crate) fn database(doing: &'static str) -> impl FnOnce(sqlx::Error) -> CatalogError {
+    move |source| CatalogError::Database { doing, source }
+}
+
+pub(crate) fn not_found(what: &'static str, id: impl ToString) -> CatalogError {
+    CatalogError::NotFound { what, id: id.to_string() }
+}
+
+/// Whether the database refused a write because of a unique index.
+pub(crate) fn is_unique_violation(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(e) if e.is_unique_violation())
+}
+
+/// Whether the database refused a write because what it points to does not exist.
+pub(crate) fn is_foreign_key_violation(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(e) if e.is_foreign_key_violation())
+}
