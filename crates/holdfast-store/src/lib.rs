@@ -1,1 +1,15 @@
+//! The object store: where everything lies ([`layout`]), how it gets there for good ([`store`]), and the sealing S3
+//! gateway ([`gateway`]) that lets pgBackRest write into it without ever storing a readable byte.
+//!
+//! Reading order: [`layout`], [`store`], [`gateway`]. Nothing here knows the catalog or a database.
 
+pub mod error;
+pub mod gateway;
+pub mod layout;
+pub mod manifest;
+mod repository_path;
+pub mod store;
+
+pub use error::{ErrorKind, Result, StoreError};
+pub use layout::{LineageScope, ObjectName, ObjectPrefix, RepositoryPath, ServiceScope};
+pub use store::{ListedObject, ObjectInfo, Reading, Store, StoreWriter, Stored};
