@@ -119,3 +119,41 @@ impl FromStr for EngineKind {
             .ok_or_else(|| UnknownEngine(text.to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_parsed_from_its_own_name_and_serialised_as_it() {
+        for kind in EngineKind::ALL {
+            assert_eq!(kind.as_str().parse(), Ok(kind));
+            assert_eq!(kind.as_str().to_uppercase().parse(), Ok(kind));
+            let json = serde_json::to_string(&kind).expect("a plain enum");
+            assert_eq!(json, format!("\"{kind}\""));
+        }
+        assert_eq!("postgre_sql".parse(), Ok(EngineKind::Postgresql));
+        for bad in ["", "postgres", "redis", "my-sql"] {
+            assert_eq!(bad.parse::<EngineKind>(), Err(UnknownEngine(bad.to_owned())));
+        }
+    }
+
+    #[test]
+    fn every_capability_offers_its_default_version() {
+        for kind in EngineKind::ALL {
+            let capability = kind.capability();
+            assert!(capability.versions.contains(&capability.default_version), "{kind}");
+            assert!(
+                !capability.default_database.is_empty() && !capability.backup_method.is_empty(),
+                "{kind}"
+            );
+        }
+    }
+
+    #[test]
+    fn engines_without_a_log_offer_no_points_in_time() {
+        let without: Vec<_> =
+            EngineKind::ALL.into_iter().filter(|kind| !kind.capability().point_in_time).collect();
+        assert_eq!(without, [EngineKind::Kafka, EngineKind::Opensearch]);
+    }
+}

@@ -233,3 +233,79 @@ pub fn after_failure(kind: JobKind, attempt: u32, retryable: bool, now: Timestam
     let wait = SignedDuration::from_secs(wait_seconds.min(300));
     Move::Retry { not_before: now.checked_add(wait).unwrap_or(Timestamp::MAX) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [JobKind; 9] = [
+        JobKind::Provision,
+        JobKind::Backup,
+        JobKind::Restore,
+        JobKind::Configure,
+        JobKind::Stop,
+        JobKind::Start,
+        JobKind::ResetPassword,
+        JobKind::DeleteService,
+        JobKind::Expire,
+    ];
+
+    #[test]
+    fn every_kind_walks_its_steps_once_each_and_ends_in_the_control_plane() {
+        for kind in KINDS {
+            let steps = kind.steps();
+            for index in 0..steps.len() {
+                let next = u32::try_from(index + 1).expect("few steps");
+                let expected =
+                    if index + 1 == steps.len() { Move::Complete } else { Move::Next { step_index: next } };
+                assert_eq!(after_success(kind, next - 1), expected, "{kind:?}, step {index}");
+                assert!(!steps[..index].contains(&steps[index]), "{kind:?} repeats {:?}", steps[index]);
+            }
+            // What users see changes where the catalog is, after everything else is done.
+            assert_eq!(steps.last().map(|step| step.place()), Some(Place::ControlPlane), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_backup_is_recorded_after_it_ran_and_a_restore_planned_after_the_log_was_shipped() {
+        let position = |kind: JobKind, step| kind.steps().iter().position(|other| *other == step);
+        assert!(position(JobKind::Backup, Step::PrepareKeys) < position(JobKind::Backup, Step::RunBackup));
+        assert!(position(JobKind::Backup, Step::RunBackup) < position(JobKind::Backup, Step::RecordBackup));
+        assert!(position(JobKind::Restore, Step::ShipLog) < position(JobKind::Restore, Step::PlanRestore));
+        assert!(
+            position(JobKind::Expire, Step::SelectExpired) < position(JobKind::Expire, Step::RemoveExpired)
+        );
+    }
+
+    #[test]
+    fn failures_are_retried_with_growing_waits_until_the_tries_are_used_up() {
+        let now = Timestamp::UNIX_EPOCH;
+        for kind in KINDS {
+            let mut last_wait = SignedDuration::ZERO;
+            for attempt in 1..kind.max_attempts() {
+                let Move::Retry { not_before } = after_failure(kind, attempt, true, now) else {
+                    panic!("{kind:?} gave up after attempt {attempt}");
+                };
+                let wait = not_before.duration_since(now);
+                assert!(
+                    wait > SignedDuration::ZERO && wait >= last_wait,
+                    "{kind:?}, attempt {attempt}: {wait}"
+                );
+                assert!(wait <= SignedDuration::from_mins(5), "{kind:?}, attempt {attempt}: {wait}");
+                last_wait = wait;
+            }
+            assert_eq!(after_failure(kind, kind.max_attempts(), true, now), Move::Fail, "{kind:?}");
+            assert_eq!(after_failure(kind, 1, false, now), Move::Fail, "{kind:?}");
+        }
+        let at_the_end = after_failure(JobKind::Backup, 1, true, Timestamp::MAX);
+        assert_eq!(at_the_end, Move::Retry { not_before: Timestamp::MAX });
+    }
+
+    #[test]
+    fn only_ended_states_are_terminal() {
+        let terminal = [JobState::Completed, JobState::Failed, JobState::Cancelled];
+        let open = [JobState::Queued, JobState::Running];
+        assert!(terminal.into_iter().all(JobState::is_terminal));
+        assert!(!open.into_iter().any(JobState::is_terminal));
+    }
+}

@@ -54,3 +54,57 @@ pub fn check_zone(zone: &str) -> Result<(), NameError> {
     };
     if shape(zone.as_bytes()) { Ok(()) } else { Err(NameError::Zone(zone.to_owned())) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_lower_case_letters_digits_and_inner_hyphens() {
+        let longest = "a".repeat(63);
+        for good in ["abc", "a-b", "0a9", "my-db-1", "a--b", longest.as_str()] {
+            assert_eq!(check_service_name("name", good), Ok(()), "{good:?}");
+        }
+        let too_long = "a".repeat(64);
+        let bad = [
+            "",
+            "ab",
+            "-ab",
+            "ab-",
+            "Abc",
+            "a_b",
+            "a.b",
+            "a b",
+            "a/b",
+            "äbc",
+            "abc\n",
+            "../a",
+            too_long.as_str(),
+        ];
+        for bad in bad {
+            assert_eq!(check_service_name("name", bad), Err(NameError::Name { field: "name" }), "{bad:?}");
+        }
+        let refusal = check_service_name("new_name", "").expect_err("empty");
+        assert!(refusal.to_string().starts_with("new_name must be 3 to 63 characters"), "{refusal}");
+    }
+
+    #[test]
+    fn plans_are_the_sixteen_tiers() {
+        for tier in 1..=16 {
+            assert_eq!(check_plan(&format!("tier-{tier}")), Ok(()));
+        }
+        for bad in ["tier-0", "tier-17", "tier-01", "Tier-1", "tier-1 ", ""] {
+            assert_eq!(check_plan(bad), Err(NameError::Plan(bad.to_owned())));
+        }
+    }
+
+    #[test]
+    fn zones_are_accepted_by_their_form() {
+        for good in ZONES.into_iter().chain(["xx-yyy9"]) {
+            assert_eq!(check_zone(good), Ok(()));
+        }
+        for bad in ["", "se-sto", "se-sto12", "SE-sto1", "sesto-1", "se_sto1", "se-sto1\n"] {
+            assert_eq!(check_zone(bad), Err(NameError::Zone(bad.to_owned())));
+        }
+    }
+}

@@ -53,3 +53,35 @@ pub fn plan(name: &str) -> Option<ServicePlan> {
 pub fn plans() -> &'static [ServicePlan] {
     &PLANS
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiers_never_shrink_and_are_named_in_order() {
+        for (index, pair) in plans().windows(2).enumerate() {
+            assert_eq!(pair[0].name, format!("tier-{}", index + 1));
+            assert!(pair[0].cpus <= pair[1].cpus, "{pair:?}");
+            assert!(pair[0].memory_mib <= pair[1].memory_mib, "{pair:?}");
+            assert!(pair[0].max_connections() <= pair[1].max_connections(), "{pair:?}");
+        }
+        assert_eq!(plans().len(), 16);
+    }
+
+    #[test]
+    fn a_plan_is_found_by_its_exact_name_alone() {
+        for known in plans() {
+            assert_eq!(plan(known.name), Some(*known));
+        }
+        assert_eq!(plan("tier-17"), None);
+        assert_eq!(plan("TIER-1"), None);
+    }
+
+    #[test]
+    fn connections_follow_memory_within_bounds() {
+        let of = |memory_mib| ServicePlan { name: "x", cpus: 1, memory_mib }.max_connections();
+        assert_eq!([of(0), of(1024), of(2048), of(8192), of(20 * 1024)], [50, 50, 100, 400, 1000]);
+        assert_eq!([of(20 * 1024 - 21), of(1 << 40)], [998, 1000]);
+    }
+}
