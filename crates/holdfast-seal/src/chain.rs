@@ -1,6 +1,6 @@
 //! The chain of a lineage's manifests: a missing or rolled-back backup shows, a lawful deletion does not.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use crate::manifest::{Manifest, Tombstone, sha256_hex};
 use crate::{Result, SealError};
@@ -49,17 +49,14 @@ impl From<&Tombstone> for ChainEntry {
 pub fn verify_chain(lineage: &str, entries: &[ChainEntry], head: Option<&str>) -> Result<Vec<ChainEntry>> {
     let broken = |problem: String| SealError::Chain { lineage: lineage.to_owned(), problem };
     let mut followers: HashMap<Option<&str>, &ChainEntry> = HashMap::new();
-    let mut known = HashSet::new();
     for entry in entries {
-        match followers.insert(entry.previous_manifest_sha256.as_deref(), entry) {
-            Some(other) if other != entry => {
-                let (a, b) = (&other.backup_id, &entry.backup_id);
-                return Err(broken(format!("backups {a} and {b} follow the same manifest")));
-            }
-            _ => known.insert(entry.manifest_sha256.as_str()),
-        };
+        let other = followers.insert(entry.previous_manifest_sha256.as_deref(), entry);
+        if let Some(other) = other.filter(|other| *other != entry) {
+            let (a, b) = (&other.backup_id, &entry.backup_id);
+            return Err(broken(format!("backups {a} and {b} follow the same manifest")));
+        }
     }
-    let mut chain = Vec::with_capacity(known.len());
+    let mut chain = Vec::with_capacity(followers.len());
     let mut last = None;
     while let Some(entry) = followers.remove(&last) {
         last = Some(entry.manifest_sha256.as_str());

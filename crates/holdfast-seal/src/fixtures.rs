@@ -9,6 +9,18 @@ use uuid::Uuid;
 use crate::wrap::WrappedKind;
 use crate::{DataKey, Kek, KeyIdentity, ObjectContext, RecoveryPublic, Result, Sealer, recovery, wrap};
 
+/// [`Sealer::new`] with a chosen salt.
+#[must_use]
+pub fn sealer_with_salt(
+    key: &DataKey,
+    key_id: Uuid,
+    ctx: &ObjectContext,
+    salt: &[u8; 24],
+    out: &mut BytesMut,
+) -> Sealer {
+    Sealer::with_salt(key, key_id, ctx, salt, out)
+}
+
 /// [`crate::seal_to_vec`] with a chosen salt.
 ///
 /// # Errors
@@ -21,7 +33,7 @@ pub fn seal_with_salt(
     plain: &[u8],
 ) -> Result<Vec<u8>> {
     let mut out = BytesMut::new();
-    let mut sealer = Sealer::with_salt(key, key_id, ctx, salt, &mut out);
+    let mut sealer = sealer_with_salt(key, key_id, ctx, salt, &mut out);
     sealer.update(plain, &mut out)?;
     sealer.finish(&mut out)?;
     Ok(out.into())
