@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::backup::{Backup, BackupMode, BackupStatus, BackupType};
 use crate::id::ServiceId;
+use crate::position::Position;
 
 /// When a service's automated backups begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,13 +43,16 @@ const FIRST_RETRY: SignedDuration = SignedDuration::from_mins(15);
 const LAST_RETRY: SignedDuration = SignedDuration::from_hours(4);
 
 impl LastRuns {
-    /// Reads the runs off a service's backups, in any order, listed or not. Stamps more than a day ahead of `now` do
-    /// not count: a clock that was once wrong must not stop the daily backups until that day comes.
+    /// Reads the runs off a service's backups, in any order, listed or not.
+    ///
+    /// A clock that was once wrong must not stop the daily backups until its day comes: stamps more than a day ahead of
+    /// `now` do not count, nor do those of completed backups that the log shows to be older than an earlier stamp.
     #[must_use]
     pub fn of(backups: &[Backup], now: Timestamp) -> Self {
         let limit = saturating_add(now, AHEAD);
         let mut runs: Vec<&Backup> = (backups.iter())
             .filter(|backup| backup.backup_type == BackupType::Automated && backup.created_at <= limit)
+            .filter(|backup| !backups.iter().any(|other| is_misdated(backup, other)))
             .collect();
         runs.sort_by_key(|backup| backup.created_at);
         let newest = |full_only: bool| {
@@ -128,6 +132,13 @@ pub fn next_run(service: ServiceId, created_at: Timestamp, runs: &LastRuns, now:
     (candidates.iter().copied())
         .find(|candidate| due(service, created_at, runs, *candidate).is_some())
         .unwrap_or_else(|| saturating_add(runs.last_automated.unwrap_or(now), AHEAD))
+}
+
+/// Whether `other` was made later than `backup`, by its place in the log, though its stamp is earlier.
+fn is_misdated(backup: &Backup, other: &Backup) -> bool {
+    let (Some(facts), Some(other_facts)) = (&backup.facts, &other.facts) else { return false };
+    let place = |position: Position| (position.timeline, position.offset);
+    place(facts.stop) < place(other_facts.stop) && backup.created_at > other.created_at
 }
 
 /// Whether a backup that was asked for at `run` makes one at `slot` unnecessary.
