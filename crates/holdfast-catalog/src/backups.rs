@@ -100,10 +100,10 @@ impl Catalog {
             change(&mut backup);
             let Backup { id, service_id, lineage_id, backup_type, key_id, created_at, .. } = before;
             backup = Backup { id, service_id, lineage_id, backup_type, key_id, created_at, ..backup };
-            if write_back(&mut tx, &backup, row.int("revision")?).await? {
+            if let Some(stored) = write_back(&mut tx, &backup, row.int("revision")?).await? {
                 commit(tx, doing).await?;
                 self.announce();
-                return Ok(backup);
+                return Ok(stored);
             }
         }
         Err(CatalogError::Contended { what: "backup", id: id.to_string() })
@@ -163,12 +163,12 @@ async fn insert(tx: &mut Transaction, backup: &Backup) -> Result<()> {
     Ok(())
 }
 
-/// Writes what may change, if the row still has `revision`.
-async fn write_back(tx: &mut Transaction, backup: &Backup, revision: i64) -> Result<bool> {
+/// Writes what may change, if the row still has `revision`; gives the backup as stored.
+async fn write_back(tx: &mut Transaction, backup: &Backup, revision: i64) -> Result<Option<Backup>> {
     let update = "UPDATE backups SET mode = $3, status = $4, label = $5, retention_days = $6, started_at = $7, \
                   completed_at = $8, error = $9, facts = $10, delisted_at = $11, shredded_at = $12, \
-                  revision = revision + 1 WHERE id = $1 AND revision = $2";
-    let done = sqlx::query(update)
+                  revision = revision + 1 WHERE id = $1 AND revision = $2 RETURNING *";
+    let row = sqlx::query(update)
         .bind(backup.id.as_str())
         .bind(revision)
         .bind(word(&backup.mode))
@@ -181,10 +181,10 @@ async fn write_back(tx: &mut Transaction, backup: &Backup, revision: i64) -> Res
         .bind(json_opt("facts", backup.facts.as_ref())?)
         .bind(micros_opt(backup.delisted_at))
         .bind(micros_opt(backup.shredded_at))
-        .execute(&mut **tx)
+        .fetch_optional(&mut **tx)
         .await
         .map_err(database("updating a backup"))?;
-    Ok(done.rows_affected() == 1)
+    row.as_ref().map(from_row).transpose()
 }
 
 fn from_row(row: &Row) -> Result<Backup> {

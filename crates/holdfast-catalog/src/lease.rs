@@ -17,7 +17,7 @@ use crate::error::{CatalogError, Result, database};
 use crate::jobs::from_row;
 use crate::open::commit;
 use crate::queue::{end_step, write_back};
-use crate::rows::{RowExt as _, json_opt, micros, word};
+use crate::rows::{RowExt as _, cut, json_opt, micros, word};
 use crate::{Catalog, StepOutcome, Transaction};
 
 /// What the holder of a job learns when it reports.
@@ -58,14 +58,14 @@ pub(crate) const NEXT: &str = concat!(
 );
 const STILL: &str = concat!("SELECT * FROM jobs job WHERE job.id = $3 AND ", takeable!());
 /// A lease has lapsed once now is later than `lease_until`, hence the one microsecond.
-const NEXT_DUE: &str = concat!(
+pub(crate) const NEXT_DUE: &str = concat!(
     "SELECT MIN(CASE WHEN job.state = 'running' THEN job.lease_until + 1 ELSE job.not_before END) AS due_at \
      FROM jobs job WHERE job.place = $1 AND job.state IN ('queued', 'running') AND (job.state = 'running' OR NOT ",
     blocked!(),
     ")"
 );
 /// Lapsed leases that nobody may take over.
-const ABANDONED: &str = "SELECT * FROM jobs WHERE state = 'running' AND lease_until < $1 \
+pub(crate) const ABANDONED: &str = "SELECT * FROM jobs WHERE state = 'running' AND lease_until < $1 \
                          AND (attempt >= max_attempts OR cancel_requested = 1)";
 
 impl Catalog {
@@ -82,6 +82,7 @@ impl Catalog {
         now: Timestamp,
         lease_for: SignedDuration,
     ) -> Result<Option<Job>> {
+        let now = cut(now);
         self.end_abandoned(now).await?;
         // Another worker may be quicker, but then a job has moved: nobody loses this race for ever.
         loop {
@@ -178,7 +179,7 @@ impl Catalog {
     /// # Errors
     /// `Database`, `Corrupt`.
     pub async fn end_abandoned(&self, now: Timestamp) -> Result<Vec<Job>> {
-        let doing = "ending abandoned jobs";
+        let (doing, now) = ("ending abandoned jobs", cut(now));
         let found = sqlx::query(ABANDONED)
             .bind(micros(now))
             .fetch_all(self.reader())
@@ -230,7 +231,7 @@ impl Catalog {
 }
 
 fn until(now: Timestamp, lease_for: SignedDuration) -> Timestamp {
-    now.checked_add(lease_for).unwrap_or(Timestamp::MAX)
+    cut(now.checked_add(lease_for).unwrap_or(Timestamp::MAX))
 }
 
 fn worker_lost(attempt: u32) -> JobError {

@@ -15,6 +15,8 @@ mod keys;
 mod lease;
 mod open;
 mod organizations;
+#[cfg(test)]
+mod plans;
 mod queue;
 mod rows;
 mod services;

@@ -110,3 +110,75 @@ impl Catalog {
 pub(crate) async fn commit(tx: Transaction, doing: &'static str) -> Result<()> {
     tx.commit().await.map_err(database(doing))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    async fn pragma(pool: &sqlx::Pool<Db>, name: &str) -> String {
+        use sqlx::Row as _;
+        let row = sqlx::query(&format!("PRAGMA {name}")).fetch_one(pool).await.expect(name);
+        row.try_get::<String, _>(0).or_else(|_| row.try_get::<i64, _>(0).map(|n| n.to_string())).expect(name)
+    }
+
+    #[tokio::test]
+    async fn every_connection_has_the_durable_settings() {
+        let folder = tempfile::TempDir::new().expect("a temporary folder");
+        let path = folder.path().join("catalog.db");
+        let catalog = Catalog::open(&path).await.expect("opens");
+        for (pool, query_only) in [(&catalog.writer, "0"), (&catalog.readers, "1")] {
+            let rows = [
+                ("journal_mode", "wal"),
+                ("synchronous", "2"), // FULL
+                ("foreign_keys", "1"),
+                ("secure_delete", "1"),
+                ("busy_timeout", "10000"),
+                ("query_only", query_only),
+            ];
+            for (name, expected) in rows {
+                assert_eq!(pragma(pool, name).await, expected, "{name}");
+            }
+        }
+        catalog.put_setting("a", "b").await.expect("writes");
+        for suffix in ["", "-wal", "-shm"] {
+            let file = format!("{}{suffix}", path.display());
+            let mode = std::fs::metadata(&file).expect("exists").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{file}");
+        }
+        let refused = sqlx::query("DELETE FROM settings").execute(catalog.reader()).await;
+        assert!(refused.is_err(), "a reader wrote");
+    }
+
+    #[tokio::test]
+    async fn opening_again_migrates_nothing_and_loses_nothing() {
+        let folder = tempfile::TempDir::new().expect("a temporary folder");
+        let path = folder.path().join("catalog.db");
+        let first = Catalog::open(&path).await.expect("opens");
+        first.put_setting("a", "b").await.expect("writes");
+        let second = Catalog::open(&path).await.expect("opens beside the first");
+        assert_eq!(second.setting("a").await.expect("reads").as_deref(), Some("b"));
+        first.close().await;
+        second.close().await;
+        let third = Catalog::open(&path).await.expect("opens again");
+        assert_eq!(third.setting("a").await.expect("reads").as_deref(), Some("b"));
+        let applied: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM _sqlx_migrations")
+            .fetch_one(third.reader())
+            .await
+            .expect("counts");
+        let migrations = sqlx::migrate!("./migrations").iter().count();
+        assert_eq!(applied, i64::try_from(migrations).expect("few"));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_catalog_is_refused_and_left_alone() {
+        let folder = tempfile::TempDir::new().expect("a temporary folder");
+        let path = folder.path().join("catalog.db");
+        let letter = "Dear Sir or Madam, ".repeat(100);
+        std::fs::write(&path, &letter).expect("writes");
+        let error = Catalog::open(&path).await.expect_err("no database");
+        assert!(matches!(error, CatalogError::Open { .. } | CatalogError::Migrate { .. }), "{error:?}");
+        assert_eq!(std::fs::read_to_string(&path).expect("reads"), letter);
+    }
+}

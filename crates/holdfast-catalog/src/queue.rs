@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::error::{CatalogError, Result, database, is_unique_violation, not_found};
 use crate::jobs::{from_row, place_word, read};
 use crate::open::commit;
-use crate::rows::{json, json_opt, micros, micros_opt, word};
+use crate::rows::{cut, json, json_opt, micros, micros_opt, word};
 use crate::{Catalog, StepOutcome, Transaction};
 
 impl Catalog {
@@ -26,6 +26,7 @@ impl Catalog {
         output: serde_json::Value,
         now: Timestamp,
     ) -> Result<Job> {
+        let now = cut(now);
         let finish = |before: &Job| {
             let mut job = freed(before);
             let step = before.step().expect("a running job has a step");
@@ -60,6 +61,7 @@ impl Catalog {
         error: JobError,
         now: Timestamp,
     ) -> Result<Job> {
+        let now = cut(now);
         let finish = |before: &Job| {
             let mut job = freed(before);
             job.error = Some(error.clone());
@@ -79,7 +81,7 @@ impl Catalog {
     /// # Errors
     /// `Stale` when this generation does not hold the job (any more); `NotFound`.
     pub async fn release(&self, job: JobId, generation: i64, now: Timestamp) -> Result<Job> {
-        let doing = "releasing a job";
+        let (doing, now) = ("releasing a job", cut(now));
         let mut tx = self.write(doing).await?;
         let before = read(&mut *tx, job).await?.ok_or_else(|| not_found("job", job))?;
         if before.generation != generation || before.state != JobState::Running {
@@ -104,7 +106,7 @@ impl Catalog {
     /// # Errors
     /// `NotFound`.
     pub async fn cancel(&self, job: JobId, now: Timestamp) -> Result<Job> {
-        let doing = "cancelling a job";
+        let (doing, now) = ("cancelling a job", cut(now));
         let mut tx = self.write(doing).await?;
         let before = read(&mut *tx, job).await?.ok_or_else(|| not_found("job", job))?;
         if before.state.is_terminal() {

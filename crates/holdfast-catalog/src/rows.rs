@@ -35,6 +35,11 @@ pub(crate) fn micros(at: Timestamp) -> i64 {
     at.as_microsecond()
 }
 
+/// The instant as the catalog will give it back.
+pub(crate) fn cut(at: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(micros(at)).expect("whole microseconds of an instant are an instant")
+}
+
 pub(crate) fn micros_opt(at: Option<Timestamp>) -> Option<i64> {
     at.map(micros)
 }

@@ -74,17 +74,21 @@ impl Catalog {
     ) -> Result<Service> {
         let always = |service: &mut Service| {
             change(service);
-            true
+            Some(Vec::new())
         };
-        self.change_service(id, now, always).await
+        self.update_service_and_enqueue(id, now, always).await
     }
 
-    /// As [`Self::update_service`], but writes only when `change` says so.
-    async fn change_service(
+    /// As [`Self::update_service`]; the jobs that `change` returns are queued in the same transaction. `None` leaves
+    /// everything as it is and returns the service unchanged.
+    ///
+    /// # Errors
+    /// As `update_service`; `Conflict` or `NotFound` when a job cannot be queued.
+    pub async fn update_service_and_enqueue(
         &self,
         id: ServiceId,
         now: Timestamp,
-        mut change: impl FnMut(&mut Service) -> bool + Send,
+        mut change: impl FnMut(&mut Service) -> Option<Vec<NewJob>> + Send,
     ) -> Result<Service> {
         let doing = "updating a service";
         for _ in 0..UPDATE_TRIES {
@@ -97,19 +101,21 @@ impl Catalog {
                 .ok_or_else(|| not_found("service", id))?;
             let before = from_row(&row)?;
             let mut service = before.clone();
-            if !change(&mut service) {
-                return Ok(before);
-            }
+            let Some(jobs) = change(&mut service) else { return Ok(before) };
             let Service { id, organization_id, lineage_id, engine, created_at, .. } = before;
             service =
                 Service { id, organization_id, lineage_id, engine, created_at, updated_at: now, ..service };
             match write_back(&mut tx, &service, row.int("revision")?).await? {
-                Ok(true) => {
+                Ok(Some(stored)) => {
+                    let stored = from_row(&stored)?;
+                    for job in &jobs {
+                        crate::jobs::insert(&mut tx, job).await?;
+                    }
                     commit(tx, doing).await?;
                     self.announce();
-                    return Ok(service);
+                    return Ok(stored);
                 }
-                Ok(false) => continue,
+                Ok(None) => continue,
                 Err(error) => {
                     drop(tx);
                     return Err(self.explain_refusal(&service, error, doing).await?);
@@ -133,7 +139,7 @@ impl Catalog {
         now: Timestamp,
     ) -> Result<bool> {
         let mut moved = false;
-        self.change_service(id, now, |service| {
+        self.update_service_and_enqueue(id, now, |service| {
             moved = from.contains(&service.status);
             if moved {
                 service.status = to;
@@ -142,7 +148,7 @@ impl Catalog {
                     service.deleted_at = Some(now);
                 }
             }
-            moved
+            moved.then(Vec::new)
         })
         .await?;
         Ok(moved)
@@ -226,17 +232,17 @@ async fn insert(tx: &mut Transaction, service: &Service) -> Result<Result<(), sq
     Ok(done.map(|_| ()))
 }
 
-/// Writes what may change, if the row still has `revision`.
+/// Writes what may change, if the row still has `revision`; gives the row as stored.
 async fn write_back(
     tx: &mut Transaction,
     service: &Service,
     revision: i64,
-) -> Result<Result<bool, sqlx::Error>> {
+) -> Result<Result<Option<Row>, sqlx::Error>> {
     let update = "UPDATE services SET name = $3, version = $4, engine_version = $5, status = $6, status_message = $7, \
                   plan_name = $8, zone = $9, allowed_cidrs = $10, attributes = $11, restored_from = $12, host = $13, \
                   port = $14, updated_at = $15, deleted_at = $16, revision = revision + 1 \
-                  WHERE id = $1 AND revision = $2";
-    let done = sqlx::query(update)
+                  WHERE id = $1 AND revision = $2 RETURNING *";
+    Ok(sqlx::query(update)
         .bind(service.id.to_string())
         .bind(revision)
         .bind(&service.name)
@@ -253,9 +259,8 @@ async fn write_back(
         .bind(service.port.map(i64::from))
         .bind(micros(service.updated_at))
         .bind(micros_opt(service.deleted_at))
-        .execute(&mut **tx)
-        .await;
-    Ok(done.map(|done| done.rows_affected() == 1))
+        .fetch_optional(&mut **tx)
+        .await)
 }
 
 fn from_row(row: &Row) -> Result<Service> {

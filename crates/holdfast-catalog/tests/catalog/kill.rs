@@ -1,0 +1,106 @@
+//! A process that writes to the catalog is killed without warning, again and again; what it had been told was done is
+//! there afterwards, and nothing is half done.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use holdfast_catalog::{Catalog, StepOutcome};
+use holdfast_core::job::{JobKind, JobState, Place};
+use holdfast_core::{AgentId, ServiceId};
+use jiff::SignedDuration;
+use serde_json::json;
+
+use crate::fixture::{Fixture, at, new_job};
+
+const FILE: &str = "HOLDFAST_KILL_TEST_FILE";
+const SERVICE: &str = "HOLDFAST_KILL_TEST_SERVICE";
+
+/// The process that gets killed: only a helper of the test below.
+#[tokio::test]
+#[ignore = "started by a_killed_writer_loses_nothing_that_was_acknowledged"]
+async fn child() {
+    let (Ok(file), Ok(service)) = (std::env::var(FILE), std::env::var(SERVICE)) else { return };
+    let service: ServiceId = service.parse().unwrap();
+    let catalog = Catalog::open(&PathBuf::from(file)).await.unwrap();
+    let mut count: i64 = catalog.setting("count").await.unwrap().map_or(0, |text| text.parse().unwrap());
+    loop {
+        count += 1;
+        catalog.enqueue(&new_job(service, JobKind::Stop, at(count))).await.unwrap();
+        for place in [Place::Agent, Place::ControlPlane] {
+            // What an earlier life left under way comes first: its lease is not waited for, the clock is ours.
+            let now = at(count + 100 * count);
+            let lease_for = SignedDuration::from_secs(60);
+            while let Some(job) = catalog.lease(place, AgentId::random(), now, lease_for).await.unwrap() {
+                catalog
+                    .complete_step(job.id, job.generation, job.step_index, json!(count), now)
+                    .await
+                    .unwrap();
+            }
+        }
+        catalog.put_setting("count", &count.to_string()).await.unwrap();
+        writeln!(std::io::stderr(), "done {count}").unwrap(); // the acknowledgement
+    }
+}
+
+#[tokio::test]
+async fn a_killed_writer_loses_nothing_that_was_acknowledged() {
+    let fixture = Fixture::new().await;
+    let service = fixture.service("orders").await;
+    let path = fixture.path();
+    fixture.catalog.close().await;
+    let mut acknowledged = 0;
+    for round in 1..=8 {
+        acknowledged = run_and_kill(&path, service, round * 3).unwrap_or(acknowledged);
+        let catalog = Catalog::open(&path).await.unwrap();
+        check(&catalog, service, acknowledged).await;
+        catalog.close().await;
+    }
+    assert!(acknowledged > 8, "the child did hardly anything: {acknowledged}");
+}
+
+/// Lets a child work until it has said `lines` times that something is done, kills it in the midst of what it does
+/// next, and returns the last count it was sure of.
+fn run_and_kill(path: &Path, service: ServiceId, lines: usize) -> Option<i64> {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "kill::child", "--ignored", "--nocapture"])
+        .env(FILE, path)
+        .env(SERVICE, service.to_string())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stderr.take().unwrap()).lines();
+    let count = |line: String| line.strip_prefix("done ").and_then(|n| n.parse::<i64>().ok());
+    let mut last = None;
+    for line in output.by_ref().map_while(Result::ok).filter_map(count).take(lines) {
+        last = Some(line);
+    }
+    child.kill().unwrap(); // SIGKILL
+    child.wait().unwrap();
+    output.map_while(Result::ok).filter_map(count).last().or(last)
+}
+
+async fn check(catalog: &Catalog, service: ServiceId, acknowledged: i64) {
+    let count: i64 = catalog.setting("count").await.unwrap().unwrap().parse().unwrap();
+    assert!(
+        count == acknowledged || count == acknowledged + 1,
+        "{count} stored, {acknowledged} acknowledged"
+    );
+    let jobs = catalog.jobs_of(service).await.unwrap();
+    let completed = jobs.iter().filter(|j| j.state == JobState::Completed).count() as i64;
+    assert!(completed >= count, "{completed} jobs completed, {count} acknowledged");
+    let open = catalog.open_jobs_of(service).await.unwrap();
+    assert!(open.len() <= 1, "{open:?}");
+    for job in jobs {
+        let steps = catalog.job_steps(job.id).await.unwrap();
+        let done = steps.iter().filter(|s| s.outcome == StepOutcome::Done).count();
+        assert_eq!(
+            (done, job.outputs.len()),
+            (job.step_index as usize, job.step_index as usize),
+            "{job:?} {steps:?}"
+        );
+        let started = steps.iter().filter(|s| s.outcome == StepOutcome::Started).count();
+        assert_eq!(started, usize::from(job.state == JobState::Running), "{job:?} {steps:?}");
+    }
+}

@@ -1,0 +1,11 @@
+//! The catalog's suite: what holds whatever the order of calls, the number of workers, or the moment of a crash.
+#![allow(clippy::unwrap_used)] // a test that cannot go on should stop
+
+mod backups;
+mod coverage;
+mod fixture;
+mod keys;
+mod kill;
+mod queue;
+mod queue_random;
+mod services;
