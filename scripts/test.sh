@@ -8,7 +8,8 @@
 #        scripts/test.sh SUITE ...   only these
 . "$(dirname "$0")/lib.sh"
 
-# suite | seconds | may skip | what: PACKAGE/TEST, where * means every test program of the package.
+# suite | seconds | may skip | what: PACKAGE/TEST, where * means every test program of the package;
+# "examples" are those in the documentation of all packages.
 # A test program that no line names runs as a suite of its own, may not skip and has 300 seconds. A line
 # whose test program does not exist fails the run.
 suites='
@@ -22,6 +23,7 @@ agent     |  300 | no  | holdfast-agent/*
 server    |  300 | no  | holdfast-server/*
 testkit   |  180 | no  | holdfast-testkit/*
 command   |   60 | no  | holdfast/holdfast
+docs      |  300 | no  | examples
 '
 DEFAULT_SECONDS=300
 
@@ -72,6 +74,7 @@ while IFS='|' read -r name seconds may_skip what; do
     name=${name// /} seconds=${seconds// /} may_skip=${may_skip// /} what=${what// /}
     lines=$(awk -F '\t' -v package="${what%%/*}" -v test="${what#*/}" \
         '$2 == package && (test == "*" || $3 == test) { printf "%s ", NR }' "$logs/programs")
+    [ "$what" != examples ] || lines=examples
     plan+=("$name"$'\t'"$seconds"$'\t'"$may_skip"$'\t'"$lines")
     named+="$lines"
 done <<<"$suites"
@@ -91,35 +94,40 @@ all_passed=0 all_failed=0 all_skipped=0
 run_suite() {
     local name=$1 budget=$2 may_skip=$3 lines=$4 log=$logs/$1.log
     local started=$SECONDS left code trouble='' passed=0 failed=0 skipped=0 ok bad ignored said
-    local program package test folder line part=$logs/$1.part
+    local program package test folder line command results part=$logs/$1.part
     : >"$log"
     [ -n "$lines" ] || trouble="no such test program: correct the table in scripts/test.sh"
     for line in $lines; do
-        IFS=$'\t' read -r program package test folder < <(sed -n "${line}p" "$logs/programs")
+        if [ "$line" = examples ]; then
+            package=all test=examples folder=$ROOT command=(cargo test --workspace --doc --locked -- --show-output)
+        else
+            IFS=$'\t' read -r program package test folder < <(sed -n "${line}p" "$logs/programs")
+            command=("$program" --show-output)
+        fi
         left=$((budget - (SECONDS - started)))
         [ "$left" -gt 0 ] || left=1
         code=0
         (
             cd "$folder"
             exec env CARGO_MANIFEST_DIR="$folder" CARGO_PKG_NAME="$package" CARGO_BIN_EXE_holdfast="$HOLDFAST_BIN" \
-                timeout --kill-after=15 "$left" "$program" --show-output
+                timeout --kill-after=15 "$left" "${command[@]}"
         ) >"$part" 2>&1 </dev/null || code=$?
         { echo "=== $package/$test"; cat "$part"; } >>"$log"
-        read -r ok bad ignored < <(sed -n \
-            's/^test result: [a-zA-Z]*\. \([0-9]*\) passed; \([0-9]*\) failed; \([0-9]*\) ignored;.*/\1 \2 \3/p' "$part" |
-            tail -n 1) || ok='' bad=0 ignored=0
+        # "test result: ok. 5 passed; 0 failed; 1 ignored; ..."
+        read -r results ok bad ignored < <(awk '/^test result: / { n++; ok += $4; bad += $6; ignored += $8 }
+            END { print n + 0, ok + 0, bad + 0, ignored + 0 }' "$part")
         said=$(grep -cE '^[[:space:]]*SKIPPED:' "$part") || true
         if [ "$code" = 124 ] || [ "$code" = 137 ]; then
             trouble="$test: not done after $budget s"
-        elif [ -z "$ok" ]; then
+        elif [ "$results" = 0 ]; then
             trouble="$test: ended with code $code before its result"
         elif [ "$code" != 0 ] && [ "$bad" = 0 ]; then
             trouble="$test: ended with code $code"
         elif [ "$said" -gt 0 ] && [ "$may_skip" != yes ]; then
             trouble="$test: skipped tests, and may not"
         fi
-        [ "$said" -le "${ok:-0}" ] || said=${ok:-0}
-        passed=$((passed + ${ok:-0} - said)) failed=$((failed + bad)) skipped=$((skipped + ignored + said))
+        [ "$said" -le "$ok" ] || said=$ok
+        passed=$((passed + ok - said)) failed=$((failed + bad)) skipped=$((skipped + ignored + said))
     done
     rm -f "$part"
     [ -z "$trouble" ] || failed=$((failed + 1))
