@@ -15,10 +15,15 @@
 
 mod access;
 mod classify;
+mod info;
+mod listing;
+mod reading;
+mod refusal;
 mod repository;
 mod server;
 mod service;
 mod uploads;
+mod writing;
 
 pub use classify::{ObjectClass, classify};
 pub use repository::{

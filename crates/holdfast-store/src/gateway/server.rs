@@ -119,7 +119,7 @@ impl Gateway {
         if tokio::time::timeout(SHUTDOWN_LIMIT, self.shared.tasks.wait()).await.is_err() {
             tracing::warn!("the sealing gateway stopped with requests still at work");
         }
-        self.shared.uploads.abort_all().await;
+        self.shared.uploads.abort_all();
     }
 }
 
@@ -127,7 +127,7 @@ async fn sweep(uploads: Arc<Uploads>, stopping: CancellationToken) {
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
-            () = tokio::time::sleep(SWEEP_INTERVAL) => uploads.sweep().await,
+            () = tokio::time::sleep(SWEEP_INTERVAL) => uploads.sweep(std::time::Instant::now()),
         }
     }
 }

@@ -1,8 +1,207 @@
-//! Open multipart uploads.
+//! Multipart uploads. Their parts come in order (pgBackRest sends one after the other), each is sealed as it comes and
+//! nothing but its checksum is kept, so an upload is as long as it likes.
+//!
+//! They live in memory only: after a crash the tool begins its file anew, and the store's side of the upload goes with
+//! the writer or, on S3, by the bucket's lifecycle rule for incomplete uploads. One that is idle for an hour is given
+//! up (R22).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use s3s::{S3Result, s3_error};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::MAX_OPEN_UPLOADS;
+use super::repository::StoredObject;
+use super::writing::SealedWrite;
+
+/// An upload without a request for so long is given up.
+const IDLE_LIMIT: Duration = Duration::from_secs(3600);
+
+/// All open uploads, by id.
 #[derive(Default)]
-pub(super) struct Uploads {}
+pub(super) struct Uploads {
+    by_id: Mutex<HashMap<String, Arc<Upload>>>,
+}
+
+/// One upload. Who holds its state works on it; everybody else waits.
+pub(super) struct Upload {
+    access_key: String,
+    key: String,
+    used_at: Mutex<Instant>,
+    state: tokio::sync::Mutex<State>,
+}
+
+enum State {
+    Open {
+        write: Box<SealedWrite>,
+        parts: Vec<Part>,
+    },
+    /// Kept for a while, for a client that did not get the answer.
+    Done {
+        object: Box<StoredObject>,
+        parts: Vec<Part>,
+    },
+    Failed,
+}
+
+/// A part that has been sealed.
+struct Part {
+    sha256: [u8; 32],
+}
+
+impl Part {
+    fn etag(&self) -> String {
+        hex::encode(&self.sha256[..16])
+    }
+}
+
 impl Uploads {
-    pub(super) fn drop_of(&self, _access_key: &str) {}
-    pub(super) async fn sweep(&self) {}
-    pub(super) async fn abort_all(&self) {}
+    /// Opens an upload and returns its id.
+    pub(super) fn open(&self, access_key: &str, key: &str, write: SealedWrite) -> S3Result<String> {
+        let mut by_id = self.lock();
+        if by_id.values().filter(|upload| upload.is_open()).count() >= MAX_OPEN_UPLOADS {
+            return Err(s3_error!(SlowDown, "{MAX_OPEN_UPLOADS} multipart uploads are open"));
+        }
+        let id = Uuid::new_v4().to_string();
+        let upload = Upload {
+            access_key: access_key.to_owned(),
+            key: key.to_owned(),
+            used_at: Mutex::new(Instant::now()),
+            state: tokio::sync::Mutex::new(State::Open { write: Box::new(write), parts: Vec::new() }),
+        };
+        by_id.insert(id.clone(), Arc::new(upload));
+        Ok(id)
+    }
+
+    /// Finds an upload of this credential for this key.
+    pub(super) fn get(&self, access_key: &str, key: &str, id: &str) -> S3Result<Arc<Upload>> {
+        let upload = self.lock().get(id).cloned();
+        match upload {
+            Some(upload) if upload.access_key == access_key && upload.key == key => {
+                upload.touch();
+                Ok(upload)
+            }
+            _ => Err(s3_error!(NoSuchUpload)),
+        }
+    }
+
+    /// Gives an upload up. What was written of it goes with it.
+    pub(super) fn remove(&self, id: &str) {
+        self.lock().remove(id);
+    }
+
+    /// Gives up the uploads of a credential.
+    pub(super) fn drop_of(&self, access_key: &str) {
+        self.lock().retain(|_, upload| upload.access_key != access_key);
+    }
+
+    /// Gives up those that have been idle for too long, as of `now`.
+    pub(super) fn sweep(&self, now: Instant) {
+        self.lock().retain(|id, upload| {
+            let idle = now.saturating_duration_since(*lock(&upload.used_at)) > IDLE_LIMIT;
+            // A part at work holds the state.
+            let keep = !idle || upload.state.try_lock().is_err();
+            if !keep && upload.is_open() {
+                tracing::warn!(upload = %id, key = %upload.key, "gave up a multipart upload that was idle for an hour");
+            }
+            keep
+        });
+    }
+
+    /// Gives up all.
+    pub(super) fn abort_all(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Upload>>> {
+        lock(&self.by_id)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change under these locks is a single step, so a panic leaves nothing half-done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Upload {
+    fn touch(&self) {
+        *lock(&self.used_at) = Instant::now();
+    }
+
+    /// Whether it still costs memory. One at work counts.
+    fn is_open(&self) -> bool {
+        self.state.try_lock().map_or(true, |state| matches!(*state, State::Open { .. }))
+    }
+
+    /// Seals part `number` (from 1) and returns its tag. A part sent again with the same content changes nothing.
+    pub(super) async fn add_part(&self, number: usize, body: Bytes) -> S3Result<String> {
+        let part = Part { sha256: Sha256::digest(&body).into() };
+        let etag = part.etag();
+        let mut state = self.state.lock().await;
+        let parts = match &*state {
+            State::Open { parts, .. } | State::Done { parts, .. } => parts,
+            State::Failed => return Err(failed()),
+        };
+        if let Some(known) = number.checked_sub(1).and_then(|index| parts.get(index)) {
+            if known.sha256 == part.sha256 {
+                return Ok(etag);
+            }
+            return Err(s3_error!(InvalidPart, "part {number} was sent before with other content"));
+        }
+        if number != parts.len() + 1 {
+            let expected = parts.len() + 1;
+            return Err(s3_error!(
+                InvalidPartOrder,
+                "part {number} came when part {expected} was due; this gateway takes parts in order"
+            ));
+        }
+        // Should it fail or be cancelled half-way, what is sealed so far no longer matches the parts.
+        let State::Open { mut write, mut parts } = std::mem::replace(&mut *state, State::Failed) else {
+            return Err(s3_error!(InvalidPart, "the upload is complete"));
+        };
+        write.update(&body).await?;
+        parts.push(part);
+        *state = State::Open { write, parts };
+        self.touch();
+        Ok(etag)
+    }
+
+    /// Ends the upload; `tags` are those of the parts that the client believes it has. Repeating it repeats the answer.
+    pub(super) async fn complete(&self, tags: &[(usize, String)]) -> S3Result<StoredObject> {
+        let mut state = self.state.lock().await;
+        let parts = match &*state {
+            State::Open { parts, .. } | State::Done { parts, .. } => parts,
+            State::Failed => return Err(failed()),
+        };
+        let same = tags.len() == parts.len()
+            && tags
+                .iter()
+                .zip(parts)
+                .enumerate()
+                .all(|(index, ((number, tag), part))| *number == index + 1 && *tag == part.etag());
+        if !same {
+            return Err(s3_error!(InvalidPart, "the list of parts is not what this gateway received"));
+        }
+        match std::mem::replace(&mut *state, State::Failed) {
+            State::Open { write, parts } => {
+                let object = write.finish().await?;
+                *state = State::Done { object: Box::new(object.clone()), parts };
+                Ok(object)
+            }
+            State::Done { object, parts } => {
+                let answer = (*object).clone();
+                *state = State::Done { object, parts };
+                Ok(answer)
+            }
+            State::Failed => Err(failed()),
+        }
+    }
+}
+
+fn failed() -> s3s::S3Error {
+    s3_error!(NoSuchUpload, "an earlier part of this upload failed; begin it anew")
 }

@@ -1,0 +1,57 @@
+//! What went wrong, as the S3 client gets to hear it. pgBackRest tries again on 5xx only and shows the message.
+
+use hyper::StatusCode;
+use s3s::{S3Error, S3ErrorCode, s3_error};
+
+use super::repository::KeyRefused;
+use crate::error::{ErrorKind, StoreError};
+
+/// An error of the object store. The cause goes into the message: the tool's log is where a person will look.
+pub(super) fn store_refusal(error: &StoreError) -> S3Error {
+    let text = chain(error);
+    match error.kind() {
+        ErrorKind::NotFound => S3Error::with_message(S3ErrorCode::NoSuchKey, text),
+        ErrorKind::AlreadyExists => write_once(&text),
+        ErrorKind::Transient => {
+            tracing::warn!(error = %text, "the object store failed a request of the sealing gateway");
+            S3Error::with_message(S3ErrorCode::ServiceUnavailable, text)
+        }
+        ErrorKind::Permanent => {
+            tracing::error!(error = %text, "the sealing gateway cannot do what was asked");
+            S3Error::with_message(S3ErrorCode::InternalError, text)
+        }
+    }
+}
+
+/// Other bytes for a name that is taken.
+pub(super) fn write_once(object: &str) -> S3Error {
+    let mut error = s3_error!(OperationAborted, "{object}: written once, and other bytes lie there");
+    error.set_status_code(StatusCode::CONFLICT);
+    error
+}
+
+pub(super) fn key_refusal(error: &KeyRefused) -> S3Error {
+    s3_error!(AccessDenied, "{error}")
+}
+
+/// The client's body broke off or is not what its headers promise. `s3s` checks `x-amz-content-sha256` and its chunk
+/// signatures; its error types are private, so their names are all there is to go by.
+pub(super) fn body_refusal(error: &(dyn std::error::Error + Send + Sync + 'static)) -> S3Error {
+    let text = error.to_string();
+    if text.contains("Mismatch") || text.contains("Signature") {
+        s3_error!(BadDigest, "the body is not what was signed")
+    } else {
+        s3_error!(IncompleteBody, "the body broke off")
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut current = error.source();
+    while let Some(cause) = current {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        current = cause.source();
+    }
+    text
+}
