@@ -1,0 +1,126 @@
+//! What users can do, free of HTTP: JSON handlers and dashboard pages call the same functions.
+//!
+//! Each function validates, decides with `holdfast-core`, and writes row and job to the catalog in one transaction;
+//! what takes time is a job's business. Errors carry the text that the user reads.
+
+pub mod backups;
+mod check;
+pub mod jobs;
+pub mod metrics;
+pub mod organizations;
+pub mod pitr;
+pub mod platform;
+pub mod restore;
+mod service_input;
+pub mod services;
+pub mod users;
+
+use holdfast_catalog::{CatalogError, ErrorKind as CatalogKind};
+use holdfast_core::name::NameError;
+use holdfast_core::{OrganizationId, Timestamp};
+
+use crate::vault::VaultError;
+
+/// Who calls, and the organization that the call is about, if one was named.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub username: String,
+    /// Creates go there (absent: to the personal one), lists show only its services (absent: all).
+    pub active: Option<OrganizationId>,
+}
+
+/// Why something was not done. Unless said otherwise nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// What was asked for cannot be meant.
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{0}")]
+    Forbidden(String),
+    #[error("no such {0}")]
+    NotFound(&'static str),
+    /// The state of things forbids it now.
+    #[error("{0}")]
+    Conflict(String),
+    /// It could not be done now; trying again can help.
+    #[error("{0}")]
+    Unavailable(String),
+    #[error("the catalog is not available at the moment; try again")]
+    CatalogBusy(#[source] CatalogError),
+    #[error("the catalog failed")]
+    Catalog(#[source] CatalogError),
+    #[error("the vault failed")]
+    Vault(#[from] VaultError),
+    #[error("the stored input of job {job} is damaged")]
+    JobInput {
+        job: holdfast_core::JobId,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("the system gives no random bytes")]
+    Randomness,
+}
+
+/// What a caller may do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    Invalid,
+    Forbidden,
+    NotFound,
+    Conflict,
+    Unavailable,
+    /// Ours: a human has to look.
+    Internal,
+}
+
+impl AppError {
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Invalid(_) => ErrorKind::Invalid,
+            Self::Forbidden(_) => ErrorKind::Forbidden,
+            Self::NotFound(_) => ErrorKind::NotFound,
+            Self::Conflict(_) => ErrorKind::Conflict,
+            Self::Unavailable(_) | Self::CatalogBusy(_) => ErrorKind::Unavailable,
+            Self::Catalog(_) | Self::Vault(_) | Self::JobInput { .. } | Self::Randomness => {
+                ErrorKind::Internal
+            }
+        }
+    }
+
+    fn invalid(text: impl Into<String>) -> Self {
+        Self::Invalid(text.into())
+    }
+
+    fn conflict(text: impl Into<String>) -> Self {
+        Self::Conflict(text.into())
+    }
+}
+
+impl From<CatalogError> for AppError {
+    fn from(error: CatalogError) -> Self {
+        match error {
+            CatalogError::NameTaken { name } => {
+                Self::Conflict(format!("a service named {name:?} exists already"))
+            }
+            CatalogError::NotFound { what, .. } => Self::NotFound(what),
+            CatalogError::Conflict { what, id, reason } => Self::Conflict(format!("{what} {id}: {reason}")),
+            other => match other.kind() {
+                CatalogKind::Unavailable => Self::CatalogBusy(other),
+                _ => Self::Catalog(other),
+            },
+        }
+    }
+}
+
+impl From<NameError> for AppError {
+    fn from(error: NameError) -> Self {
+        Self::Invalid(error.to_string())
+    }
+}
+
+/// The current instant, cut to the microseconds that the catalog keeps, so that an answer and what is read later agree.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}

@@ -1,0 +1,158 @@
+//! Database users and their passwords.
+
+use std::time::Duration;
+
+use holdfast_catalog::{Credential, NewJob};
+use holdfast_core::job::{Job, JobKind, JobState};
+use holdfast_core::service::{Service, ServiceStatus};
+use holdfast_core::{JobId, ServiceId};
+use zeroize::Zeroizing;
+
+use super::{AppError, jobs, now, services};
+use crate::ControlPlane;
+use crate::jobs::input;
+
+/// How long a reset may take before the caller is told to look again later; requests answer within 30 s.
+const RESET_PATIENCE: Duration = Duration::from_secs(25);
+/// Signals only make the wait shorter: the catalog is looked at this often anyway.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const PASSWORD_CHARS: usize = 32;
+
+/// Everything that a client needs to connect.
+pub struct Revealed {
+    pub username: String,
+    pub password: Zeroizing<String>,
+    pub host: String,
+    pub port: u16,
+    pub database: &'static str,
+    pub connection_string: Zeroizing<String>,
+}
+
+/// The users of a service, the tenant's own first; none before it has been provisioned.
+///
+/// # Errors
+/// `NotFound`.
+pub async fn list(cp: &ControlPlane, service: ServiceId) -> Result<Vec<Credential>, AppError> {
+    let service = services::living(cp, service).await?;
+    Ok(cp.catalog.credentials_of(service.id).await?)
+}
+
+/// # Errors
+/// `NotFound` for service or user; `Conflict` while the service is not up yet.
+pub async fn reveal(cp: &ControlPlane, service: ServiceId, username: &str) -> Result<Revealed, AppError> {
+    let service = services::living(cp, service).await?;
+    let (Some(host), Some(port)) = (service.host.clone(), service.port) else {
+        return Err(not_up(&service, "it has no address"));
+    };
+    let credential = cp.catalog.credential(service.id, username).await?;
+    let credential = credential.ok_or(AppError::NotFound("database user"))?;
+    let password = cp.vault.unwrap_secret(&service, &secret_name(username), &credential.wrapped)?;
+    let database = service.engine.capability().default_database;
+    let connection_string = Zeroizing::new(format!(
+        "{}://{}:{}@{}:{port}/{database}?sslmode=require",
+        service.engine,
+        percent_encoded(username),
+        percent_encoded(&password),
+        if host.contains(':') { format!("[{host}]") } else { host.clone() },
+    ));
+    Ok(Revealed { username: username.to_owned(), password, host, port, database, connection_string })
+}
+
+/// Gives the user a new random password and answers once it works.
+///
+/// # Errors
+/// `NotFound`; `Conflict` unless the service runs; `Unavailable` when it took too long (the job goes on) or failed.
+pub async fn reset_password(
+    cp: &ControlPlane,
+    service: ServiceId,
+    username: &str,
+) -> Result<Revealed, AppError> {
+    let service = services::living(cp, service).await?;
+    if service.status != ServiceStatus::Running {
+        return Err(not_up(&service, "it does not run"));
+    }
+    cp.catalog.credential(service.id, username).await?.ok_or(AppError::NotFound("database user"))?;
+    let password = new_password()?;
+    let wrapped = cp.vault.wrap_secret(&service, &secret_name(username), &password);
+    let input = input::ResetPassword { username: username.to_owned(), wrapped_hex: hex::encode(wrapped) };
+    let job = NewJob::new(JobKind::ResetPassword, service.id, jobs::written(&input), now());
+    cp.catalog.enqueue(&job).await?;
+    let ended = tokio::time::timeout(RESET_PATIENCE, ended(cp, job.id)).await;
+    let Ok(ended) = ended else {
+        let text = format!("the password is still being changed; see job {}, then reveal it", job.id);
+        return Err(AppError::Unavailable(text));
+    };
+    let ended = ended?;
+    match ended.state {
+        JobState::Completed => reveal(cp, service.id, username).await,
+        _ => {
+            let why = ended.error.map_or_else(|| "the job was cancelled".to_owned(), |error| error.message);
+            Err(AppError::Unavailable(format!("the password was not changed: {why}")))
+        }
+    }
+}
+
+/// The name under which the vault wraps a user's password.
+#[must_use]
+pub fn secret_name(username: &str) -> String {
+    format!("user:{username}")
+}
+
+/// A random password that needs no escaping anywhere: 32 characters of 64, 192 bits.
+///
+/// # Errors
+/// The system gives no random bytes.
+pub fn new_password() -> Result<Zeroizing<String>, AppError> {
+    use base64::Engine as _;
+    let mut bytes = Zeroizing::new([0; PASSWORD_CHARS * 6 / 8]);
+    aws_lc_rs::rand::fill(bytes.as_mut()).map_err(|_| AppError::Randomness)?;
+    Ok(Zeroizing::new(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes.as_ref())))
+}
+
+async fn ended(cp: &ControlPlane, id: JobId) -> Result<Job, AppError> {
+    let mut changed = cp.catalog.changed();
+    loop {
+        let job = cp.catalog.job(id).await?.ok_or(AppError::NotFound("job"))?;
+        if job.state.is_terminal() {
+            return Ok(job);
+        }
+        // Either way the catalog is looked at next.
+        let _ = tokio::time::timeout(LOOK_AGAIN, changed.changed()).await;
+    }
+}
+
+fn not_up(service: &Service, why: &str) -> AppError {
+    let is = services::word(service.status);
+    AppError::Conflict(format!("the service is {is}: {why}; wait until it is running"))
+}
+
+/// All but the unreserved characters of RFC 3986.
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_long_random_and_plain() {
+        let (a, b) = (new_password().expect("random"), new_password().expect("random"));
+        assert_eq!(a.len(), PASSWORD_CHARS);
+        assert_ne!(*a, *b);
+        assert_eq!(percent_encoded(&a), *a);
+    }
+
+    #[test]
+    fn whatever_could_end_a_part_of_an_address_is_encoded() {
+        assert_eq!(percent_encoded("p@ss:w/ö?#%"), "p%40ss%3Aw%2F%C3%B6%3F%23%25");
+    }
+}

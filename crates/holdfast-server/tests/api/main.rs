@@ -1,0 +1,12 @@
+//! The HTTP API against a real catalog in a temp folder, in this process and without an agent: what jobs would do is
+//! written to the catalog by hand.
+#![allow(clippy::unwrap_used)] // a test says what it expects by failing
+
+mod auth;
+mod backups;
+mod bad_input;
+mod harness;
+mod openapi;
+mod restores;
+mod services;
+mod users;
