@@ -149,6 +149,11 @@ fn t3_a_full_chunk_never_passes_for_the_last() {
         let cut = object.len() - 16;
         check_refused(&object[..cut], chunks, &plain(len), "the empty last chunk dropped");
         assert!(matches!(plain_len(cut as u64), Err(SealError::ImpossibleLength { .. })));
+        // And it is told as what it is: cut, not changed.
+        let (_, result) = open_released(&context("a"), &object[..cut]);
+        assert!(
+            matches!(result, Err(SealError::Truncated { sealed_bytes, .. }) if sealed_bytes == cut as u64)
+        );
     }
 }
 
