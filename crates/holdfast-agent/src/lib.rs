@@ -1,1 +1,98 @@
+//! The agent: acts beside the databases. It asks the control plane for steps to do, runs them with an engine's driver,
+//! keeps instances running, and knows for certain what of their log is in the object store.
+//!
+//! Engine processes are detached: they outlive the agent and are adopted again by its next life.
 
+mod archive;
+mod client;
+mod commands;
+mod coverage;
+mod error;
+mod host;
+mod instances;
+mod keys;
+mod lineage;
+mod steps;
+mod supervisor;
+mod users;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use holdfast_api::agent::Secret;
+use holdfast_core::engine::EngineKind;
+use holdfast_engines::Driver;
+use holdfast_engines::postgresql::Postgresql;
+use holdfast_store::Store;
+use holdfast_store::gateway::Gateway;
+
+pub use error::AgentError;
+
+/// What an agent was told at its start.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// Where the control plane listens, `http://127.0.0.1:8080`.
+    pub control_url: String,
+    pub token: Secret,
+    /// The agent's own folder, mode 0700.
+    pub state_dir: PathBuf,
+    /// Folder of the instances' folders; every service's user must be able to pass through it.
+    pub instances_dir: PathBuf,
+    pub engines_dir: PathBuf,
+    /// Folder in which users of the pool are claimed, shared by all agents of the host.
+    pub users_dir: PathBuf,
+    pub store_url: String,
+    /// Address that engines listen on and that clients are told.
+    pub service_address: IpAddr,
+}
+
+/// What all parts of the agent share.
+pub(crate) struct Agent {
+    pub config: AgentConfig,
+    pub host: host::Host,
+    pub store: Store,
+    pub gateway: Gateway,
+    pub client: client::Client,
+    pub instances: instances::Instances,
+    postgresql: Postgresql,
+}
+
+impl Agent {
+    pub(crate) fn driver(&self, engine: EngineKind) -> Result<&dyn Driver, AgentError> {
+        match engine {
+            EngineKind::Postgresql => Ok(&self.postgresql),
+            other => Err(AgentError::NoDriver(other)),
+        }
+    }
+}
+
+/// Runs until it is told to stop; steps in hand are given back to the queue by their leases.
+///
+/// # Errors
+/// When it cannot start: its folders, its gateway, its object store.
+pub async fn run(config: AgentConfig, stop: tokio_util::sync::CancellationToken) -> Result<(), AgentError> {
+    let host = host::Host::open(&config.state_dir)?;
+    let store = Store::open(&config.store_url).map_err(AgentError::store("open the object store"))?;
+    let gateway = host.start_gateway(store.clone()).await?;
+    let client = client::Client::new(&config.control_url, &config.token, host.id)?;
+    let agent = Arc::new(Agent {
+        postgresql: Postgresql::new(&config.engines_dir),
+        instances: instances::Instances::default(),
+        host,
+        store,
+        gateway,
+        client,
+        config,
+    });
+    instances::adopt_all(&agent).await?;
+    tracing::info!(agent = %agent.host.id, instances = agent.instances.len(), "the agent is up");
+    let work = async {
+        tokio::join!(commands::run(&agent), supervisor::run(&agent), coverage::run(&agent));
+    };
+    tokio::select! {
+        () = work => {}
+        () = stop.cancelled() => {}
+    }
+    Ok(())
+}

@@ -130,6 +130,8 @@ pub struct RunBackup {
     pub previous_manifest_sha256: Option<String>,
     /// Completed backups by the tool's label, to name an incremental's parent.
     pub known_labels: Vec<(String, BackupId)>,
+    /// Keys of the lineage's other backups: an incremental reads its parents' manifests.
+    pub parent_keys: Vec<KeyGrant>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -179,8 +181,8 @@ pub struct RemoveExpired {
     pub repository: RepositoryGrant,
     /// Backups to remove: id, the tool's label if it got one, key.
     pub backups: Vec<ExpiredBackup>,
-    /// Log that lies wholly before this position goes.
-    pub remove_log_before: Option<Position>,
+    /// Log that lies wholly before one of these positions, on its timeline, goes.
+    pub remove_log_before: Vec<Position>,
     /// Keys whose wrapped copies in the store are destroyed.
     pub destroy_keys: Vec<KeyId>,
     /// Nothing of the lineage is needed any more: all its objects go.
@@ -192,7 +194,10 @@ pub struct ExpiredBackup {
     pub backup_id: BackupId,
     pub tool_label: Option<String>,
     pub manifest_sha256: Option<String>,
+    pub previous_manifest_sha256: Option<String>,
     pub key_id: KeyId,
+    /// For the tombstone: `expired`, `deleted by its owner`.
+    pub reason: String,
 }
 
 /// What each agent step found out.
@@ -203,6 +208,7 @@ pub enum StepOutput {
     RunBackup(BackupFacts),
     ShipLog(ShippedLog),
     RestoreInstance(RestoredInstance),
+    RemoveInstance(ClosedLog),
     Done,
 }
 
@@ -217,6 +223,13 @@ pub struct InstanceFacts {
 pub struct ShippedLog {
     /// The coverage after shipping; `complete_until` is at least what was asked for.
     pub coverage: Coverage,
+}
+
+/// What the log archive of a removed instance holds for good.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClosedLog {
+    pub coverage: Vec<Coverage>,
+    pub gaps: Vec<Gap>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -252,6 +265,8 @@ pub struct StepResult {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AgentReport {
     pub agent_id: AgentId,
+    /// Versions of each engine that this host can run.
+    pub versions: Vec<(EngineKind, Vec<String>)>,
     pub instances: Vec<InstanceReport>,
 }
 

@@ -9,6 +9,7 @@
 mod backups;
 mod coverage;
 mod credentials;
+mod due;
 mod error;
 mod jobs;
 mod keys;

@@ -263,7 +263,7 @@ async fn write_back(
         .await)
 }
 
-fn from_row(row: &Row) -> Result<Service> {
+pub(crate) fn from_row(row: &Row) -> Result<Service> {
     Ok(Service {
         id: row.parsed("id")?,
         organization_id: row.parsed("organization_id")?,

@@ -4,6 +4,7 @@
 //! out what takes time. Nothing here touches an engine: drivers live beside the databases, in the agent.
 
 pub mod app;
+pub mod boot;
 pub mod http;
 pub mod jobs;
 pub mod live;

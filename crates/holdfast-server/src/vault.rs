@@ -46,23 +46,19 @@ pub struct Vault {
     recovery: RecoveryPublic,
 }
 
-/// What [`Vault::open`] found.
-pub enum Opened {
-    /// Keys made by an earlier start.
-    Existing(Vault),
-    /// The first start: the kit's text is to be saved by the owner, it is kept nowhere else in readable form.
-    Created { vault: Vault, recovery_private: RecoveryPrivate },
-}
-
 impl Vault {
     /// Opens the keys below `folder`, or makes them at the first start.
     ///
-    /// A crash while they are made leaves either no KEK (the next start makes all anew) or all of them: the KEK is written
-    /// last.
+    /// At the first start `save_kit` is given the recovery key's private half, which is kept nowhere else. A crash while
+    /// the keys are made leaves either no KEK (the next start makes all anew, the kit too) or all of them: the KEK is
+    /// written last.
     ///
     /// # Errors
     /// A file that cannot be read, written or understood.
-    pub fn open(folder: &Path) -> Result<Opened, VaultError> {
+    pub fn open(
+        folder: &Path,
+        save_kit: impl FnOnce(&RecoveryPrivate) -> Result<(), VaultError>,
+    ) -> Result<Self, VaultError> {
         let mut keks = BTreeMap::new();
         if folder.is_dir() {
             for version in list_kek_versions(folder)? {
@@ -71,15 +67,19 @@ impl Vault {
         }
         if let Some(current) = keks.keys().next_back().copied() {
             let path = folder.join("recovery.pub");
-            let text = fs::read_to_string(&path).map_err(|source| VaultError::File { path: path.clone(), source })?;
+            let text = fs::read_to_string(&path)
+                .map_err(|source| VaultError::File { path: path.clone(), source })?;
             let recovery = RecoveryPublic::from_text(text.trim())
                 .map_err(|error| VaultError::Damaged { path, what: error.to_string() })?;
-            return Ok(Opened::Existing(Self { keks, current, recovery }));
+            return Ok(Self { keks, current, recovery });
         }
-        Self::create(folder)
+        Self::create(folder, save_kit)
     }
 
-    fn create(folder: &Path) -> Result<Opened, VaultError> {
+    fn create(
+        folder: &Path,
+        save_kit: impl FnOnce(&RecoveryPrivate) -> Result<(), VaultError>,
+    ) -> Result<Self, VaultError> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -88,11 +88,11 @@ impl Vault {
         let private = RecoveryPrivate::generate();
         let public = private.public();
         write_secret(&folder.join("recovery.pub"), public.to_text().as_bytes())?;
+        save_kit(&private)?;
         let kek = Kek::random(1);
         let hex = Zeroizing::new(hex::encode(kek.expose()));
         write_secret(&kek_path(folder, 1), hex.as_bytes())?;
-        let vault = Self { keks: BTreeMap::from([(1, kek)]), current: 1, recovery: public };
-        Ok(Opened::Created { vault, recovery_private: private })
+        Ok(Self { keks: BTreeMap::from([(1, kek)]), current: 1, recovery: public })
     }
 
     #[must_use]
@@ -134,8 +134,10 @@ impl Vault {
         if record.destroyed_at.is_some() {
             return Err(VaultError::Destroyed(record.id));
         }
-        let kek =
-            self.keks.get(&record.kek_version).ok_or(VaultError::MissingKek { version: record.kek_version })?;
+        let kek = self
+            .keks
+            .get(&record.kek_version)
+            .ok_or(VaultError::MissingKek { version: record.kek_version })?;
         let identity =
             identity(record.id, record.organization_id, record.service_id, record.lineage_id, record.purpose);
         holdfast_seal::unwrap(kek, &identity, &record.wrapped).map_err(|source| VaultError::Unwrap {
@@ -161,7 +163,8 @@ impl Vault {
     ) -> Result<Zeroizing<String>, VaultError> {
         let what = || format!("secret {name:?}");
         let fail = |source| VaultError::Unwrap { what: what(), service: service.id, source };
-        let version = holdfast_seal::wrapped_kek_version(blob).map_err(fail)?;
+        let version = holdfast_seal::wrapped_kek_version(blob)
+            .ok_or_else(|| fail(holdfast_seal::SealError::NotAWrappedKey { key_id: service.id.0 }))?;
         let kek = self.keks.get(&version).ok_or(VaultError::MissingKek { version })?;
         let bytes = holdfast_seal::unwrap_secret(kek, &secret_identity(service, name), blob).map_err(fail)?;
         String::from_utf8(bytes.to_vec()).map(Zeroizing::new).map_err(|_| VaultError::Damaged {
@@ -221,7 +224,8 @@ fn list_kek_versions(folder: &Path) -> Result<Vec<u32>, VaultError> {
     let mut versions = Vec::new();
     for entry in fs::read_dir(folder).map_err(fail)? {
         let name = entry.map_err(fail)?.file_name();
-        if let Some(version) = name.to_str().and_then(|n| n.strip_prefix("kek-")).and_then(|v| v.parse().ok()) {
+        if let Some(version) = name.to_str().and_then(|n| n.strip_prefix("kek-")).and_then(|v| v.parse().ok())
+        {
             versions.push(version);
         }
     }
@@ -256,4 +260,19 @@ pub fn write_secret(path: &Path, content: &[u8]) -> Result<(), VaultError> {
         fs::File::open(folder)?.sync_all()
     };
     write().map_err(fail)
+}
+
+/// A password of 32 characters, about 190 bits, that needs no quoting in a URL.
+#[must_use]
+pub fn new_password() -> Zeroizing<String> {
+    const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    Zeroizing::new((0..32).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])).collect())
+}
+
+/// pgBackRest's cipher passphrase of a repository, derived from the repository's key (`docs/format.md`): whoever can
+/// unwrap the key has it, and there is no second secret to keep.
+#[must_use]
+pub fn cipher_passphrase(repository_key: &DataKey) -> String {
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, repository_key.expose());
+    hex::encode(aws_lc_rs::hmac::sign(&key, b"holdfast/v1/pgbackrest-cipher-passphrase"))
 }

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::position::parse_lsn;
-use super::{Postgresql, probe, wal_name_start};
+use super::{Postgresql, config, probe, wal_name_start};
 use crate::exec;
 use crate::progress::percent_in;
 use crate::{BackupRequest, EngineError, Instance, ProgressSink, Result, ToolBackup};
@@ -159,6 +159,8 @@ impl Postgresql {
     /// Removes the labels that the repository still knows; those that build on them go with them, so the caller names
     /// only what nothing kept needs.
     pub(super) async fn expire_labels(&self, instance: &Instance, labels: &[String]) -> Result<()> {
+        config::make_folders(instance)?;
+        config::write_pgbackrest_conf(instance, &instance.repository, "pgbackrest.conf")?;
         for label in labels {
             let known = self.backups_in_repository(instance).await?;
             if !known.iter().any(|backup| backup.label == *label) {

@@ -1,3 +1,79 @@
 //! Jobs of the control plane: their inputs, the steps that run here, and the hand-over of the others to agents.
+//!
+//! The queue in the catalog is the truth. [`runner`] leases what runs here, [`grant`] equips what agents lease, [`settle`]
+//! records what follows when a job has ended, [`scheduler`] asks for what is due.
 
+pub mod agents;
+pub mod grant;
 pub mod input;
+pub mod runner;
+pub mod scheduler;
+pub mod settle;
+pub mod steps;
+
+use holdfast_catalog::CatalogError;
+use holdfast_core::job::{Job, JobError};
+use holdfast_store::StoreError;
+use serde::de::DeserializeOwned;
+
+use crate::vault::VaultError;
+
+/// Why a step of the control plane's failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    #[error("the catalog did not answer")]
+    Catalog(#[from] CatalogError),
+    #[error("a key could not be had")]
+    Vault(#[from] VaultError),
+    #[error("the object store did not take a key")]
+    Store(#[from] StoreError),
+    #[error("the restore is no longer possible: {0}")]
+    Refused(#[from] holdfast_core::window::RestoreRefusal),
+    #[error("job {job} lacks {what}")]
+    Incomplete { job: String, what: String },
+}
+
+impl StepError {
+    /// For the job's record: cause, the whole chain as a sentence, and whether another try can help.
+    #[must_use]
+    pub fn to_job_error(&self) -> JobError {
+        let (cause, retryable) = match self {
+            Self::Catalog(_) => ("catalog", true),
+            Self::Vault(_) => ("vault", false),
+            Self::Store(_) => ("object_store", true),
+            Self::Refused(_) => ("restore_refused", false),
+            Self::Incomplete { .. } => ("incomplete", false),
+        };
+        JobError { cause: cause.to_owned(), message: chain(self), retryable }
+    }
+}
+
+/// An error with everything that caused it.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// The job's input as what it must be.
+pub(crate) fn input_of<T: DeserializeOwned>(job: &Job) -> Result<T, StepError> {
+    serde_json::from_value(job.input.clone()).map_err(|error| StepError::Incomplete {
+        job: job.id.to_string(),
+        what: format!("a fitting input: {error}"),
+    })
+}
+
+/// What an earlier step of the job found out.
+pub(crate) fn output_of<T: DeserializeOwned>(job: &Job, step: &str) -> Result<T, StepError> {
+    let value = job.outputs.get(step).cloned().unwrap_or_default();
+    serde_json::from_value(value).map_err(|error| StepError::Incomplete {
+        job: job.id.to_string(),
+        what: format!("the outcome of {step}: {error}"),
+    })
+}

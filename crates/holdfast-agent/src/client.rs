@@ -1,0 +1,68 @@
+//! The agent's side of its protocol with the control plane.
+
+use std::time::Duration;
+
+use holdfast_api::agent::{
+    AgentReport, LeaseRequest, LeasedStep, ProgressAnswer, ProgressReport, ReportAnswer, Secret, StepResult,
+};
+use holdfast_core::{AgentId, JobId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::AgentError;
+
+const TIMEOUT: Duration = Duration::from_secs(40);
+/// How long the control plane may hold back an answer when there is nothing to do.
+const LEASE_WAIT_MS: u64 = 20_000;
+pub(crate) const CONFLICT: u16 = 409;
+
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: Secret,
+    id: AgentId,
+}
+
+impl Client {
+    pub(crate) fn new(control_url: &str, token: &Secret, id: AgentId) -> Result<Self, AgentError> {
+        let http = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .connect_timeout(Duration::from_secs(5))
+            .no_proxy()
+            .build()
+            .map_err(AgentError::ControlPlane)?;
+        Ok(Self { http, base: format!("{}/agent/v1", control_url.trim_end_matches('/')), token: token.clone(), id })
+    }
+
+    pub(crate) async fn lease(&self) -> Result<Option<LeasedStep>, AgentError> {
+        self.post("lease", &LeaseRequest { agent_id: self.id, wait_ms: LEASE_WAIT_MS }).await
+    }
+
+    pub(crate) async fn progress(&self, job: JobId, report: &ProgressReport) -> Result<ProgressAnswer, AgentError> {
+        self.post(&format!("jobs/{job}/progress"), report).await
+    }
+
+    pub(crate) async fn result(&self, job: JobId, result: &StepResult) -> Result<(), AgentError> {
+        self.post(&format!("jobs/{job}/result"), result).await
+    }
+
+    pub(crate) async fn report(&self, report: &AgentReport) -> Result<ReportAnswer, AgentError> {
+        self.post("report", report).await
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, AgentError> {
+        let url = format!("{}/{path}", self.base);
+        let answer = self
+            .http
+            .post(url)
+            .bearer_auth(&self.token.0)
+            .json(body)
+            .send()
+            .await
+            .map_err(|error| AgentError::ControlPlane(error.without_url()))?;
+        if !answer.status().is_success() {
+            return Err(AgentError::Refused { path: path.to_owned(), status: answer.status().as_u16() });
+        }
+        answer.json().await.map_err(|error| AgentError::ControlPlane(error.without_url()))
+    }
+}

@@ -1,0 +1,80 @@
+//! The command loop: leases steps, runs several at once, keeps their leases alive and reports how they ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_api::agent::{LeasedStep, ProgressReport, StepResult};
+use holdfast_engines::ProgressSink;
+use tokio::sync::Semaphore;
+
+use crate::client::CONFLICT;
+use crate::error::AgentError;
+use crate::{Agent, steps};
+
+/// Steps that run at once on one host.
+const SLOTS: usize = 8;
+const HEARTBEAT: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(500);
+
+pub(crate) async fn run(agent: &Arc<Agent>) {
+    let slots = Arc::new(Semaphore::new(SLOTS));
+    loop {
+        let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore is never closed");
+        match agent.client.lease().await {
+            Ok(Some(step)) => {
+                let agent = Arc::clone(agent);
+                tokio::spawn(async move {
+                    perform(&agent, step).await;
+                    drop(slot);
+                });
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(error = %crate::error::chain(&error), "no step could be leased");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+async fn perform(agent: &Arc<Agent>, step: LeasedStep) {
+    let progress = ProgressSink::default();
+    let (job, generation, index) = (step.job_id, step.generation, step.step_index);
+    tracing::info!(%job, step = ?step.step, service = %step.service_id, "begin");
+    let outcome = tokio::select! {
+        outcome = steps::run(agent, &step, &progress) => outcome,
+        () = keep_lease(agent, &step, &progress) => {
+            tracing::warn!(%job, step = ?step.step, "the lease went to another worker; leaving the step to it");
+            return;
+        }
+    };
+    match &outcome {
+        Ok(_) => tracing::info!(%job, step = ?step.step, service = %step.service_id, "done"),
+        Err(error) => {
+            tracing::error!(%job, step = ?step.step, service = %step.service_id, error = %crate::error::chain(error), "failed");
+        }
+    }
+    let outcome = outcome.map_err(|error| error.to_job_error());
+    let result = StepResult { agent_id: agent.host.id, generation, step_index: index, outcome };
+    // The control plane may be away for long: the outcome waits, and the lease's generation says whether it still counts.
+    loop {
+        match agent.client.result(job, &result).await {
+            Ok(()) => return,
+            Err(AgentError::Refused { status, .. }) if status == CONFLICT || status == 404 => return,
+            Err(_) => tokio::time::sleep(RETRY).await,
+        }
+    }
+}
+
+/// Returns only when the lease is lost for certain; while the control plane is away the step goes on.
+async fn keep_lease(agent: &Agent, step: &LeasedStep, progress: &ProgressSink) {
+    loop {
+        tokio::time::sleep(HEARTBEAT).await;
+        let report =
+            ProgressReport { agent_id: agent.host.id, generation: step.generation, progress: progress.get() };
+        match agent.client.progress(step.job_id, &report).await {
+            Err(AgentError::Refused { status: CONFLICT, .. }) => return,
+            Ok(_) | Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Why the agent could not do something, and what of that the control plane is told.
+
+use std::path::PathBuf;
+
+use holdfast_core::ServiceId;
+use holdfast_core::engine::EngineKind;
+use holdfast_core::job::JobError;
+use holdfast_engines::EngineError;
+use holdfast_store::StoreError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error("{doing}")]
+    Engine {
+        doing: String,
+        #[source]
+        source: EngineError,
+    },
+    #[error("cannot {doing}")]
+    Store {
+        doing: String,
+        #[source]
+        source: StoreError,
+    },
+    #[error("cannot use {path}")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot reach the control plane")]
+    ControlPlane(#[source] reqwest::Error),
+    #[error("the control plane answered {status} to {path}")]
+    Refused { path: String, status: u16 },
+    #[error("this host holds no instance of service {0}")]
+    NoInstance(ServiceId),
+    #[error("service {0} is not running, so its latest log cannot be shipped")]
+    NotRunning(ServiceId),
+    #[error("this agent has no driver for {0}")]
+    NoDriver(EngineKind),
+    #[error("{0}")]
+    Unusable(String),
+    #[error("{doing} took longer than {seconds} s")]
+    TooLong { doing: &'static str, seconds: u64 },
+}
+
+impl AgentError {
+    pub(crate) fn store(doing: impl Into<String>) -> impl FnOnce(StoreError) -> Self {
+        let doing = doing.into();
+        move |source| Self::Store { doing, source }
+    }
+
+    pub(crate) fn engine(doing: impl Into<String>) -> impl FnOnce(EngineError) -> Self {
+        let doing = doing.into();
+        move |source| Self::Engine { doing, source }
+    }
+
+    pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { path, source }
+    }
+
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::Engine { source, .. } => source.is_retryable(),
+            Self::NoInstance(_) | Self::NotRunning(_) | Self::NoDriver(_) | Self::Unusable(_) => false,
+            _ => true,
+        }
+    }
+
+    fn cause(&self) -> &'static str {
+        match self {
+            Self::Engine { source, .. } => source.cause(),
+            Self::Store { .. } => "object_store",
+            Self::File { .. } => "file_system",
+            Self::ControlPlane(_) | Self::Refused { .. } => "control_plane",
+            Self::NoInstance(_) => "no_instance",
+            Self::NotRunning(_) => "not_running",
+            Self::NoDriver(_) => "no_driver",
+            Self::Unusable(_) => "unusable",
+            Self::TooLong { .. } => "too_long",
+        }
+    }
+
+    /// The whole chain of causes in one sentence, for the job's record.
+    pub(crate) fn to_job_error(&self) -> JobError {
+        JobError { cause: self.cause().to_owned(), message: chain(self), retryable: self.is_retryable() }
+    }
+}
+
+/// An error with everything that caused it.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}

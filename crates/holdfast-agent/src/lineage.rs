@@ -1,0 +1,141 @@
+//! One lineage as the agent serves it: its keys, what of its log is proven, and the files of the backup being made.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use holdfast_core::Timestamp;
+use holdfast_core::position::{Coverage, Position};
+use holdfast_engines::Mark;
+use holdfast_engines::postgresql::SEGMENT_BYTES;
+use holdfast_seal::ManifestObject;
+use holdfast_store::gateway::{KeyRefused, ObjectClass, OwnedKey, RepositoryEvents, RepositoryKeys, StoredObject, classify};
+use holdfast_store::{LineageScope, ObjectName, ObjectPrefix, Store};
+use futures::TryStreamExt;
+use tokio::sync::Notify;
+
+use crate::archive::ArchiveTracker;
+use crate::keys::LineageKeys;
+
+pub struct Lineage {
+    pub scope: LineageScope,
+    pub keys: LineageKeys,
+    archive: Mutex<ArchiveTracker>,
+    /// Stored files of backups since the agent started, by the tool's label.
+    files: Mutex<HashMap<String, HashMap<String, ManifestObject>>>,
+    changed: Notify,
+}
+
+impl Lineage {
+    /// A lineage whose store is empty, or is only read.
+    #[must_use]
+    pub fn new(scope: LineageScope, keys: LineageKeys) -> Self {
+        Self {
+            scope,
+            keys,
+            archive: Mutex::default(),
+            files: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Looks in the store for what is there: the truth after a restart.
+    ///
+    /// # Errors
+    /// Whatever the store says.
+    pub async fn load_archive(&self, store: &Store) -> Result<(), holdfast_store::StoreError> {
+        let mut segments = Vec::new();
+        let mut objects = store.list(&ObjectPrefix::Repository { lineage: self.scope, folder: None });
+        while let Some(object) = objects.try_next().await? {
+            if let ObjectName::Repository { path, .. } = &object.name
+                && let ObjectClass::Wal { timeline, segment } = classify(path.as_str())
+            {
+                segments.push(Position { timeline, offset: segment });
+            }
+        }
+        *self.archive() = ArchiveTracker::from_segments(segments, SEGMENT_BYTES);
+        Ok(())
+    }
+
+    pub fn archive(&self) -> MutexGuard<'_, ArchiveTracker> {
+        self.archive.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn mark(&self, mark: Mark) {
+        self.archive().mark(mark);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until everything before `mark` is in the store; returns the coverage then.
+    pub async fn wait_covered(&self, mark: &Mark) -> Coverage {
+        loop {
+            let changed = self.changed.notified();
+            let newest = self.archive().newest_coverage().cloned();
+            if let Some(coverage) = newest.filter(|c| c.complete_until.is_some_and(|until| until >= mark.at)) {
+                return coverage;
+            }
+            changed.await;
+        }
+    }
+
+    /// The files stored under a label, for its manifest.
+    #[must_use]
+    pub fn files_of(&self, label: &str) -> Vec<ManifestObject> {
+        let mut files: Vec<_> = self.files().get(label).map(|f| f.values().cloned().collect()).unwrap_or_default();
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        files
+    }
+
+    pub fn forget_files(&self) {
+        self.files().clear();
+    }
+
+    fn files(&self) -> MutexGuard<'_, HashMap<String, HashMap<String, ManifestObject>>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RepositoryKeys for Lineage {
+    fn sealing_key(&self, class: &ObjectClass) -> Result<OwnedKey, KeyRefused> {
+        self.keys.sealing_key(class)
+    }
+
+    fn opening_key(&self, key_id: holdfast_core::KeyId) -> Result<OwnedKey, KeyRefused> {
+        self.keys.opening_key(key_id)
+    }
+}
+
+impl RepositoryEvents for Lineage {
+    fn stored(&self, object: &StoredObject) {
+        match &object.class {
+            ObjectClass::Wal { timeline, segment } => {
+                let from = Position { timeline: *timeline, offset: *segment };
+                let to = Position { offset: segment + SEGMENT_BYTES, ..from };
+                if let Some(gap) = self.archive().stored(from, to, Timestamp::now()) {
+                    tracing::error!(service = %self.scope.service, ?gap, "the log archive has a gap");
+                }
+                self.changed.notify_waiters();
+            }
+            ObjectClass::BackupFile { label } => {
+                let file = ManifestObject {
+                    name: object.name.relative(),
+                    sealed_bytes: object.sealed_bytes,
+                    plain_bytes: object.plain_bytes,
+                    sha256: object.sha256.clone(),
+                    shared: None,
+                };
+                self.files().entry(label.clone()).or_default().insert(object.path.clone(), file);
+            }
+            _ => {}
+        }
+    }
+
+    fn deleted(&self, path: &str) {
+        if let ObjectClass::BackupFile { label } = classify(path)
+            && let Some(files) = self.files().get_mut(&label)
+        {
+            files.remove(path);
+        }
+    }
+
+    fn served(&self, _plain_bytes: u64) {}
+}

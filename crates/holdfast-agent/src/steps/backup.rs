@@ -1,0 +1,176 @@
+//! A base backup and its manifest. The manifest is written last: it is what makes the backup exist.
+
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use holdfast_api::agent::RunBackup;
+use holdfast_core::backup::BackupFacts;
+use holdfast_core::{ServiceId, Timestamp};
+use holdfast_engines::{BackupRequest, ProgressSink, ToolBackup};
+use holdfast_seal::{MANIFEST_FORMAT, Manifest, ManifestObject};
+use holdfast_store::gateway::{ObjectClass, OwnedKey, classify};
+use holdfast_store::manifest::{read_manifest, write_manifest};
+use holdfast_store::{ErrorKind, ObjectName, ObjectPrefix};
+
+use crate::error::AgentError;
+use crate::instances::Local;
+use crate::{Agent, coverage};
+
+const FACTS: &str = "backup";
+
+pub(super) async fn run(
+    agent: &Arc<Agent>,
+    service: ServiceId,
+    input: &RunBackup,
+    progress: &ProgressSink,
+) -> Result<BackupFacts, AgentError> {
+    let local = agent.instances.require(service)?;
+    let keys = &local.lineage.keys;
+    let bad = |error: crate::keys::BadGrant| AgentError::Unusable(error.to_string());
+    keys.add(&input.parent_keys).map_err(bad)?;
+    keys.add(&[input.backup_key.clone(), input.next_epoch_key.clone()]).map_err(bad)?;
+    let key = keys.key(input.backup_key.id).expect("it was added just now");
+
+    let facts = match earlier_try(agent, &local, input, &key).await? {
+        Some(facts) => facts,
+        None => copy(agent, &local, input, &key, progress).await?,
+    };
+    // The log from here on belongs to the next epoch. Nothing is lost if this is cut off: the step is repeated, and log
+    // sealed with the old epoch's key meanwhile opens as ever.
+    keys.activate_epoch(input.next_epoch_key.id);
+    local.keep_keys(agent)?;
+    if let Err(error) = coverage::write(agent, &local.lineage).await {
+        tracing::warn!(%service, error = %crate::error::chain(&error), "coverage not stored yet");
+    }
+    Ok(facts)
+}
+
+/// The facts of a backup whose manifest is there although nobody heard of it.
+async fn earlier_try(
+    agent: &Agent,
+    local: &Local,
+    input: &RunBackup,
+    key: &OwnedKey,
+) -> Result<Option<BackupFacts>, AgentError> {
+    match read_manifest(&agent.store, local.lineage.scope, &input.backup_id, key).await {
+        Ok((manifest, sha256)) => facts_of(&manifest, sha256).map(Some),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(AgentError::store("look for an earlier try's manifest")(error)),
+    }
+}
+
+async fn copy(
+    agent: &Agent,
+    local: &Local,
+    input: &RunBackup,
+    key: &OwnedKey,
+    progress: &ProgressSink,
+) -> Result<BackupFacts, AgentError> {
+    let record = local.record();
+    let driver = agent.driver(record.spec.engine)?;
+    let known = labels_in_store(agent, local).await?;
+    local.lineage.forget_files();
+    local.lineage.keys.begin_backup(key.key_id, known);
+    let request = BackupRequest { backup_id: &input.backup_id, mode: input.mode };
+    let copied = driver.backup(&record.instance, &request, progress).await;
+    local.lineage.keys.end_backup();
+    let copied = copied.map_err(AgentError::engine("back up the instance"))?;
+
+    progress.phase("sealing the manifest");
+    let objects = confirmed_objects(agent, local, &copied.label).await?;
+    write(agent, local, input, key, copied, objects).await
+}
+
+/// Labels that the repository holds files of before this backup: whatever comes new is this backup's.
+async fn labels_in_store(agent: &Agent, local: &Local) -> Result<Vec<String>, AgentError> {
+    let prefix = ObjectPrefix::Repository { lineage: local.lineage.scope, folder: None };
+    let mut labels = std::collections::BTreeSet::new();
+    let mut objects = agent.store.list(&prefix);
+    while let Some(object) = objects.try_next().await.map_err(AgentError::store("list the repository"))? {
+        if let ObjectName::Repository { path, .. } = &object.name
+            && let ObjectClass::BackupFile { label } = classify(path.as_str())
+        {
+            labels.insert(label);
+        }
+    }
+    Ok(labels.into_iter().collect())
+}
+
+/// What the store lists under the label, each object as it was confirmed when it was written: nothing missing, nothing
+/// that we did not write (R1, R14).
+async fn confirmed_objects(agent: &Agent, local: &Local, label: &str) -> Result<Vec<ManifestObject>, AgentError> {
+    let written = local.lineage.files_of(label);
+    let mut by_name: std::collections::HashMap<&str, &ManifestObject> =
+        written.iter().map(|object| (object.name.as_str(), object)).collect();
+    let prefix = ObjectPrefix::Repository { lineage: local.lineage.scope, folder: None };
+    let mut listed = agent.store.list(&prefix);
+    while let Some(object) = listed.try_next().await.map_err(AgentError::store("list the backup's objects"))? {
+        let ours = matches!(&object.name, ObjectName::Repository { path, .. }
+            if classify(path.as_str()) == ObjectClass::BackupFile { label: label.to_owned() });
+        if !ours {
+            continue;
+        }
+        let name = object.name.relative();
+        match by_name.remove(name.as_str()) {
+            Some(known) if known.sealed_bytes == object.info.sealed_bytes => {}
+            _ => return Err(AgentError::Unusable(format!("the store holds {name} otherwise than it was written"))),
+        }
+    }
+    if let Some(missing) = by_name.keys().next() {
+        return Err(AgentError::Unusable(format!("the store has lost {missing}")));
+    }
+    Ok(written)
+}
+
+async fn write(
+    agent: &Agent,
+    local: &Local,
+    input: &RunBackup,
+    key: &OwnedKey,
+    copied: ToolBackup,
+    objects: Vec<ManifestObject>,
+) -> Result<BackupFacts, AgentError> {
+    let scope = local.lineage.scope;
+    let parent = copied.parent_label.as_ref().and_then(|label| {
+        input.known_labels.iter().find(|(known, _)| known == label).map(|(_, id)| id.clone())
+    });
+    if copied.parent_label.is_some() && parent.is_none() {
+        return Err(AgentError::Unusable("the incremental backup builds on one that is not in the catalog".to_owned()));
+    }
+    let mut facts = BackupFacts {
+        tool_label: copied.label.clone(),
+        parent,
+        start: copied.start,
+        stop: copied.stop,
+        consistent_at: copied.consistent_at,
+        stored_bytes: objects.iter().map(|object| object.sealed_bytes).sum(),
+        database_bytes: copied.database_bytes,
+        manifest_sha256: String::new(),
+    };
+    let mut kept = serde_json::Map::new();
+    kept.insert(FACTS.to_owned(), serde_json::to_value(&facts).expect("facts have only string keys"));
+    let manifest = Manifest {
+        format: MANIFEST_FORMAT,
+        backup_id: input.backup_id.to_string(),
+        organization: scope.organization.to_string(),
+        service: scope.service.to_string(),
+        lineage: scope.lineage.to_string(),
+        tool_label: copied.label,
+        created_at: Timestamp::now(),
+        previous_manifest_sha256: input.previous_manifest_sha256.clone(),
+        key_id: key.key_id.0,
+        objects,
+        facts: kept,
+    };
+    facts.manifest_sha256 = write_manifest(&agent.store, scope, &input.backup_id, key, &manifest)
+        .await
+        .map_err(AgentError::store("store the backup's manifest"))?;
+    Ok(facts)
+}
+
+fn facts_of(manifest: &Manifest, sha256: String) -> Result<BackupFacts, AgentError> {
+    let facts = manifest.facts.get(FACTS).cloned().unwrap_or_default();
+    let facts: BackupFacts = serde_json::from_value(facts)
+        .map_err(|error| AgentError::Unusable(format!("a stored manifest has no facts: {error}")))?;
+    Ok(BackupFacts { manifest_sha256: sha256, ..facts })
+}

@@ -1,0 +1,67 @@
+//! Makes a new instance.
+
+use std::sync::Arc;
+
+use holdfast_api::agent::{CreateInstance, InstanceFacts};
+use holdfast_engines::{Instance, ProgressSink};
+use holdfast_store::gateway::Access;
+
+use super::user_specs;
+use crate::Agent;
+use crate::error::{AgentError, chain};
+use crate::instances::{self, Record};
+use crate::keys::LineageKeys;
+use crate::lineage::Lineage;
+
+pub(super) async fn create(
+    agent: &Arc<Agent>,
+    input: &CreateInstance,
+    progress: &ProgressSink,
+) -> Result<InstanceFacts, AgentError> {
+    let spec = &input.instance;
+    if let Some(local) = agent.instances.get(spec.service_id) {
+        return Ok(local.record().facts); // an earlier try came this far
+    }
+    instances::discard_half_made(agent, spec).await?;
+    let instance = instances::plan(agent, spec, &input.repository).await?;
+    let made = make(agent, input, &instance, progress).await;
+    if made.is_err() {
+        discard_after_failure(agent, input, &instance).await;
+    }
+    made
+}
+
+async fn make(
+    agent: &Arc<Agent>,
+    input: &CreateInstance,
+    instance: &Instance,
+    progress: &ProgressSink,
+) -> Result<InstanceFacts, AgentError> {
+    let spec = &input.instance;
+    let keys = LineageKeys::from_grant(&input.repository).map_err(|error| AgentError::Unusable(error.to_string()))?;
+    let lineage = Arc::new(Lineage::new(instances::scope_of(spec), keys));
+    instances::register(agent, &instance.repository, &lineage, Access::ReadWrite);
+    // A try before this one may have archived log of an instance that is gone; it is another cluster's.
+    let engine_version = agent
+        .driver(spec.engine)?
+        .create(instance, &user_specs(&input.users), progress)
+        .await
+        .map_err(AgentError::engine("make the instance"))?;
+    let facts = InstanceFacts { host: instance.listen.to_string(), port: instance.port, engine_version };
+    let record = Record {
+        spec: spec.clone(),
+        instance: instance.clone(),
+        facts: facts.clone(),
+        restored: None,
+        running: true,
+    };
+    instances::commit(agent, record, lineage)?;
+    Ok(facts)
+}
+
+async fn discard_after_failure(agent: &Agent, input: &CreateInstance, instance: &Instance) {
+    if let Err(error) = instances::discard(agent, &input.instance, instance).await {
+        // The next try, or the next start, removes what is left.
+        tracing::error!(error = %chain(&error), "a half-made instance could not be removed");
+    }
+}

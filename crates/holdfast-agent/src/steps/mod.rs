@@ -1,0 +1,48 @@
+//! The steps that run beside the database. Each looks first whether its effect is there already.
+
+mod backup;
+mod create;
+mod expire;
+mod restore;
+mod simple;
+
+use std::sync::Arc;
+
+use holdfast_api::agent::{LeasedStep, NewUser, StepInput, StepOutput};
+use holdfast_engines::{ProgressSink, UserSpec};
+
+use crate::Agent;
+use crate::error::AgentError;
+
+pub(crate) async fn run(
+    agent: &Arc<Agent>,
+    step: &LeasedStep,
+    progress: &ProgressSink,
+) -> Result<StepOutput, AgentError> {
+    let service = step.service_id;
+    match &step.input {
+        StepInput::CreateInstance(input) => create::create(agent, input, progress).await.map(StepOutput::CreateInstance),
+        StepInput::RunBackup(input) => backup::run(agent, service, input, progress).await.map(StepOutput::RunBackup),
+        StepInput::ShipLog(input) => simple::ship_log(agent, service, input, progress).await.map(StepOutput::ShipLog),
+        StepInput::RestoreInstance(input) => {
+            restore::restore(agent, input, progress).await.map(StepOutput::RestoreInstance)
+        }
+        StepInput::ApplySettings(input) => simple::apply_settings(agent, input).await.map(|()| StepOutput::Done),
+        StepInput::StopInstance => simple::stop(agent, service).await.map(|()| StepOutput::Done),
+        StepInput::StartInstance => simple::start(agent, service).await.map(|()| StepOutput::Done),
+        StepInput::SetPassword(input) => simple::set_password(agent, service, input).await.map(|()| StepOutput::Done),
+        StepInput::RemoveInstance => simple::remove(agent, service, progress).await.map(StepOutput::RemoveInstance),
+        StepInput::RemoveExpired(input) => expire::remove(agent, input, progress).await.map(|()| StepOutput::Done),
+    }
+}
+
+fn user_specs(users: &[NewUser]) -> Vec<UserSpec> {
+    users
+        .iter()
+        .map(|user| UserSpec {
+            username: user.username.clone(),
+            role: user.role.clone(),
+            password: user.password.0.clone(),
+        })
+        .collect()
+}

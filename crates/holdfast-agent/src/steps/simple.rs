@@ -1,0 +1,133 @@
+//! The short steps: settings, stop, start, passwords, shipping the log, removal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_api::agent::{ApplySettings, ClosedLog, SetPassword, ShipLog, ShippedLog};
+use holdfast_core::ServiceId;
+use holdfast_engines::{ProgressSink, UserSpec};
+
+use crate::error::{AgentError, chain};
+use crate::instances::Local;
+use crate::{Agent, coverage, instances};
+
+/// Longest wait for the object store to confirm the log that was cut.
+const SHIP_LIMIT: Duration = Duration::from_secs(120);
+/// A service that is deleted does not wait long for a store that is away: what was archived so far stays restorable.
+const CLOSE_LIMIT: Duration = Duration::from_secs(30);
+const STOP_SECONDS: u64 = 60;
+
+pub(super) async fn ship_log(
+    agent: &Arc<Agent>,
+    service: ServiceId,
+    input: &ShipLog,
+    progress: &ProgressSink,
+) -> Result<ShippedLog, AgentError> {
+    progress.phase("shipping log");
+    let local = agent.instances.get(service).filter(|local| local.record().running);
+    let Some(local) = local else { return Err(AgentError::NotRunning(service)) };
+    let known = local.lineage.archive().newest_coverage().cloned();
+    if let Some(coverage) = known.filter(|c| c.complete_until.is_some_and(|until| until >= input.until)) {
+        return Ok(ShippedLog { coverage });
+    }
+    let coverage = cut_and_wait(agent, &local, SHIP_LIMIT).await?;
+    Ok(ShippedLog { coverage })
+}
+
+async fn cut_and_wait(
+    agent: &Agent,
+    local: &Local,
+    limit: Duration,
+) -> Result<holdfast_core::position::Coverage, AgentError> {
+    let record = local.record();
+    let mark = agent
+        .driver(record.spec.engine)?
+        .cut_log(&record.instance)
+        .await
+        .map_err(AgentError::engine("close the current piece of log"))?;
+    local.lineage.mark(mark.clone());
+    tokio::time::timeout(limit, local.lineage.wait_covered(&mark))
+        .await
+        .map_err(|_| AgentError::TooLong { doing: "shipping the log to the object store", seconds: limit.as_secs() })
+}
+
+pub(super) async fn apply_settings(agent: &Arc<Agent>, input: &ApplySettings) -> Result<(), AgentError> {
+    let local = agent.instances.require(input.instance.service_id)?;
+    let _busy = local.busy.lock().await;
+    let record = local.update(|record| {
+        record.instance.memory_mib = input.instance.memory_mib;
+        record.instance.max_connections = input.instance.max_connections;
+        record.instance.allowed_cidrs.clone_from(&input.instance.allowed_cidrs);
+        record.spec.clone_from(&input.instance);
+    })?;
+    let driver = agent.driver(record.spec.engine)?;
+    driver.apply_settings(&record.instance).await.map_err(AgentError::engine("apply the settings"))
+}
+
+pub(super) async fn stop(agent: &Arc<Agent>, service: ServiceId) -> Result<(), AgentError> {
+    let local = agent.instances.require(service)?;
+    let _busy = local.busy.lock().await;
+    // The record first: a supervisor that finds the engine stopped must not start it again.
+    let record = local.update(|record| record.running = false)?;
+    let driver = agent.driver(record.spec.engine)?;
+    // At a clean shutdown PostgreSQL closes and archives its last segment by itself.
+    driver.stop(&record.instance, STOP_SECONDS).await.map_err(AgentError::engine("stop the engine"))
+}
+
+pub(super) async fn start(agent: &Arc<Agent>, service: ServiceId) -> Result<(), AgentError> {
+    let local = agent.instances.require(service)?;
+    let _busy = local.busy.lock().await;
+    let record = local.update(|record| record.running = true)?;
+    let driver = agent.driver(record.spec.engine)?;
+    driver.start(&record.instance).await.map_err(AgentError::engine("start the engine"))
+}
+
+pub(super) async fn set_password(
+    agent: &Arc<Agent>,
+    service: ServiceId,
+    input: &SetPassword,
+) -> Result<(), AgentError> {
+    let local = agent.instances.require(service)?;
+    let record = local.record();
+    let user = UserSpec {
+        username: input.username.clone(),
+        role: String::new(),
+        password: input.password.0.clone(),
+    };
+    let driver = agent.driver(record.spec.engine)?;
+    driver.set_password(&record.instance, &user).await.map_err(AgentError::engine("set a password"))
+}
+
+pub(super) async fn remove(
+    agent: &Arc<Agent>,
+    service: ServiceId,
+    progress: &ProgressSink,
+) -> Result<ClosedLog, AgentError> {
+    let Some(local) = agent.instances.get(service) else {
+        // Never made, or removed by an earlier try.
+        let folder = instances::folder_of(agent, service);
+        if folder.exists() {
+            tracing::warn!(%service, "removing what is left of a half-made instance");
+            instances::discard_leftover(agent, service).await?;
+        }
+        return Ok(ClosedLog::default());
+    };
+    let _busy = local.busy.lock().await;
+    let record = local.record();
+    if record.running {
+        progress.phase("shipping log");
+        if let Err(error) = cut_and_wait(agent, &local, CLOSE_LIMIT).await {
+            tracing::warn!(%service, error = %chain(&error), "the last log of a deleted service was not shipped");
+        }
+    }
+    if let Err(error) = coverage::write(agent, &local.lineage).await {
+        tracing::warn!(%service, error = %chain(&error), "the last coverage of a deleted service was not stored");
+    }
+    let closed = {
+        let archive = local.lineage.archive();
+        ClosedLog { coverage: archive.coverage().to_vec(), gaps: archive.gaps().to_vec() }
+    };
+    progress.phase("removing the instance");
+    instances::discard(agent, &record.spec, &record.instance).await?;
+    Ok(closed)
+}

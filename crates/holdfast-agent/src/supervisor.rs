@@ -1,0 +1,171 @@
+//! Keeps instances running, watches how far their log is archived, and tells the control plane.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use holdfast_api::agent::{AgentReport, ArchiveReport, InstanceMetrics, InstanceReport};
+use holdfast_core::engine::EngineKind;
+use holdfast_core::{ServiceId, Timestamp};
+use holdfast_engines::Probe;
+
+use crate::Agent;
+use crate::error::{AgentError, chain};
+use crate::instances::Local;
+
+const INTERVAL: Duration = Duration::from_secs(1);
+/// A lag beyond this on a quiet database is log that nothing closes; see [`nudge`].
+const NUDGE_LAG_SECONDS: f64 = 15.0;
+const NUDGE_PAUSE: Duration = Duration::from_secs(30);
+const RESTART_PAUSE: Duration = Duration::from_secs(5);
+
+pub(crate) async fn run(agent: &Arc<Agent>) {
+    let mut last_action: HashMap<ServiceId, Instant> = HashMap::new();
+    loop {
+        let began = Instant::now();
+        let all = agent.instances.all();
+        let looks = all.iter().map(|local| look(agent, local));
+        let seen = futures::future::join_all(looks).await;
+        let mut reports = Vec::new();
+        for (local, (report, action)) in all.iter().zip(seen) {
+            if let Some(action) = action {
+                act(agent, local, action, &mut last_action).await;
+            }
+            reports.push(report);
+        }
+        let report = AgentReport {
+            agent_id: agent.host.id,
+            versions: vec![(EngineKind::Postgresql, versions(agent))],
+            instances: reports,
+        };
+        if let Err(error) = agent.client.report(&report).await {
+            tracing::debug!(error = %chain(&error), "the control plane did not take the report");
+        }
+        tokio::time::sleep(INTERVAL.saturating_sub(began.elapsed())).await;
+    }
+}
+
+fn versions(agent: &Agent) -> Vec<String> {
+    agent.driver(EngineKind::Postgresql).map(holdfast_engines::Driver::versions).unwrap_or_default()
+}
+
+/// What a look calls for.
+enum Action {
+    /// The engine should run and does not.
+    Start,
+    /// The log's end lags although the engine is quiet.
+    Nudge,
+}
+
+async fn look(agent: &Agent, local: &Local) -> (InstanceReport, Option<Action>) {
+    let record = local.record();
+    let mut report = InstanceReport {
+        service_id: record.spec.service_id,
+        lineage_id: record.spec.lineage_id,
+        healthy: false,
+        message: None,
+        archive: None,
+        metrics: None,
+    };
+    let mut action = None;
+    let mut archiver_error = None;
+    if record.running {
+        match probe(agent, local).await {
+            Ok(probe) => {
+                report.healthy = true;
+                report.metrics = Some(metrics(local, &probe));
+                archiver_error.clone_from(&probe.archiver_error);
+                local.lineage.mark(probe.mark);
+                if local.lineage.archive().lag(Timestamp::now()).0 > NUDGE_LAG_SECONDS {
+                    action = Some(Action::Nudge);
+                }
+            }
+            Err(error) => {
+                report.message = Some(chain(&error));
+                action = Some(Action::Start);
+            }
+        }
+    }
+    let archive = local.lineage.archive();
+    let (lag_seconds, lag_bytes) = archive.lag(Timestamp::now());
+    report.archive = Some(ArchiveReport {
+        coverage: archive.coverage().to_vec(),
+        gaps: archive.gaps().to_vec(),
+        lag_seconds,
+        lag_bytes,
+        last_error: archiver_error,
+    });
+    (report, action)
+}
+
+async fn probe(agent: &Agent, local: &Local) -> Result<Probe, AgentError> {
+    let record = local.record();
+    let driver = agent.driver(record.spec.engine)?;
+    let limit = Duration::from_secs(10);
+    tokio::time::timeout(limit, driver.probe(&record.instance))
+        .await
+        .map_err(|_| AgentError::TooLong { doing: "looking at the engine", seconds: limit.as_secs() })?
+        .map_err(AgentError::engine("look at the engine"))
+}
+
+fn metrics(local: &Local, probe: &Probe) -> InstanceMetrics {
+    let disk = nix::sys::statvfs::statvfs(&local.instance().folder).ok();
+    let bytes = |blocks: u64| disk.as_ref().map_or(0, |d| blocks.saturating_mul(d.fragment_size()));
+    InstanceMetrics {
+        connections_active: probe.connections_active,
+        connections_max: probe.connections_max,
+        database_bytes: probe.database_bytes,
+        disk_total_bytes: bytes(disk.as_ref().map_or(0, nix::sys::statvfs::Statvfs::blocks)),
+        disk_free_bytes: bytes(disk.as_ref().map_or(0, nix::sys::statvfs::Statvfs::blocks_available)),
+        transactions_total: probe.transactions_total,
+        cache_hit_ratio: probe.cache_hit_ratio,
+    }
+}
+
+async fn act(agent: &Arc<Agent>, local: &Arc<Local>, action: Action, last: &mut HashMap<ServiceId, Instant>) {
+    let service = local.lineage.scope.service;
+    let pause = match action {
+        Action::Start => RESTART_PAUSE,
+        Action::Nudge => NUDGE_PAUSE,
+    };
+    if last.get(&service).is_some_and(|at| at.elapsed() < pause) {
+        return;
+    }
+    last.insert(service, Instant::now());
+    let (agent, local) = (Arc::clone(agent), Arc::clone(local));
+    // Beside the loop: a slow start must not keep the other instances' reports back.
+    tokio::spawn(async move {
+        let done = match action {
+            Action::Start => start(&agent, &local).await,
+            Action::Nudge => nudge(&agent, &local).await,
+        };
+        if let Err(error) = done {
+            tracing::warn!(%service, error = %chain(&error), "could not bring the instance into order");
+        }
+    });
+}
+
+async fn start(agent: &Agent, local: &Local) -> Result<(), AgentError> {
+    // A step that stops or restores the engine has the say.
+    let Ok(_busy) = local.busy.try_lock() else { return Ok(()) };
+    let record = local.record();
+    let driver = agent.driver(record.spec.engine)?;
+    if !record.running || driver.is_running(&record.instance).await {
+        return Ok(());
+    }
+    tracing::warn!(service = %record.spec.service_id, "the engine is not running; starting it");
+    driver.start(&record.instance).await.map_err(AgentError::engine("start the engine"))
+}
+
+/// A quiet database may sit on a few bytes of log that no commit follows and that the engine therefore never closes
+/// (checkpoints are no reason to). After a restart the agent cannot know that they hold no commit, so it closes them itself.
+async fn nudge(agent: &Agent, local: &Local) -> Result<(), AgentError> {
+    let record = local.record();
+    let mark = agent
+        .driver(record.spec.engine)?
+        .cut_log(&record.instance)
+        .await
+        .map_err(AgentError::engine("close the current piece of log"))?;
+    local.lineage.mark(mark);
+    Ok(())
+}

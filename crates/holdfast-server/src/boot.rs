@@ -1,0 +1,191 @@
+//! The first start and every other: data folder, catalog, vault, object store, admin password; then the loops.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use holdfast_api::agent::Secret;
+use holdfast_catalog::{Catalog, CatalogError, Organization};
+use holdfast_core::{OrganizationId, Timestamp};
+use holdfast_seal::RecoveryPrivate;
+use holdfast_store::{Store, StoreError};
+use nix::fcntl::{Flock, FlockArg};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::auth;
+use crate::settings::Settings;
+use crate::vault::{Vault, VaultError, new_password, write_secret};
+use crate::{ControlPlane, jobs, live};
+
+const ADMIN_HASH: &str = "admin_password_argon2";
+
+/// Why the control plane could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    #[error("cannot use {path}")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("another holdfast runs on the data folder {0}")]
+    Locked(PathBuf),
+    #[error("cannot open the catalog")]
+    Catalog(#[from] CatalogError),
+    #[error("cannot open the keys")]
+    Vault(#[from] VaultError),
+    #[error("cannot open the object store {url}")]
+    Store {
+        url: String,
+        #[source]
+        source: StoreError,
+    },
+    #[error("cannot hash the admin password: {0}")]
+    Password(String),
+    #[error("cannot serve HTTP")]
+    Http(#[source] std::io::Error),
+}
+
+/// A control plane that is ready to serve.
+pub struct Booted {
+    pub control_plane: ControlPlane,
+    /// What agents show; in `agent.token` of the data folder.
+    pub agent_token: Secret,
+    /// The password made at the first start, to be shown once; `None` when it was given or made earlier.
+    pub new_admin_password: Option<String>,
+    /// The recovery kit, if this was the first start.
+    pub new_recovery_kit: Option<PathBuf>,
+    _lock: Flock<fs::File>,
+}
+
+/// Opens or makes everything below the data folder. Every part is made whole or not at all, so a start that is cut off
+/// is simply repeated.
+///
+/// # Errors
+/// [`BootError`]; nothing serves then.
+pub async fn boot(settings: Settings, admin_password: Option<String>) -> Result<Booted, BootError> {
+    let data = settings.data_dir.clone();
+    make_private_folder(&data)?;
+    let lock = lock(&data)?;
+    let catalog = Catalog::open(&data.join("catalog.db")).await?;
+    let kit_path = data.join("recovery-kit.txt");
+    let mut new_recovery_kit = None;
+    let vault = Vault::open(&data.join("keys"), |private| {
+        new_recovery_kit = Some(kit_path.clone());
+        write_secret(&kit_path, kit_text(private, &settings.store_url).as_bytes())
+    })?;
+    let store = Store::open(&settings.store_url)
+        .map_err(|source| BootError::Store { url: settings.store_url.clone(), source })?;
+    ensure_personal_organization(&catalog).await?;
+    let new_admin_password = ensure_admin(&catalog, admin_password).await?;
+    let agent_token = read_or_make_token(&data.join("agent.token"))?;
+    let control_plane = ControlPlane {
+        catalog,
+        vault: Arc::new(vault),
+        store,
+        live: Arc::new(live::Live::default()),
+        settings: Arc::new(settings),
+    };
+    Ok(Booted { control_plane, agent_token, new_admin_password, new_recovery_kit, _lock: lock })
+}
+
+/// Serves until told to stop.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(booted: Booted, listener: TcpListener, stop: CancellationToken) -> Result<(), BootError> {
+    let cp = booted.control_plane.clone();
+    let agents = jobs::agents::router(cp.clone(), booted.agent_token.clone());
+    let router = crate::http::router(cp.clone()).merge(agents);
+    let runner = tokio::spawn(jobs::runner::run(cp.clone(), stop.clone()));
+    let scheduler = tokio::spawn(jobs::scheduler::run(cp.clone(), stop.clone()));
+    let serving = axum::serve(listener, router).with_graceful_shutdown({
+        let stop = stop.clone();
+        async move { stop.cancelled().await }
+    });
+    // Long polls end by themselves; do not wait for them.
+    let served = tokio::select! {
+        served = serving => served.map_err(BootError::Http),
+        () = async { stop.cancelled().await; tokio::time::sleep(std::time::Duration::from_secs(3)).await } => Ok(()),
+    };
+    stop.cancel();
+    let _ = tokio::join!(runner, scheduler); // both end at the token
+    cp.catalog.close().await;
+    served
+}
+
+fn file(path: &Path) -> impl FnOnce(std::io::Error) -> BootError + use<> {
+    let path = path.to_owned();
+    move |source| BootError::File { path, source }
+}
+
+fn make_private_folder(path: &Path) -> Result<(), BootError> {
+    fs::create_dir_all(path).map_err(file(path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(file(path))
+}
+
+fn lock(data: &Path) -> Result<Flock<fs::File>, BootError> {
+    let path = data.join("lock");
+    let handle =
+        fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(file(&path))?;
+    Flock::lock(handle, FlockArg::LockExclusiveNonblock).map_err(|_| BootError::Locked(data.to_owned()))
+}
+
+async fn ensure_personal_organization(catalog: &Catalog) -> Result<(), BootError> {
+    if catalog.organization("personal").await?.is_none() {
+        let organization = Organization {
+            id: OrganizationId::random(),
+            name: "Personal".to_owned(),
+            slug: "personal".to_owned(),
+            is_personal: true,
+            created_at: Timestamp::now(),
+        };
+        catalog.insert_organization(&organization).await?;
+    }
+    Ok(())
+}
+
+async fn ensure_admin(catalog: &Catalog, given: Option<String>) -> Result<Option<String>, BootError> {
+    if catalog.setting(ADMIN_HASH).await?.is_some() {
+        return Ok(None);
+    }
+    let is_given = given.is_some();
+    let password = given.unwrap_or_else(|| new_password().to_string());
+    let hash = auth::hash_password(&password).map_err(|error| BootError::Password(error.to_string()))?;
+    catalog.put_setting_if_absent(ADMIN_HASH, &hash).await?;
+    Ok((!is_given).then_some(password))
+}
+
+fn read_or_make_token(path: &Path) -> Result<Secret, BootError> {
+    if !path.is_file() {
+        write_secret(path, hex::encode(rand::random::<[u8; 32]>()).as_bytes())?;
+    }
+    let text = fs::read_to_string(path).map_err(file(path))?;
+    Ok(Secret(text.trim().to_owned()))
+}
+
+fn kit_text(private: &RecoveryPrivate, store_url: &str) -> String {
+    format!(
+        "Holdfast recovery kit\n\
+         =====================\n\n\
+         Whoever has this text and the object store can read every backup, without Holdfast and without its catalog.\n\
+         Store it away from both, then remove this file. It does not change when keys are rotated.\n\n\
+         object store:  {store_url}\n\
+         recovery key:  {}\n\n\
+         How to open a backup with it: docs/format.md.\n",
+        *private.to_text()
+    )
+}
+
+/// Prints to the person who started the server; once, and never into a log.
+pub fn tell_first_start(booted: &Booted, out: &mut impl std::io::Write) -> std::io::Result<()> {
+    if let Some(password) = &booted.new_admin_password {
+        writeln!(out, "admin password: {password}   (user admin; shown only now, stored as a hash)")?;
+    }
+    if let Some(kit) = &booted.new_recovery_kit {
+        writeln!(out, "recovery kit:   {}   (save it elsewhere, then remove the file)", kit.display())?;
+    }
+    out.flush()
+}

@@ -1,0 +1,267 @@
+//! The routes that agents use. They carry keys: only over loopback or TLS, only with the agents' token, never logged.
+
+use std::time::Duration;
+
+use axum::extract::{Path, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use holdfast_api::agent::{
+    AgentReport, InstanceReport, LeaseRequest, LeasedStep, ProgressAnswer, ProgressReport, ReportAnswer,
+    StepResult,
+};
+use holdfast_catalog::{CatalogError, ErrorKind};
+use holdfast_core::backup::BackupMode;
+use holdfast_core::job::{Job, JobKind, JobState, Place};
+use holdfast_core::position::Coverage;
+use holdfast_core::service::ServiceStatus;
+use holdfast_core::{JobId, Timestamp};
+use jiff::SignedDuration;
+
+use super::steps::enqueue_automated;
+use super::{StepError, chain, grant};
+use crate::ControlPlane;
+
+const LEASE_SECONDS: i64 = 10;
+const LONGEST_WAIT: Duration = Duration::from_secs(25);
+/// How often coverage that only grew in time is written to the catalog.
+const COVERAGE_EVERY: SignedDuration = SignedDuration::from_secs(5);
+/// An engine that does not answer for so long puts its service into status `error`.
+const UNHEALTHY_AFTER: SignedDuration = SignedDuration::from_secs(20);
+
+/// The routes below `/agent/v1`, all behind the agents' token.
+pub fn router(cp: ControlPlane, token: holdfast_api::agent::Secret) -> Router {
+    Router::new()
+        .route("/agent/v1/lease", post(lease))
+        .route("/agent/v1/jobs/{id}/progress", post(progress))
+        .route("/agent/v1/jobs/{id}/result", post(result))
+        .route("/agent/v1/report", post(report))
+        .layer(from_fn_with_state(token, require_token))
+        .with_state(cp)
+}
+
+async fn require_token(
+    State(token): State<holdfast_api::agent::Secret>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    if aws_lc_rs::constant_time::verify_slices_are_equal(given.as_bytes(), token.0.as_bytes()).is_ok() {
+        next.run(request).await
+    } else {
+        (
+            StatusCode::UNAUTHORIZED,
+            Json(serde_json::json!({"error": "unknown agent", "message": "unknown agent"})),
+        )
+            .into_response()
+    }
+}
+
+/// What went wrong, as a status for the agent.
+struct Refusal(StatusCode, String);
+
+impl From<StepError> for Refusal {
+    fn from(error: StepError) -> Self {
+        Self(StatusCode::INTERNAL_SERVER_ERROR, chain(&error))
+    }
+}
+
+impl From<CatalogError> for Refusal {
+    fn from(error: CatalogError) -> Self {
+        let status = match error.kind() {
+            ErrorKind::Stale => StatusCode::CONFLICT,
+            ErrorKind::NotFound => StatusCode::NOT_FOUND,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, chain(&error))
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        if self.0.is_server_error() {
+            tracing::error!(error = self.1, "an agent's message could not be handled");
+        }
+        (self.0, Json(serde_json::json!({"error": self.1, "message": self.1}))).into_response()
+    }
+}
+
+/// A long poll: answers as soon as there is a step to do.
+async fn lease(
+    State(cp): State<ControlPlane>,
+    Json(asked): Json<LeaseRequest>,
+) -> Result<Json<Option<LeasedStep>>, Refusal> {
+    let now = Timestamp::now();
+    cp.catalog.record_agent_seen(asked.agent_id, now).await?;
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(asked.wait_ms).min(LONGEST_WAIT);
+    let mut changed = cp.catalog.changed();
+    loop {
+        changed.mark_unchanged();
+        let lease_for = SignedDuration::from_secs(LEASE_SECONDS);
+        if let Some(job) = cp.catalog.lease(Place::Agent, asked.agent_id, Timestamp::now(), lease_for).await?
+        {
+            if let Some(step) = hand_over(&cp, &job).await? {
+                return Ok(Json(Some(step)));
+            }
+            continue;
+        }
+        // A lapsed lease or a retry makes no signal: look again every second.
+        let wake = tokio::time::Instant::now() + Duration::from_secs(1);
+        if tokio::time::Instant::now() >= deadline {
+            return Ok(Json(None));
+        }
+        let _ = tokio::time::timeout_at(wake.min(deadline), changed.changed()).await;
+    }
+}
+
+/// Equips a leased job; `None` where its step had nothing to do or could not be equipped.
+async fn hand_over(cp: &ControlPlane, job: &Job) -> Result<Option<LeasedStep>, Refusal> {
+    let now = Timestamp::now();
+    match grant::equip(cp, job).await {
+        Ok(grant::Equipped::Run(service_id, input)) => {
+            let step = job.step().expect("a leased job stands at a step");
+            if matches!(
+                step,
+                holdfast_core::job::Step::CreateInstance | holdfast_core::job::Step::RestoreInstance
+            ) {
+                let from = [ServiceStatus::Pending];
+                cp.catalog
+                    .set_service_status(job.service_id, &from, ServiceStatus::Provisioning, None, now)
+                    .await?;
+            }
+            Ok(Some(LeasedStep {
+                job_id: job.id,
+                generation: job.generation,
+                step_index: job.step_index,
+                step,
+                service_id,
+                lease_ms: u64::try_from(LEASE_SECONDS * 1000).unwrap_or(0),
+                input,
+            }))
+        }
+        Ok(grant::Equipped::Skip) => {
+            let skipped = serde_json::json!({"skipped": true});
+            cp.catalog.complete_step(job.id, job.generation, job.step_index, skipped, now).await?;
+            Ok(None)
+        }
+        Err(error) => {
+            tracing::error!(job = %job.id, error = %chain(&error), "a step could not be equipped");
+            cp.catalog.fail_step(job.id, job.generation, job.step_index, error.to_job_error(), now).await?;
+            Ok(None)
+        }
+    }
+}
+
+async fn progress(
+    State(cp): State<ControlPlane>,
+    Path(id): Path<JobId>,
+    Json(report): Json<ProgressReport>,
+) -> Result<Json<ProgressAnswer>, Refusal> {
+    let lease_for = SignedDuration::from_secs(LEASE_SECONDS);
+    let answer = cp
+        .catalog
+        .heartbeat(id, report.generation, Timestamp::now(), lease_for, report.progress.as_ref())
+        .await?;
+    Ok(Json(ProgressAnswer { cancel_requested: answer.cancel_requested }))
+}
+
+async fn result(
+    State(cp): State<ControlPlane>,
+    Path(id): Path<JobId>,
+    Json(result): Json<StepResult>,
+) -> Result<Json<()>, Refusal> {
+    let now = Timestamp::now();
+    match result.outcome {
+        Ok(output) => {
+            let output = serde_json::to_value(output).expect("an output has only string keys");
+            cp.catalog.complete_step(id, result.generation, result.step_index, output, now).await?;
+        }
+        Err(error) => {
+            cp.catalog.fail_step(id, result.generation, result.step_index, error, now).await?;
+        }
+    }
+    Ok(Json(()))
+}
+
+async fn report(
+    State(cp): State<ControlPlane>,
+    Json(report): Json<AgentReport>,
+) -> Result<Json<ReportAnswer>, Refusal> {
+    let now = Timestamp::now();
+    cp.live.put_versions(report.agent_id, report.versions);
+    for instance in report.instances {
+        take_instance(&cp, now, instance).await?;
+    }
+    Ok(Json(ReportAnswer { desired: Vec::new() }))
+}
+
+async fn take_instance(cp: &ControlPlane, now: Timestamp, report: InstanceReport) -> Result<(), Refusal> {
+    if let Some(archive) = &report.archive {
+        let known = cp.catalog.coverage_of(report.lineage_id).await?;
+        for stretch in &archive.coverage {
+            if is_news(&known, stretch) {
+                cp.catalog.upsert_coverage(report.lineage_id, stretch).await?;
+            }
+        }
+        if !archive.gaps.is_empty() {
+            take_gaps(cp, &report).await?;
+        }
+    }
+    take_health(cp, now, &report).await?;
+    cp.live.put(now, report);
+    Ok(())
+}
+
+fn is_news(known: &[Coverage], stretch: &Coverage) -> bool {
+    let Some(before) = known.iter().find(|c| c.from == stretch.from) else { return true };
+    let later = match (before.complete_until, stretch.complete_until) {
+        (Some(before), Some(now)) => now.duration_since(before) >= COVERAGE_EVERY,
+        (None, Some(_)) => true,
+        (_, None) => false,
+    };
+    before.to != stretch.to || later
+}
+
+/// A new gap is answered with a new base backup at once (R8): behind it every point is reachable again.
+async fn take_gaps(cp: &ControlPlane, report: &InstanceReport) -> Result<(), Refusal> {
+    let Some(archive) = &report.archive else { return Ok(()) };
+    let known = cp.catalog.gaps_of(report.lineage_id).await?;
+    for gap in &archive.gaps {
+        if known.iter().any(|old| old.from == gap.from && old.to == gap.to) {
+            continue;
+        }
+        cp.catalog.insert_gap(report.lineage_id, gap).await?;
+        tracing::error!(service = %report.service_id, cause = gap.cause, "a gap in the log archive; taking a new base backup");
+        let open = cp.catalog.open_jobs_of(report.service_id).await?;
+        let queued = open.iter().any(|job| job.kind == JobKind::Backup && job.state == JobState::Queued);
+        if !queued {
+            enqueue_automated(cp, report.service_id, BackupMode::Full).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn take_health(cp: &ControlPlane, now: Timestamp, report: &InstanceReport) -> Result<(), Refusal> {
+    let since = cp.live.unhealthy_since(report.service_id, now, report.healthy);
+    let Some(message) = &report.message else {
+        if report.healthy && cp.live.was_in_error(report.service_id) {
+            let from = [ServiceStatus::Error];
+            cp.catalog
+                .set_service_status(report.service_id, &from, ServiceStatus::Running, None, now)
+                .await?;
+            cp.live.set_in_error(report.service_id, false);
+        }
+        return Ok(());
+    };
+    if now.duration_since(since) >= UNHEALTHY_AFTER {
+        let from = [ServiceStatus::Running];
+        cp.catalog
+            .set_service_status(report.service_id, &from, ServiceStatus::Error, Some(message), now)
+            .await?;
+        cp.live.set_in_error(report.service_id, true);
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! Asks for what is due: automated backups, expiry. It decides nothing itself; `holdfast_core::schedule` and
+//! `holdfast_core::retention` do.
+
+use std::time::Duration;
+
+use holdfast_catalog::NewJob;
+use holdfast_core::job::{Job, JobKind};
+use holdfast_core::retention::{ClockReading, trusted_now};
+use holdfast_core::schedule::{LastRuns, due};
+use holdfast_core::service::{Service, ServiceStatus};
+use holdfast_core::{ServiceId, Timestamp};
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use super::steps::enqueue_automated;
+use super::{StepError, chain};
+use crate::ControlPlane;
+
+const SCAN: Duration = Duration::from_secs(20);
+/// How often a lineage is looked over for what may go.
+const EXPIRE_EVERY: SignedDuration = SignedDuration::from_hours(1);
+const CLOCK: &str = "clock_reading";
+
+/// Runs until told to stop.
+pub async fn run(cp: ControlPlane, stop: CancellationToken) {
+    loop {
+        if let Err(error) = scan(&cp).await {
+            tracing::error!(error = %chain(&error), "the scheduler could not look");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(SCAN) => {}
+        }
+    }
+}
+
+async fn scan(cp: &ControlPlane) -> Result<(), StepError> {
+    read_clock(cp).await?;
+    for service in cp.catalog.services_with_data().await? {
+        let open = cp.catalog.open_jobs_of(service.id).await?;
+        if service.status == ServiceStatus::Running {
+            back_up_if_due(cp, &service, &open).await?;
+        }
+        expire_if_due(cp, &service, &open).await?;
+    }
+    Ok(())
+}
+
+async fn back_up_if_due(cp: &ControlPlane, service: &Service, open: &[Job]) -> Result<(), StepError> {
+    if open.iter().any(|job| job.kind == JobKind::Backup) {
+        return Ok(());
+    }
+    let backups = cp.catalog.backups_of(service.id).await?;
+    let now = Timestamp::now();
+    if let Some(mode) = due(service.id, service.created_at, &LastRuns::of(&backups, now), now) {
+        enqueue_automated(cp, service.id, mode).await?;
+    }
+    Ok(())
+}
+
+async fn expire_if_due(cp: &ControlPlane, service: &Service, open: &[Job]) -> Result<(), StepError> {
+    if open
+        .iter()
+        .any(|job| matches!(job.kind, JobKind::Expire | JobKind::DeleteService | JobKind::Provision))
+    {
+        return Ok(());
+    }
+    let last = cp.catalog.last_job(service.id, JobKind::Expire).await?.map(|job| job.created_at);
+    let now = Timestamp::now();
+    if last.is_none_or(|last| now.duration_since(last) >= EXPIRE_EVERY || last > now) {
+        enqueue_expiry(cp, service.id).await?;
+    }
+    Ok(())
+}
+
+/// Asks for a look at what may go.
+///
+/// # Errors
+/// Whatever the catalog says.
+pub async fn enqueue_expiry(cp: &ControlPlane, service: ServiceId) -> Result<(), StepError> {
+    let nothing = serde_json::json!({});
+    cp.catalog.enqueue(&NewJob::new(JobKind::Expire, service, nothing, Timestamp::now())).await?;
+    Ok(())
+}
+
+/// The clock's reading with the moment of the boot clock at which it was taken, so that time spent between two readings
+/// is measured by a clock that nobody sets.
+#[derive(Serialize, Deserialize)]
+struct KeptReading {
+    reading: ClockReading,
+    boot_id: String,
+    boot_seconds: i64,
+}
+
+/// Reads wall and boot clock and keeps what was read.
+async fn read_clock(cp: &ControlPlane) -> Result<Option<Timestamp>, StepError> {
+    let kept: Option<KeptReading> =
+        cp.catalog.setting(CLOCK).await?.and_then(|text| serde_json::from_str(&text).ok());
+    let (boot_id, boot_seconds) = boot_clock();
+    let elapsed = kept
+        .as_ref()
+        .filter(|kept| kept.boot_id == boot_id)
+        .map(|kept| SignedDuration::from_secs(boot_seconds - kept.boot_seconds));
+    let (reading, judgement) = trusted_now(kept.map(|kept| kept.reading), Timestamp::now(), elapsed);
+    let text =
+        serde_json::to_string(&KeptReading { reading, boot_id, boot_seconds }).expect("only string keys");
+    cp.catalog.put_setting(CLOCK, &text).await?;
+    Ok(judgement.expiry_now())
+}
+
+/// The time at which expiry may run; `None` while the wall clock is not to be trusted.
+///
+/// # Errors
+/// Whatever the catalog says.
+pub async fn expiry_now(cp: &ControlPlane) -> Result<Option<Timestamp>, StepError> {
+    read_clock(cp).await
+}
+
+/// Which boot this is, and the whole seconds since (`proc(5)`: uptime counts time asleep too).
+fn boot_clock() -> (String, i64) {
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let seconds = uptime.split(['.', ' ']).next().and_then(|text| text.parse().ok()).unwrap_or(0);
+    (boot_id.trim().to_owned(), seconds)
+}

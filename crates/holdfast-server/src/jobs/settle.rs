@@ -1,0 +1,81 @@
+//! What follows when a job has ended badly: the status of its service or backup, with the reason. Done once a job, and
+//! again after a crash, until the catalog says that it is settled.
+
+use holdfast_core::Timestamp;
+use holdfast_core::backup::BackupStatus;
+use holdfast_core::job::{Job, JobKind, JobState};
+use holdfast_core::service::ServiceStatus;
+
+use super::{StepError, chain, input, input_of};
+use crate::ControlPlane;
+
+const MANY: u32 = 100;
+
+/// Settles every job that has ended.
+pub async fn all(cp: &ControlPlane) {
+    let jobs = match cp.catalog.unsettled_jobs(MANY).await {
+        Ok(jobs) => jobs,
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "ended jobs could not be read");
+            return;
+        }
+    };
+    for job in jobs {
+        if let Err(error) = one(cp, &job).await {
+            tracing::error!(job = %job.id, error = %chain(&error), "what follows from a job's end is not recorded yet");
+        }
+    }
+}
+
+async fn one(cp: &ControlPlane, job: &Job) -> Result<(), StepError> {
+    if job.state != JobState::Completed {
+        let why = reason(job);
+        tracing::warn!(job = %job.id, kind = ?job.kind, service = %job.service_id, why, "a job has ended badly");
+        match job.kind {
+            JobKind::Provision | JobKind::Restore => service_failed(cp, job, &why).await?,
+            JobKind::Backup => backup_failed(cp, job, &why).await?,
+            JobKind::Configure | JobKind::Stop | JobKind::Start => note(cp, job, &why).await?,
+            JobKind::ResetPassword | JobKind::DeleteService | JobKind::Expire => {}
+        }
+    }
+    Ok(cp.catalog.settle_job(job.id).await?)
+}
+
+fn reason(job: &Job) -> String {
+    match (&job.state, &job.error) {
+        (JobState::Cancelled, _) => "cancelled".to_owned(),
+        (_, Some(error)) => error.message.clone(),
+        (_, None) => "the job failed without a word; see the log".to_owned(),
+    }
+}
+
+async fn service_failed(cp: &ControlPlane, job: &Job, why: &str) -> Result<(), StepError> {
+    let from = [ServiceStatus::Pending, ServiceStatus::Provisioning];
+    let now = Timestamp::now();
+    cp.catalog.set_service_status(job.service_id, &from, ServiceStatus::Failed, Some(why), now).await?;
+    Ok(())
+}
+
+async fn backup_failed(cp: &ControlPlane, job: &Job, why: &str) -> Result<(), StepError> {
+    let asked: input::Backup = input_of(job)?;
+    cp.catalog
+        .update_backup(&asked.backup_id, |backup| {
+            if backup.status != BackupStatus::Completed {
+                backup.status = BackupStatus::Failed;
+                backup.error = Some(why.to_owned());
+                backup.completed_at = None;
+            }
+        })
+        .await?;
+    Ok(())
+}
+
+/// The service goes on as it is; its message says what did not work.
+async fn note(cp: &ControlPlane, job: &Job, why: &str) -> Result<(), StepError> {
+    cp.catalog
+        .update_service(job.service_id, Timestamp::now(), |service| {
+            service.status_message = Some(why.to_owned())
+        })
+        .await?;
+    Ok(())
+}

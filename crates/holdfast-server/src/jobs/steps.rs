@@ -1,0 +1,338 @@
+//! The steps that run in the control plane. Each is idempotent: it is repeated whenever its outcome was not recorded.
+
+use holdfast_api::agent::{ClosedLog, InstanceFacts, RestoredInstance, ShippedLog, StepOutput};
+use holdfast_catalog::{Credential, NewJob, OnDemandRule};
+use holdfast_core::backup::{Backup, BackupFacts, BackupMode, BackupStatus, BackupType};
+use holdfast_core::job::{Job, JobKind, Step};
+use holdfast_core::key::KeyPurpose;
+use holdfast_core::position::Position;
+use holdfast_core::retention::{ExpiryPlan, plan_expiry};
+use holdfast_core::service::{Service, ServiceStatus};
+use holdfast_core::window::{History, RestorePlan, Target, plan_backup_restore, plan_restore_point};
+use holdfast_core::{BackupId, KeyId, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{StepError, grant, input, input_of, output_of};
+use crate::ControlPlane;
+
+type Outcome = Result<Value, StepError>;
+
+/// What [`Step::PrepareKeys`] decided.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PreparedKeys {
+    pub epoch_key: KeyId,
+}
+
+/// What [`Step::PlanRestore`] decided; the steps after it choose nothing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlannedRestore {
+    pub plan: RestorePlan,
+    pub base: BackupFacts,
+    /// Where the archived log ends that vouches for the restore point.
+    pub covered_to: Option<Position>,
+}
+
+/// Performs the job's current step.
+///
+/// # Errors
+/// [`StepError`]; the queue decides whether it is tried again.
+pub async fn perform(cp: &ControlPlane, job: &Job) -> Outcome {
+    match job.step() {
+        Some(Step::Activate) => activate(cp, job).await,
+        Some(Step::PrepareKeys) => prepare_keys(cp, job).await,
+        Some(Step::RecordBackup) => record_backup(cp, job).await,
+        Some(Step::PlanRestore) => plan_restore(cp, job).await,
+        Some(Step::SelectExpired) => select_expired(cp, job).await,
+        Some(Step::Finish) => finish(cp, job).await,
+        other => Err(StepError::Incomplete {
+            job: job.id.to_string(),
+            what: format!("a step that runs here (it stands at {other:?})"),
+        }),
+    }
+}
+
+async fn service_of(cp: &ControlPlane, job: &Job) -> Result<Service, StepError> {
+    cp.catalog
+        .service(job.service_id)
+        .await?
+        .ok_or_else(|| StepError::Incomplete { job: job.id.to_string(), what: "its service".to_owned() })
+}
+
+/// The instance runs: say so, and ask for the first backup.
+async fn activate(cp: &ControlPlane, job: &Job) -> Outcome {
+    let (facts, reached): (InstanceFacts, Option<Timestamp>) = match job.kind {
+        JobKind::Restore => {
+            let StepOutput::RestoreInstance(RestoredInstance { instance, reached, .. }) =
+                output_of(job, "restore_instance")?
+            else {
+                return Err(StepError::Incomplete {
+                    job: job.id.to_string(),
+                    what: "the restore's outcome".to_owned(),
+                });
+            };
+            (instance, reached)
+        }
+        _ => {
+            let StepOutput::CreateInstance(facts) = output_of(job, "create_instance")? else {
+                return Err(StepError::Incomplete {
+                    job: job.id.to_string(),
+                    what: "the instance's facts".to_owned(),
+                });
+            };
+            (facts, None)
+        }
+    };
+    let planned: Option<PlannedRestore> = output_of(job, "plan_restore").ok();
+    let reached = reached.or(planned.as_ref().map(|planned| planned.base.consistent_at));
+    cp.catalog
+        .update_service(job.service_id, Timestamp::now(), |service| {
+            if matches!(service.status, ServiceStatus::Pending | ServiceStatus::Provisioning) {
+                service.status = ServiceStatus::Running;
+                service.status_message = None;
+            }
+            service.host = Some(facts.host.clone());
+            service.port = Some(facts.port);
+            service.engine_version = Some(facts.engine_version.clone());
+            if let Some(from) = service.restored_from.as_mut() {
+                from.restore_point = reached.or(from.restore_point);
+            }
+        })
+        .await?;
+    if cp.catalog.backups_of(job.service_id).await?.is_empty() {
+        enqueue_automated(cp, job.service_id, BackupMode::Full).await?;
+    }
+    Ok(Value::Null)
+}
+
+/// Asks for an automated backup.
+///
+/// # Errors
+/// Whatever the catalog says.
+pub async fn enqueue_automated(
+    cp: &ControlPlane,
+    service: holdfast_core::ServiceId,
+    mode: BackupMode,
+) -> Result<(), StepError> {
+    let Some(service) = cp.catalog.service(service).await? else { return Ok(()) };
+    let now = Timestamp::now();
+    let backup = Backup {
+        id: BackupId::random(),
+        service_id: service.id,
+        lineage_id: service.lineage_id,
+        backup_type: BackupType::Automated,
+        mode,
+        status: BackupStatus::Pending,
+        label: None,
+        retention_days: None,
+        key_id: KeyId::random(),
+        created_at: now,
+        started_at: None,
+        completed_at: None,
+        error: None,
+        facts: None,
+        delisted_at: None,
+        shredded_at: None,
+    };
+    let asked = input::Backup { backup_id: backup.id.clone() };
+    let value = serde_json::to_value(asked).expect("an input has only string keys");
+    let job = NewJob::new(JobKind::Backup, service.id, value, now);
+    cp.catalog.create_backup(&backup, &job, OnDemandRule::Queue).await?;
+    Ok(())
+}
+
+/// The backup's key and the next epoch's exist, wrapped, in catalog and bucket, before anything is sealed with them.
+async fn prepare_keys(cp: &ControlPlane, job: &Job) -> Outcome {
+    let asked: input::Backup = input_of(job)?;
+    let service = service_of(cp, job).await?;
+    let backup = grant::backup(cp, job, &asked.backup_id).await?;
+    grant::ensure_key(cp, &service, backup.key_id, KeyPurpose::Backup).await?;
+    // The epoch's key takes its id from the job's, so that a repeated step makes no second one.
+    let epoch_key = KeyId(job.id.0);
+    grant::ensure_key(cp, &service, epoch_key, KeyPurpose::Epoch).await?;
+    cp.catalog
+        .update_backup(&asked.backup_id, |backup| {
+            backup.status = BackupStatus::Running;
+            backup.started_at = backup.started_at.or(Some(Timestamp::now()));
+        })
+        .await?;
+    Ok(serde_json::to_value(PreparedKeys { epoch_key }).expect("it has only string keys"))
+}
+
+async fn record_backup(cp: &ControlPlane, job: &Job) -> Outcome {
+    let asked: input::Backup = input_of(job)?;
+    let StepOutput::RunBackup(facts) = output_of(job, "run_backup")? else {
+        return Err(StepError::Incomplete { job: job.id.to_string(), what: "the backup's facts".to_owned() });
+    };
+    cp.catalog
+        .update_backup(&asked.backup_id, |backup| {
+            backup.status = BackupStatus::Completed;
+            backup.completed_at = backup.completed_at.or(Some(Timestamp::now()));
+            backup.error = None;
+            backup.facts = Some(facts.clone());
+        })
+        .await?;
+    Ok(Value::Null)
+}
+
+/// What the source's catalog says now, with the log that was shipped for this restore.
+async fn plan_restore(cp: &ControlPlane, job: &Job) -> Outcome {
+    let asked: input::Restore = input_of(job)?;
+    let source = cp.catalog.service(asked.source).await?.ok_or_else(|| StepError::Incomplete {
+        job: job.id.to_string(),
+        what: "its source service".to_owned(),
+    })?;
+    if let Ok(StepOutput::ShipLog(ShippedLog { coverage })) = output_of(job, "ship_log") {
+        cp.catalog.upsert_coverage(source.lineage_id, &coverage).await?;
+    }
+    let backups = cp.catalog.backups_of(source.id).await?;
+    let coverage = cp.catalog.coverage_of(source.lineage_id).await?;
+    let gaps = cp.catalog.gaps_of(source.lineage_id).await?;
+    // The log was shipped: nothing later than what is archived counts from here on.
+    let history = History { backups: &backups, coverage: &coverage, gaps: &gaps, live_until: None };
+    let plan = match (asked.point, &asked.backup_id) {
+        (Some(point), _) => plan_restore_point(&history, &cp.settings.policy, point, Timestamp::now())?,
+        (None, Some(backup)) => plan_backup_restore(&history, backup)?,
+        (None, None) => {
+            return Err(StepError::Incomplete {
+                job: job.id.to_string(),
+                what: "a point or a backup".to_owned(),
+            });
+        }
+    };
+    let base = backups
+        .iter()
+        .find(|backup| backup.id == plan.base)
+        .and_then(|backup| backup.facts.clone())
+        .ok_or_else(|| StepError::Incomplete {
+        job: job.id.to_string(),
+        what: "the base's facts".to_owned(),
+    })?;
+    let covered_to = match plan.target {
+        Target::Backup => None,
+        Target::Instant(_) => plan.log.map(|(_, to)| to),
+    };
+    let planned = PlannedRestore { plan, base, covered_to };
+    Ok(serde_json::to_value(planned).expect("a plan has only string keys"))
+}
+
+/// Chooses what goes and destroys its keys in the catalog. What running restores read stays.
+async fn select_expired(cp: &ControlPlane, job: &Job) -> Outcome {
+    let service = service_of(cp, job).await?;
+    let reading = plans_reading(cp, &service).await?;
+    let Some(reading) = reading else {
+        // A restore has not decided yet what it reads: nothing goes this time, the next round looks again.
+        return Ok(serde_json::to_value(nothing_expires()).expect("it has only string keys"));
+    };
+    let backups = cp.catalog.backups_of(service.id).await?;
+    let coverage = cp.catalog.coverage_of(service.lineage_id).await?;
+    let gaps = cp.catalog.gaps_of(service.lineage_id).await?;
+    let history = History { backups: &backups, coverage: &coverage, gaps: &gaps, live_until: None };
+    let now = super::scheduler::expiry_now(cp).await?.unwrap_or(service.created_at);
+    let plan = plan_expiry(&history, &cp.settings.policy, now, service.deleted_at, &reading);
+    for id in &plan.delist {
+        cp.catalog
+            .update_backup(id, |backup| backup.delisted_at = backup.delisted_at.or(Some(Timestamp::now())))
+            .await?;
+    }
+    Ok(serde_json::to_value(plan).expect("a plan has only string keys"))
+}
+
+fn nothing_expires() -> ExpiryPlan {
+    ExpiryPlan {
+        delist: Vec::new(),
+        shred: Vec::new(),
+        remove_log_before: Vec::new(),
+        keep_reasons: Vec::new(),
+        lineage_done: false,
+    }
+}
+
+/// Plans of the open restores that read this service; `None` while one of them is undecided.
+async fn plans_reading(cp: &ControlPlane, service: &Service) -> Result<Option<Vec<RestorePlan>>, StepError> {
+    let mut plans = Vec::new();
+    for job in cp.catalog.open_restores_from(service.id).await? {
+        match output_of::<PlannedRestore>(&job, "plan_restore") {
+            Ok(planned) => plans.push(planned.plan),
+            Err(_) => return Ok(None),
+        }
+    }
+    Ok(Some(plans))
+}
+
+/// The last step of the short jobs: what they did becomes visible.
+async fn finish(cp: &ControlPlane, job: &Job) -> Outcome {
+    let now = Timestamp::now();
+    match job.kind {
+        JobKind::Stop => {
+            let from = [ServiceStatus::Running, ServiceStatus::Error];
+            cp.catalog.set_service_status(job.service_id, &from, ServiceStatus::Stopped, None, now).await?;
+        }
+        JobKind::Start => {
+            let from = [ServiceStatus::Stopped];
+            cp.catalog.set_service_status(job.service_id, &from, ServiceStatus::Running, None, now).await?;
+        }
+        JobKind::ResetPassword => new_password(cp, job, now).await?,
+        JobKind::DeleteService => close_log(cp, job, now).await?,
+        JobKind::Expire => forget_expired(cp, job, now).await?,
+        JobKind::Configure | JobKind::Provision | JobKind::Backup | JobKind::Restore => {}
+    }
+    Ok(Value::Null)
+}
+
+async fn new_password(cp: &ControlPlane, job: &Job, now: Timestamp) -> Result<(), StepError> {
+    let asked: input::ResetPassword = input_of(job)?;
+    let known = cp.catalog.credential(job.service_id, &asked.username).await?;
+    let wrapped = hex::decode(&asked.wrapped_hex).map_err(|_| StepError::Incomplete {
+        job: job.id.to_string(),
+        what: "a wrapped password".to_owned(),
+    })?;
+    let credential = known.map_or_else(
+        || Credential {
+            service_id: job.service_id,
+            username: asked.username.clone(),
+            kek_version: cp.vault.current_kek_version(),
+            wrapped: wrapped.clone(),
+            roles: vec!["admin".to_owned()],
+            privileges: String::new(),
+            position: 9,
+            created_at: now,
+        },
+        |known| Credential { kek_version: cp.vault.current_kek_version(), wrapped: wrapped.clone(), ..known },
+    );
+    Ok(cp.catalog.upsert_credential(&credential).await?)
+}
+
+async fn close_log(cp: &ControlPlane, job: &Job, now: Timestamp) -> Result<(), StepError> {
+    let service = service_of(cp, job).await?;
+    if let Ok(StepOutput::RemoveInstance(ClosedLog { coverage, gaps })) = output_of(job, "remove_instance") {
+        for stretch in &coverage {
+            cp.catalog.upsert_coverage(service.lineage_id, stretch).await?;
+        }
+        for gap in &gaps {
+            cp.catalog.insert_gap(service.lineage_id, gap).await?;
+        }
+    }
+    cp.live.forget(service.id);
+    let from = [ServiceStatus::Deleting];
+    cp.catalog.set_service_status(service.id, &from, ServiceStatus::Deleted, None, now).await?;
+    // A service without any backup has nothing left to wait for.
+    super::scheduler::enqueue_expiry(cp, service.id).await
+}
+
+async fn forget_expired(cp: &ControlPlane, job: &Job, now: Timestamp) -> Result<(), StepError> {
+    let plan: ExpiryPlan = output_of(job, "select_expired")?;
+    let service = service_of(cp, job).await?;
+    for id in &plan.shred {
+        cp.catalog
+            .update_backup(id, |backup| {
+                backup.delisted_at = backup.delisted_at.or(Some(now));
+                backup.shredded_at = backup.shredded_at.or(Some(now));
+            })
+            .await?;
+    }
+    for before in &plan.remove_log_before {
+        cp.catalog.trim_coverage(service.lineage_id, *before).await?;
+    }
+    Ok(())
+}
