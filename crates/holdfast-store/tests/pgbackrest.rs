@@ -98,7 +98,9 @@ impl<'a> Cluster<'a> {
     }
 
     async fn run(&self, program: &Path, arguments: &[&str]) -> String {
+        let started = Instant::now();
         let output = self.output(program, arguments).await;
+        println!("{:>6} ms: {:?} {:?}", started.elapsed().as_millis(), program.file_name(), arguments.last());
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{} {arguments:?}:\n{text}\n{errors}", program.display());

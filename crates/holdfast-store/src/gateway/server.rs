@@ -158,6 +158,10 @@ async fn accept(
 }
 
 async fn serve(stream: TcpStream, tls: TlsAcceptor, service: S3Service, stopping: CancellationToken) {
+    // pgBackRest reads a bundle's files by one small request each; Nagle's algorithm would hold every answer for 40 ms.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "the sealing gateway's answers may be late");
+    }
     let stream = match tokio::time::timeout(HEAD_LIMIT, tls.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake with the sealing gateway failed"),
