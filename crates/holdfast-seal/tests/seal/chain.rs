@@ -130,9 +130,15 @@ fn a_tombstone_keeps_its_place() {
 
 #[test]
 fn a_fork_shows() {
-    let mut entries: Vec<_> = backups(3).iter().map(Backup::entry).collect();
-    let mut second = entries[1].clone();
-    second.manifest_sha256 = sha256_hex(b"another history");
-    entries.push(second);
-    check_broken(&entries, None);
+    let entries: Vec<_> = backups(3).iter().map(Backup::entry).collect();
+    // Also at the newest end, where nothing follows the entry that was put aside.
+    for forked in 0..3 {
+        let mut both = entries.clone();
+        let mut second = entries[forked].clone();
+        second.manifest_sha256 = sha256_hex(b"another history");
+        both.push(second);
+        check_broken(&both, None);
+        both.reverse();
+        check_broken(&both, None);
+    }
 }

@@ -46,7 +46,9 @@ fn debug_output_tells_no_secret() {
 fn a_bad_manifest_is_refused_without_quoting_it() {
     let good = String::from_utf8(manifest().to_bytes().to_vec()).unwrap();
     assert!(good.contains("paWl"), "the key is in the document");
+    let object = &good[good.find("{\"name\"").unwrap()..=good.find("}}").unwrap() + 1];
     for bad in [
+        good.replace(object, &format!("{object},{object}")),
         good.replace("\"key\":\"", "\"key\":\"!"),
         good.replace("\"key\":", "\"key\":1,\"yek\":"),
         good.replace("\"key_id\":\"0", "\"key_id\":\"paWl"),
