@@ -205,3 +205,86 @@ impl Upload {
 fn failed() -> s3s::S3Error {
     s3_error!(NoSuchUpload, "an earlier part of this upload failed; begin it anew")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use holdfast_core::{KeyId, LineageId, OrganizationId, ServiceId};
+    use holdfast_seal::DataKey;
+
+    use super::*;
+    use crate::gateway::{
+        Access, KeyRefused, ObjectClass, OwnedKey, Repository, RepositoryEvents, RepositoryKeys,
+    };
+    use crate::layout::RepositoryPath;
+    use crate::store::Store;
+
+    struct OneKey(OwnedKey);
+
+    impl RepositoryKeys for OneKey {
+        fn sealing_key(&self, _: &ObjectClass) -> Result<OwnedKey, KeyRefused> {
+            Ok(self.0.clone())
+        }
+        fn opening_key(&self, _: KeyId) -> Result<OwnedKey, KeyRefused> {
+            Ok(self.0.clone())
+        }
+    }
+
+    struct NoEvents;
+
+    impl RepositoryEvents for NoEvents {
+        fn stored(&self, _: &StoredObject) {}
+        fn deleted(&self, _: &str) {}
+        fn served(&self, _: u64) {}
+    }
+
+    #[tokio::test]
+    async fn idle_uploads_are_given_up_and_busy_ones_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&format!("file://{}", folder.path().display())).expect("a store");
+        let key = OwnedKey { key_id: KeyId::random(), owner: "owner".to_owned(), key: DataKey::random() };
+        let repository = Arc::new(Repository {
+            access_key: "key".to_owned(),
+            secret_key: "secret".to_owned(),
+            organization: OrganizationId::random(),
+            service: ServiceId::random(),
+            lineage: LineageId::random(),
+            access: Access::ReadWrite,
+            keys: Arc::new(OneKey(key)),
+            events: Arc::new(NoEvents),
+        });
+        assert!(!format!("{repository:?}").contains("secret\""), "a secret shows");
+        let uploads = Uploads::default();
+        let begin = async |name: &str| {
+            let path = RepositoryPath::new(name).expect("a path");
+            let write =
+                SealedWrite::begin(store.clone(), Arc::clone(&repository), path).await.expect("begun");
+            uploads.open("key", name, write).expect("open")
+        };
+        let files = || std::fs::read_dir(folder.path().join(".writing")).expect("readable").count();
+        let (idle, busy) = (begin("idle").await, begin("busy").await);
+        assert_eq!(files(), 2);
+        let at_work = uploads.get("key", "busy", &busy).expect("open");
+        let holding = at_work.state.lock().await;
+        uploads.sweep(Instant::now() + IDLE_LIMIT - Duration::from_secs(5));
+        assert_eq!(files(), 2, "swept too early");
+        uploads.sweep(Instant::now() + IDLE_LIMIT + Duration::from_secs(5));
+        assert!(uploads.get("key", "idle", &idle).is_err(), "an idle upload stays");
+        assert_eq!(files(), 1, "its bytes stay");
+        drop(holding);
+        assert!(uploads.get("key", "busy", &busy).is_ok(), "an upload at work was swept");
+        assert!(uploads.get("other", "busy", &busy).is_err(), "another credential's upload");
+        assert!(uploads.get("key", "other", &busy).is_err(), "an upload for another key");
+
+        for i in 1..MAX_OPEN_UPLOADS {
+            begin(&format!("more{i}")).await;
+        }
+        let path = RepositoryPath::new("one too many").expect("a path");
+        let write = SealedWrite::begin(store.clone(), Arc::clone(&repository), path).await.expect("begun");
+        assert!(uploads.open("key", "one too many", write).is_err(), "no bound");
+        drop(at_work);
+        uploads.drop_of("key");
+        assert_eq!(files(), 0, "bytes of given up uploads stay");
+    }
+}
