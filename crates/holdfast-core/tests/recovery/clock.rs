@@ -174,22 +174,27 @@ proptest! {
     #[test]
     fn the_trusted_time_is_never_too_late(turns in prop::collection::vec(turn(), 1..60)) {
         let mut machine = Machine::new(start());
-        let (mut skewed_for, mut slewed) = (SignedDuration::ZERO, SignedDuration::ZERO);
+        let (mut last_skew, mut skewed_for) = (SignedDuration::ZERO, SignedDuration::ZERO);
+        let mut slewed = SignedDuration::ZERO;
         for turn in turns {
             match turn {
                 Turn::Run(steps) => for _ in 0..steps {
-                    skewed_for += STEP;
-                    if skewed_for + STEP >= HOLD && machine.skew.is_positive() {
-                        (machine.skew, skewed_for) = (SignedDuration::ZERO, SignedDuration::ZERO);
+                    // A wrong time ends before it is believed. Only readings count: what was not read did not happen.
+                    if machine.skew == last_skew && skewed_for + STEP >= HOLD {
+                        machine.skew = SignedDuration::ZERO;
                     }
+                    skewed_for = if machine.skew == last_skew { skewed_for + STEP } else { SignedDuration::ZERO };
+                    last_skew = machine.skew;
                     machine.run(STEP);
                     slewed += STEP / 1000;
                     prop_assert!(machine.expiry_now() <= machine.real + slewed, "{:?}", machine.judgement);
                 },
-                Turn::Reboot(minutes) => machine.reboot(MINUTE * i32::from(minutes)),
-                Turn::Skew(index) if machine.skew == SKEWS[index] => {}
-                Turn::Skew(index) => (machine.skew, skewed_for) = (SKEWS[index], SignedDuration::ZERO),
-                Turn::Right => (machine.skew, skewed_for) = (SignedDuration::ZERO, SignedDuration::ZERO),
+                Turn::Reboot(minutes) => {
+                    machine.reboot(MINUTE * i32::from(minutes));
+                    (last_skew, skewed_for) = (machine.skew, SignedDuration::ZERO);
+                }
+                Turn::Skew(index) => machine.skew = SKEWS[index],
+                Turn::Right => machine.skew = SignedDuration::ZERO,
             }
             prop_assert!(machine.expiry_now() <= machine.real + slewed, "{:?}", machine.judgement);
         }
