@@ -1,1 +1,55 @@
-fn main() {}
+//! The one binary: `serve`, `agent`, and the commands of a client. It parses, wires and prints; the crates do the work.
+
+mod agent;
+mod config;
+mod logging;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Backups and restores to any second, for PostgreSQL and more, on machines of your own.
+#[derive(Parser)]
+#[command(name = "holdfast", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the control plane, with an agent of its own on this host. Stays in the foreground.
+    Serve(Box<config::Flags>),
+    /// Run only an agent, for a control plane elsewhere.
+    Agent(agent::AgentArgs),
+    /// Print the reference of all settings: file, environment, flags, defaults.
+    Config,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    let done = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(flags) => serve::run(*flags).await,
+            Command::Agent(args) => agent::run(args).await,
+            Command::Config => config::print_reference(),
+        }
+    });
+    // A blocking task in hand must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the command line talks to people")]
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("holdfast: {error:#}");
+    ExitCode::FAILURE
+}
