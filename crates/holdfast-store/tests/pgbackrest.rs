@@ -1,6 +1,8 @@
 //! The real pgBackRest through the gateway: stanza, full and incremental backup, WAL, restore with a credential that
 //! may only read, expiry. Needs the engines (`scripts/engines.sh`); `HOLDFAST_REQUIRE_ENGINES=1` makes that a must.
 
+#![allow(clippy::print_stdout)] // what is skipped, and how long the steps took
+
 mod support;
 
 use std::collections::BTreeSet;

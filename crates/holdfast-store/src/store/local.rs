@@ -29,17 +29,16 @@ pub(super) struct LocalFolder {
     objects: Arc<LocalFileSystem>,
 }
 
-/// A file being written, not yet visible. Dropping it without [`LocalFolder::publish`] leaves garbage for the sweep,
-/// [`Staged::discard`] does not.
+/// A file being written, not yet visible. Dropped, it is gone; [`LocalFolder::publish`] gives it a name that stays.
 #[derive(Debug)]
 pub(super) struct Staged {
     pub(super) file: File,
     path: PathBuf,
 }
 
-impl Staged {
-    pub(super) fn discard(self) {
-        // Best effort: the sweep finds it otherwise.
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // Gone already after a rename. What cannot be removed is found by the sweep.
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -84,14 +83,6 @@ impl LocalFolder {
     /// Flushes a staged file and gives it its name. Blocking. What holds after a crash: the object is there whole, or
     /// not at all; after `Ok` it is there.
     pub(super) fn publish(&self, staged: Staged, object: &Path, if_absent: bool) -> Result<()> {
-        let result = self.try_publish(&staged, object, if_absent);
-        if result.is_err() || if_absent {
-            staged.discard();
-        }
-        result
-    }
-
-    fn try_publish(&self, staged: &Staged, object: &Path, if_absent: bool) -> Result<()> {
         staged.file.sync_all().map_err(io_error("flushing", &staged.path))?;
         let target = self.file_path(object)?;
         let folder = target.parent().expect("an object lies below the root").to_owned();

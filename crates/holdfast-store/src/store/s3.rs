@@ -60,7 +60,7 @@ impl Bucket {
             environment
                 .with_bucket_name(bucket)
                 .with_client_options(options)
-                .with_config(server_side_encryption.clone(), "AES256")
+                .with_config(server_side_encryption, "AES256")
                 .with_http_connector(connector)
                 .build()
                 .map(Arc::new)

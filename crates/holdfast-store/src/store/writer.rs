@@ -148,13 +148,8 @@ impl StoreWriter {
 
 impl Drop for StoreWriter {
     fn drop(&mut self) {
-        match &mut self.target {
-            Target::Local { staged, .. } => {
-                if let Some(staged) = staged.take() {
-                    staged.discard();
-                }
-            }
-            Target::S3(upload) => upload.abort_in_background(&self.name),
+        if let Target::S3(upload) = &mut self.target {
+            upload.abort_in_background(&self.name);
         }
     }
 }

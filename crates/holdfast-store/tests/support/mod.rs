@@ -1,4 +1,5 @@
 //! A gateway over a local folder, with keys and events that a test can look at, and S3 clients for it.
+#![allow(clippy::print_stdout)] // what a test skips, and its seed
 #![allow(dead_code, unreachable_pub)] // each test file is a crate of its own and uses its share
 
 use std::collections::HashMap;
