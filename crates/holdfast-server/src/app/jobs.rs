@@ -51,6 +51,16 @@ pub async fn restores_from(cp: &ControlPlane, source: ServiceId) -> Result<Vec<J
     all.filter(|job| job.as_ref().map_or(true, |job| job.source == Some(source))).collect()
 }
 
+/// One of [`restores_from`].
+///
+/// # Errors
+/// `NotFound`, also for another service's restore.
+pub async fn restore_from(cp: &ControlPlane, source: ServiceId, id: JobId) -> Result<JobView, AppError> {
+    services::with_backups(cp, source).await?;
+    let job = get(cp, id).await?;
+    if job.source == Some(source) { Ok(job) } else { Err(AppError::NotFound("job")) }
+}
+
 /// # Errors
 /// `NotFound`.
 pub async fn get(cp: &ControlPlane, id: JobId) -> Result<JobView, AppError> {

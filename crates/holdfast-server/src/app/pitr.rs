@@ -79,6 +79,10 @@ impl Known {
     pub(super) async fn of(cp: &ControlPlane, service: &Service) -> Result<Self, AppError> {
         let mut backups = cp.catalog.backups_of(service.id).await?;
         backups.retain(|backup| backup.lineage_id == service.lineage_id);
+        for facts in backups.iter_mut().filter_map(|backup| backup.facts.as_mut()) {
+            // Restore points are whole microseconds: the first one that is shown must be one that can be asked for.
+            facts.consistent_at = whole_microseconds_after(facts.consistent_at);
+        }
         let coverage = cp.catalog.coverage_of(service.lineage_id).await?;
         let gaps = cp.catalog.gaps_of(service.lineage_id).await?;
         Ok(Self { backups, coverage, gaps })
@@ -87,6 +91,13 @@ impl Known {
     pub(super) fn history(&self, live_until: Option<Timestamp>) -> History<'_> {
         History { backups: &self.backups, coverage: &self.coverage, gaps: &self.gaps, live_until }
     }
+}
+
+/// The first whole microsecond not before an instant.
+fn whole_microseconds_after(at: Timestamp) -> Timestamp {
+    let nanoseconds = at.as_nanosecond();
+    let up = (1000 - nanoseconds.rem_euclid(1000)) % 1000;
+    Timestamp::from_nanosecond(nanoseconds + up).unwrap_or(at)
 }
 
 /// Until when the source can still ship its log: now, while it runs.

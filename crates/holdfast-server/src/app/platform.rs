@@ -3,6 +3,7 @@
 use holdfast_core::engine::EngineKind;
 
 use super::AppError;
+use crate::ControlPlane;
 
 /// A version that services can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,25 +13,43 @@ pub struct OfferedVersion {
     pub is_default: bool,
 }
 
-/// Versions of all engines of this release, or of one.
+/// Versions that new services can have, of all engines or of one: what the release knows and a host can run.
 ///
 /// # Errors
 /// `Invalid` for an engine that the contract does not know.
-pub fn versions(engine: Option<&str>) -> Result<Vec<OfferedVersion>, AppError> {
+pub fn versions(cp: &ControlPlane, engine: Option<&str>) -> Result<Vec<OfferedVersion>, AppError> {
     let wanted: Option<EngineKind> = match engine.filter(|text| !text.is_empty()) {
         Some(text) => Some(text.parse().map_err(|e| AppError::invalid(format!("type: {e}")))?),
         None => None,
     };
-    let offered = EngineKind::ALL.into_iter().filter(|kind| wanted.is_none_or(|wanted| wanted == *kind));
-    Ok(offered
-        .map(|engine| (engine, engine.capability()))
-        .filter(|(_, capability)| capability.available)
-        .flat_map(|(engine, capability)| {
-            capability.versions.iter().map(move |version| OfferedVersion {
+    let engines = EngineKind::ALL.into_iter().filter(|kind| wanted.is_none_or(|wanted| wanted == *kind));
+    Ok(engines
+        .flat_map(|engine| {
+            let all = offered(cp, engine);
+            let default = default_version(engine, &all);
+            all.into_iter().map(move |version| OfferedVersion {
                 engine,
                 version,
-                is_default: *version == capability.default_version,
+                is_default: default == Some(version),
             })
         })
         .collect())
+}
+
+/// The versions of an engine that can be had, oldest first. While no host has said what it can run, all that the
+/// release knows.
+pub(super) fn offered(cp: &ControlPlane, engine: EngineKind) -> Vec<&'static str> {
+    let capability = engine.capability();
+    if !capability.available {
+        return Vec::new();
+    }
+    let runnable = cp.live.versions(engine);
+    let can_run = |version: &&str| runnable.as_ref().is_none_or(|all| all.iter().any(|one| one == version));
+    capability.versions.iter().copied().filter(can_run).collect()
+}
+
+/// The engine's usual version where it can be had, the newest one otherwise.
+pub(super) fn default_version(engine: EngineKind, offered: &[&'static str]) -> Option<&'static str> {
+    let usual = engine.capability().default_version;
+    offered.iter().copied().find(|version| *version == usual).or(offered.last().copied())
 }

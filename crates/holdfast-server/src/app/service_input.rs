@@ -6,6 +6,7 @@ use holdfast_core::name::{check_plan, check_service_name, check_zone};
 use holdfast_core::service::{Attributes, Service, ServiceStatus};
 use holdfast_core::{LineageId, OrganizationId, ServiceId, Timestamp};
 
+use super::platform::default_version;
 use super::{AppError, check};
 
 const DEFAULT_ZONE: &str = "se-sto1";
@@ -14,10 +15,11 @@ const STORAGE_GB: (u32, u32) = (10, 16384);
 const NODES: (u32, u32) = (1, 9);
 const TTL_HOURS: (u32, u32) = (1, 720);
 
-/// The service as asked for, with a new id and lineage.
+/// The service as asked for, with a new id and lineage; `offered` are the versions of an engine that can be had.
 pub(super) fn new_service(
     asked: CreateService,
     organization_id: OrganizationId,
+    offered: impl Fn(EngineKind) -> Vec<&'static str>,
     now: Timestamp,
 ) -> Result<Service, AppError> {
     let name = check::required("name", asked.name.as_ref())?.to_owned();
@@ -34,12 +36,7 @@ pub(super) fn new_service(
     }
     let plan_name = check::required("plan_name", asked.plan_name.as_ref())?.to_owned();
     check_plan(&plan_name)?;
-    let version = asked.version.clone().filter(|text| !text.is_empty());
-    let version = version.unwrap_or_else(|| capability.default_version.to_owned());
-    if !capability.versions.contains(&version.as_str()) {
-        let known = capability.versions.join(", ");
-        return Err(AppError::Invalid(format!("unknown version {version:?} of {engine}; known: {known}")));
-    }
+    let version = version(engine, asked.version.as_deref().unwrap_or_default(), &offered(engine))?;
     let zone = asked.zone.clone().filter(|text| !text.is_empty()).unwrap_or_else(|| DEFAULT_ZONE.to_owned());
     check_zone(&zone)?;
     let allowed_cidrs = asked.allowed_cidrs.clone().unwrap_or_default();
@@ -66,6 +63,24 @@ pub(super) fn new_service(
         updated_at: now,
         deleted_at: None,
     })
+}
+
+/// The version asked for, or the default one.
+fn version(engine: EngineKind, asked: &str, offered: &[&'static str]) -> Result<String, AppError> {
+    if asked.is_empty() {
+        let version = default_version(engine, offered).map(str::to_owned);
+        return version.ok_or_else(|| AppError::Unavailable(format!("no host here can run {engine}")));
+    }
+    if offered.contains(&asked) {
+        return Ok(asked.to_owned());
+    }
+    if engine.capability().versions.contains(&asked) {
+        let text =
+            format!("no host here can run version {asked} of {engine}; available: {}", offered.join(", "));
+        return Err(AppError::Invalid(text));
+    }
+    let known = offered.join(", ");
+    Err(AppError::Invalid(format!("unknown version {asked:?} of {engine}; available: {known}")))
 }
 
 /// The fields that are stored and echoed, with their defaults.

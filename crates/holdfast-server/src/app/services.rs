@@ -5,8 +5,9 @@ use holdfast_catalog::NewJob;
 use holdfast_core::job::{JobKind, Progress};
 use holdfast_core::service::{Service, ServiceStatus};
 use holdfast_core::{ServiceId, Timestamp};
+use jiff::SignedDuration;
 
-use super::{AppError, Caller, backups, jobs, now, organizations, service_input};
+use super::{AppError, Caller, backups, jobs, now, organizations, platform, service_input};
 use crate::ControlPlane;
 use crate::jobs::input;
 
@@ -28,7 +29,8 @@ pub async fn create(
 ) -> Result<ServiceView, AppError> {
     let organization_id = organizations::home(cp, caller).await?;
     let now = now();
-    let service = service_input::new_service(asked, organization_id, now)?;
+    let service =
+        service_input::new_service(asked, organization_id, |engine| platform::offered(cp, engine), now)?;
     let job = NewJob::new(JobKind::Provision, service.id, jobs::written(&input::Provision {}), now);
     cp.catalog.create_service(&service, &job).await?;
     shown(cp, service).await
@@ -205,7 +207,9 @@ async fn switch(cp: &ControlPlane, service: Service, kinds: &[JobKind]) -> Resul
         if service.status != status {
             return Err(AppError::conflict("the service's status just changed; look again"));
         }
-        Ok(kinds.iter().map(|kind| bare_job(*kind, id, now)).collect())
+        // Jobs of one instant have no order: each gets an instant of its own.
+        let at = |n| now + SignedDuration::from_micros(n);
+        Ok(kinds.iter().zip(0..).map(|(kind, n)| bare_job(*kind, id, at(n))).collect())
     })
     .await?;
     shown(cp, service).await

@@ -13,7 +13,7 @@ use crate::ControlPlane;
 use crate::jobs::input;
 
 /// How long a reset may take before the caller is told to look again later; requests answer within 30 s.
-const RESET_PATIENCE: Duration = Duration::from_secs(25);
+pub const RESET_PATIENCE: Duration = Duration::from_secs(25);
 /// Signals only make the wait shorter: the catalog is looked at this often anyway.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const PASSWORD_CHARS: usize = 32;
@@ -58,7 +58,7 @@ pub async fn reveal(cp: &ControlPlane, service: ServiceId, username: &str) -> Re
     Ok(Revealed { username: username.to_owned(), password, host, port, database, connection_string })
 }
 
-/// Gives the user a new random password and answers once it works.
+/// Gives the user a new random password and answers once it works, or once `patience` ([`RESET_PATIENCE`]) has run out.
 ///
 /// # Errors
 /// `NotFound`; `Conflict` unless the service runs; `Unavailable` when it took too long (the job goes on) or failed.
@@ -66,6 +66,7 @@ pub async fn reset_password(
     cp: &ControlPlane,
     service: ServiceId,
     username: &str,
+    patience: Duration,
 ) -> Result<Revealed, AppError> {
     let service = services::living(cp, service).await?;
     if service.status != ServiceStatus::Running {
@@ -77,7 +78,7 @@ pub async fn reset_password(
     let input = input::ResetPassword { username: username.to_owned(), wrapped_hex: hex::encode(wrapped) };
     let job = NewJob::new(JobKind::ResetPassword, service.id, jobs::written(&input), now());
     cp.catalog.enqueue(&job).await?;
-    let ended = tokio::time::timeout(RESET_PATIENCE, ended(cp, job.id)).await;
+    let ended = tokio::time::timeout(patience, ended(cp, job.id)).await;
     let Ok(ended) = ended else {
         let text = format!("the password is still being changed; see job {}, then reveal it", job.id);
         return Err(AppError::Unavailable(text));

@@ -12,8 +12,7 @@ use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
 use axum::response::IntoResponse;
-use axum::routing::get;
-use axum::{Router, middleware};
+use axum::{Extension, Router, middleware};
 use tower::{Layer as _, util::MapRequestLayer};
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
@@ -29,9 +28,8 @@ pub fn router(cp: ControlPlane) -> Router {
     let max_body_bytes = cp.settings.max_body_bytes;
     let (routes, description) = described(&cp);
     let text: Arc<str> = description.to_json().expect("a description of plain types is JSON").into();
-    let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
     let routes = routes
-        .route("/openapi.json", get(move || async move { (json, text.to_string()) }))
+        .layer(Extension(openapi::DescriptionText(text)))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .layer(DefaultBodyLimit::max(max_body_bytes))

@@ -20,6 +20,10 @@ use utoipa::{IntoResponses, Modify, OpenApi};
 )]
 pub(crate) struct Description;
 
+/// The description as it is served.
+#[derive(Clone)]
+pub(crate) struct DescriptionText(pub std::sync::Arc<str>);
+
 struct Basic;
 
 impl Modify for Basic {

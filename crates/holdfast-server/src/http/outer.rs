@@ -87,7 +87,40 @@ pub(crate) fn without_trailing_slash<B>(mut request: axum::http::Request<B>) -> 
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::routing::get;
+    use tower::ServiceExt as _;
+
     use super::*;
+
+    async fn answer(route: axum::routing::MethodRouter) -> (u16, String) {
+        let app = Router::new().route("/", route).layer(axum::middleware::from_fn(outer));
+        let request = Request::builder().uri("/").header(REQUEST_ID, "me-1").body(Body::empty());
+        let response = app.oneshot(request.expect("a valid request")).await.expect("a router never fails");
+        assert_eq!(response.headers()[REQUEST_ID], "me-1");
+        let status = response.status().as_u16();
+        let bytes = axum::body::to_bytes(response.into_body(), 10_000).await.expect("a short body");
+        let body: ErrorBody = serde_json::from_slice(&bytes).expect("the error shape");
+        assert_eq!(body.error, body.message);
+        (status, body.error)
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_500_that_tells_nothing() {
+        async fn panics() {
+            panic!("secret");
+        }
+        let expected = "the server failed at this request; request id me-1";
+        assert_eq!(answer(get(panics)).await, (500, expected.to_owned()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_does_not_end_is_given_up() {
+        let (status, text) = answer(get(std::future::pending::<()>)).await;
+        assert_eq!(status, 503);
+        assert_eq!(text, "the request was not done after 29 s and was given up; request id me-1");
+    }
 
     #[test]
     fn one_trailing_slash_is_taken_off() {

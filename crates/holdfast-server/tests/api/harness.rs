@@ -16,19 +16,19 @@ use holdfast_core::{BackupId, KeyId, LineageId, OrganizationId, ServiceId};
 use holdfast_server::http::auth::PASSWORD_SETTING;
 use holdfast_server::live::Live;
 use holdfast_server::settings::Settings;
-use holdfast_server::vault::{Opened, Vault};
+use holdfast_server::vault::Vault;
 use holdfast_server::{ControlPlane, http};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-pub const PASSWORD: &str = "correct horse: battery";
-pub const MAX_BODY_BYTES: usize = 64 * 1024;
+pub(crate) const PASSWORD: &str = "correct horse: battery";
+pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// Argon2 is slow; every test has the same password.
 static HASH: LazyLock<String> = LazyLock::new(|| http::hash_password(PASSWORD).unwrap());
 
-pub struct Platform {
+pub(crate) struct Platform {
     pub cp: ControlPlane,
     pub app: axum::Router,
     pub organization: OrganizationId,
@@ -36,7 +36,7 @@ pub struct Platform {
 }
 
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub bytes: Vec<u8>,
@@ -44,21 +44,21 @@ pub struct Answer {
 
 impl Answer {
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes)
             .unwrap_or_else(|e| panic!("no JSON ({e}): {:?}", String::from_utf8_lossy(&self.bytes)))
     }
 
     /// The JSON of an answer with this status.
     #[track_caller]
-    pub fn expect(&self, status: u16) -> Value {
+    pub(crate) fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}", String::from_utf8_lossy(&self.bytes));
         self.json()
     }
 
     /// The text of an error in the one shape.
     #[track_caller]
-    pub fn error(&self, status: u16) -> String {
+    pub(crate) fn error(&self, status: u16) -> String {
         let json = self.expect(status);
         let object = json.as_object().expect("an object");
         assert_eq!(object.keys().collect::<Vec<_>>(), ["error", "message"], "{json}");
@@ -69,17 +69,17 @@ impl Answer {
     }
 }
 
-pub fn basic(user: &str, password: &str) -> String {
+pub(crate) fn basic(user: &str, password: &str) -> String {
     let text = format!("{user}:{password}");
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(text))
 }
 
-pub fn minutes_ago(minutes: i64) -> Timestamp {
+pub(crate) fn minutes_ago(minutes: i64) -> Timestamp {
     Timestamp::now() - SignedDuration::from_mins(minutes)
 }
 
 /// A new platform with the personal organization and a password.
-pub async fn platform() -> Platform {
+pub(crate) async fn platform() -> Platform {
     let folder = tempfile::tempdir().unwrap();
     let catalog = Catalog::open(&folder.path().join("catalog.db")).await.unwrap();
     catalog.put_setting(PASSWORD_SETTING, &HASH).await.unwrap();
@@ -91,9 +91,7 @@ pub async fn platform() -> Platform {
         created_at: minutes_ago(100),
     };
     catalog.insert_organization(&organization).await.unwrap();
-    let vault = match Vault::open(&folder.path().join("keys")).unwrap() {
-        Opened::Existing(vault) | Opened::Created { vault, .. } => vault,
-    };
+    let vault = Vault::open(&folder.path().join("keys"), |_| Ok(())).unwrap();
     let store_url = format!("file://{}", folder.path().join("store").display());
     let cp = ControlPlane {
         catalog,
@@ -112,7 +110,7 @@ pub async fn platform() -> Platform {
 }
 
 impl Platform {
-    pub async fn send(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.app.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec();
@@ -120,22 +118,22 @@ impl Platform {
     }
 
     /// With good credentials.
-    pub async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> Answer {
+    pub(crate) async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> Answer {
         let request = Request::builder().method(method).uri(path);
         let request = request.header(header::AUTHORIZATION, basic("admin", PASSWORD));
         self.send(request.body(body.into()).unwrap()).await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call("GET", path, Body::empty()).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
         self.call("POST", path, body.to_string()).await
     }
 
     /// A service in the catalog, past its first job.
-    pub async fn service(&self, name: &str, engine: EngineKind, status: ServiceStatus) -> Service {
+    pub(crate) async fn service(&self, name: &str, engine: EngineKind, status: ServiceStatus) -> Service {
         let is_up = matches!(status, ServiceStatus::Running | ServiceStatus::Stopped | ServiceStatus::Error);
         let service = Service {
             id: ServiceId::random(),
@@ -173,7 +171,7 @@ impl Platform {
         self.cp.catalog.service(service.id).await.unwrap().unwrap()
     }
 
-    pub async fn set_status(&self, id: ServiceId, status: ServiceStatus) {
+    pub(crate) async fn set_status(&self, id: ServiceId, status: ServiceStatus) {
         self.cp
             .catalog
             .update_service(id, Timestamp::now(), |service| service.status = status)
@@ -183,7 +181,7 @@ impl Platform {
 
     /// A backup made so many minutes ago. Completed ones took a minute and lie in a stretch of log that reaches up to a
     /// minute ago.
-    pub async fn backup(
+    pub(crate) async fn backup(
         &self,
         service: &Service,
         kind: BackupType,
@@ -234,7 +232,7 @@ impl Platform {
         backup.id
     }
 
-    pub async fn user(&self, service: &Service, username: &str, password: &str, position: u32) {
+    pub(crate) async fn user(&self, service: &Service, username: &str, password: &str, position: u32) {
         let wrapped = self.cp.vault.wrap_secret(service, &format!("user:{username}"), password);
         let credential = Credential {
             service_id: service.id,
@@ -249,12 +247,12 @@ impl Platform {
         self.cp.catalog.upsert_credential(&credential).await.unwrap();
     }
 
-    pub async fn open_jobs(&self, service: ServiceId) -> Vec<JobKind> {
+    pub(crate) async fn open_jobs(&self, service: ServiceId) -> Vec<JobKind> {
         self.cp.catalog.open_jobs_of(service).await.unwrap().into_iter().map(|job| job.kind).collect()
     }
 
     /// All that a request could have changed.
-    pub async fn everything(&self) -> (Vec<Service>, Vec<Backup>, Vec<Job>) {
+    pub(crate) async fn everything(&self) -> (Vec<Service>, Vec<Backup>, Vec<Job>) {
         let catalog = &self.cp.catalog;
         let jobs = catalog.jobs(u32::MAX, &holdfast_catalog::JobFilter::default()).await.unwrap();
         (catalog.services(None).await.unwrap(), catalog.unshredded_backups().await.unwrap(), jobs)

@@ -15,7 +15,7 @@ use crate::http::extract::{Body, PathId, PathIds};
 use crate::http::openapi::{Conflicting, Guarded, Missing, WithBody};
 
 /// The backups, newest first. A deleted service answers until its last one is gone.
-#[utoipa::path(get, path = "/managed-services/{id}/backups", tag = "backups", params(("id" = Uuid, Path)),
+#[utoipa::path(get, operation_id = "list_backups", path = "/managed-services/{id}/backups", tag = "backups", params(("id" = Uuid, Path)),
     responses((status = 200, body = BackupList), Guarded, Missing))]
 pub(crate) async fn list(
     State(cp): State<ControlPlane>,
@@ -26,7 +26,7 @@ pub(crate) async fn list(
 }
 
 /// Asks for a backup now.
-#[utoipa::path(post, path = "/managed-services/{id}/backups", tag = "backups", params(("id" = Uuid, Path)),
+#[utoipa::path(post, operation_id = "trigger_backup", path = "/managed-services/{id}/backups", tag = "backups", params(("id" = Uuid, Path)),
     request_body = Option<TriggerBackup>,
     responses((status = 202, body = TriggeredBackup), Guarded, WithBody, Missing, Conflicting))]
 pub(crate) async fn trigger(
@@ -39,7 +39,7 @@ pub(crate) async fn trigger(
 }
 
 /// One backup.
-#[utoipa::path(get, path = "/managed-services/{id}/backups/{backup_id}", tag = "backups",
+#[utoipa::path(get, operation_id = "get_backup", path = "/managed-services/{id}/backups/{backup_id}", tag = "backups",
     params(("id" = Uuid, Path), ("backup_id" = String, Path)),
     responses((status = 200, body = Backup), Guarded, Missing))]
 pub(crate) async fn get(
@@ -50,7 +50,7 @@ pub(crate) async fn get(
 }
 
 /// Deletes a manual backup.
-#[utoipa::path(delete, path = "/managed-services/{id}/backups/{backup_id}", tag = "backups",
+#[utoipa::path(delete, operation_id = "delete_backup", path = "/managed-services/{id}/backups/{backup_id}", tag = "backups",
     params(("id" = Uuid, Path), ("backup_id" = String, Path)),
     responses((status = 204, description = "gone"), Guarded, Missing, Conflicting))]
 pub(crate) async fn delete(
@@ -62,7 +62,7 @@ pub(crate) async fn delete(
 }
 
 /// Restores the state of an instant into a new service.
-#[utoipa::path(post, path = "/managed-services/{id}/backups/restore", tag = "backups", params(("id" = Uuid, Path)),
+#[utoipa::path(post, operation_id = "restore_to_point", path = "/managed-services/{id}/backups/restore", tag = "backups", params(("id" = Uuid, Path)),
     request_body = RestoreToPoint,
     responses((status = 202, body = StartedRestore), Guarded, WithBody, Missing, Conflicting))]
 pub(crate) async fn restore_to_point(
@@ -75,7 +75,7 @@ pub(crate) async fn restore_to_point(
 }
 
 /// Restores a backup into a new service.
-#[utoipa::path(post, path = "/managed-services/{id}/backups/{backup_id}/restore", tag = "backups",
+#[utoipa::path(post, operation_id = "restore_from_backup", path = "/managed-services/{id}/backups/{backup_id}/restore", tag = "backups",
     params(("id" = Uuid, Path), ("backup_id" = String, Path)), request_body = RestoreFromBackup,
     responses((status = 202, body = StartedRestore), Guarded, WithBody, Missing, Conflicting))]
 pub(crate) async fn restore_from_backup(

@@ -11,7 +11,7 @@ use crate::ControlPlane;
 use crate::app;
 use crate::http::convert;
 use crate::http::error::ApiError;
-use crate::http::extract::{PathId, QueryOf};
+use crate::http::extract::{PathId, PathIds, QueryOf};
 use crate::http::openapi::{Guarded, Missing};
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -23,7 +23,7 @@ pub(crate) struct JobsQuery {
 }
 
 /// The newest jobs, newest first.
-#[utoipa::path(get, path = "/jobs", tag = "jobs", params(JobsQuery), responses(
+#[utoipa::path(get, operation_id = "list_jobs", path = "/jobs", tag = "jobs", params(JobsQuery), responses(
     (status = 200, body = JobList),
     (status = 400, body = ErrorBody, description = "service_id is no id"),
     Guarded
@@ -38,7 +38,7 @@ pub(crate) async fn list(
 }
 
 /// One job with its steps and its progress.
-#[utoipa::path(get, path = "/jobs/{id}", tag = "jobs", params(("id" = Uuid, Path)),
+#[utoipa::path(get, operation_id = "get_job", path = "/jobs/{id}", tag = "jobs", params(("id" = Uuid, Path)),
     responses((status = 200, body = Job), Guarded, Missing))]
 pub(crate) async fn get(
     State(cp): State<ControlPlane>,
@@ -48,7 +48,7 @@ pub(crate) async fn get(
 }
 
 /// All jobs of a service, newest first.
-#[utoipa::path(get, path = "/managed-services/{id}/jobs", tag = "jobs", params(("id" = Uuid, Path)),
+#[utoipa::path(get, operation_id = "list_service_jobs", path = "/managed-services/{id}/jobs", tag = "jobs", params(("id" = Uuid, Path)),
     responses((status = 200, body = JobList), Guarded, Missing))]
 pub(crate) async fn of_service(
     State(cp): State<ControlPlane>,
@@ -58,7 +58,7 @@ pub(crate) async fn of_service(
 }
 
 /// The restores that read from a service, newest first.
-#[utoipa::path(get, path = "/managed-services/{id}/restore-jobs", tag = "jobs", params(("id" = Uuid, Path)),
+#[utoipa::path(get, operation_id = "list_restore_jobs", path = "/managed-services/{id}/restore-jobs", tag = "jobs", params(("id" = Uuid, Path)),
     responses((status = 200, body = JobList), Guarded, Missing))]
 pub(crate) async fn restores_of_service(
     State(cp): State<ControlPlane>,
@@ -67,4 +67,14 @@ pub(crate) async fn restores_of_service(
     Ok(Json(JobList {
         jobs: app::jobs::restores_from(&cp, id).await?.into_iter().map(convert::job).collect(),
     }))
+}
+
+/// One restore that reads from a service.
+#[utoipa::path(get, operation_id = "get_restore_job", path = "/managed-services/{id}/restore-jobs/{job_id}", tag = "jobs",
+    params(("id" = Uuid, Path), ("job_id" = Uuid, Path)), responses((status = 200, body = Job), Guarded, Missing))]
+pub(crate) async fn restore_of_service(
+    State(cp): State<ControlPlane>,
+    PathIds(id, job): PathIds<JobId>,
+) -> Result<Json<Job>, ApiError> {
+    Ok(Json(convert::job(app::jobs::restore_from(&cp, id, job).await?)))
 }

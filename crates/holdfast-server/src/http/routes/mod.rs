@@ -40,9 +40,10 @@ pub(crate) fn guarded() -> OpenApiRouter<ControlPlane> {
         .routes(routes!(jobs::get))
         .routes(routes!(jobs::of_service))
         .routes(routes!(jobs::restores_of_service))
+        .routes(routes!(jobs::restore_of_service))
 }
 
 /// Routes that anybody may ask.
 pub(crate) fn open() -> OpenApiRouter<ControlPlane> {
-    OpenApiRouter::new().routes(routes!(platform::health))
+    OpenApiRouter::new().routes(routes!(platform::health)).routes(routes!(platform::description))
 }

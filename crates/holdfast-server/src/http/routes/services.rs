@@ -26,7 +26,7 @@ pub(crate) struct Page {
 }
 
 /// The living services, oldest first; of one organization with `X-Active-Org-ID`.
-#[utoipa::path(get, path = "/managed-services", tag = "services",
+#[utoipa::path(get, operation_id = "list_services", path = "/managed-services", tag = "services",
     params(Page, ("X-Active-Org-ID" = Option<String>, Header, description = "organization id or slug")),
     responses((status = 200, body = ServiceList),
         (status = 400, body = holdfast_api::error::ErrorBody, description = "limit or offset is no count"), Guarded))]
@@ -49,7 +49,7 @@ pub(crate) async fn list(
 }
 
 /// Makes a service; it is `pending` at first.
-#[utoipa::path(post, path = "/managed-services", tag = "services", request_body = CreateService,
+#[utoipa::path(post, operation_id = "create_service", path = "/managed-services", tag = "services", request_body = CreateService,
     params(("X-Active-Org-ID" = Option<String>, Header, description = "organization id or slug")),
     responses((status = 201, body = Service), Guarded, WithBody, Conflicting))]
 pub(crate) async fn create(
@@ -62,7 +62,7 @@ pub(crate) async fn create(
 }
 
 /// One service.
-#[utoipa::path(get, path = "/managed-services/{id}", tag = "services", params(("id" = Uuid, Path)),
+#[utoipa::path(get, operation_id = "get_service", path = "/managed-services/{id}", tag = "services", params(("id" = Uuid, Path)),
     responses((status = 200, body = Service), Guarded, Missing))]
 pub(crate) async fn get(
     State(cp): State<ControlPlane>,
@@ -72,7 +72,7 @@ pub(crate) async fn get(
 }
 
 /// Changes what is given; the answer shows it already.
-#[utoipa::path(patch, path = "/managed-services/{id}", tag = "services", params(("id" = Uuid, Path)),
+#[utoipa::path(patch, operation_id = "change_service", path = "/managed-services/{id}", tag = "services", params(("id" = Uuid, Path)),
     request_body = Option<PatchService>,
     responses((status = 200, body = Service), Guarded, WithBody, Missing, Conflicting))]
 pub(crate) async fn patch(
@@ -84,7 +84,7 @@ pub(crate) async fn patch(
 }
 
 /// Deletes a service for good. Its backups stay restorable until they expire.
-#[utoipa::path(delete, path = "/managed-services/{id}", tag = "services", params(("id" = Uuid, Path)),
+#[utoipa::path(delete, operation_id = "delete_service", path = "/managed-services/{id}", tag = "services", params(("id" = Uuid, Path)),
     responses((status = 204, description = "gone"), Guarded, Missing))]
 pub(crate) async fn delete(
     State(cp): State<ControlPlane>,
@@ -95,7 +95,7 @@ pub(crate) async fn delete(
 }
 
 /// Stops a running service.
-#[utoipa::path(post, path = "/managed-services/{id}/stop", tag = "services", params(("id" = Uuid, Path)),
+#[utoipa::path(post, operation_id = "stop_service", path = "/managed-services/{id}/stop", tag = "services", params(("id" = Uuid, Path)),
     responses((status = 200, body = Service), Guarded, Missing, Conflicting))]
 pub(crate) async fn stop(
     State(cp): State<ControlPlane>,
@@ -105,7 +105,7 @@ pub(crate) async fn stop(
 }
 
 /// Starts a stopped service.
-#[utoipa::path(post, path = "/managed-services/{id}/start", tag = "services", params(("id" = Uuid, Path)),
+#[utoipa::path(post, operation_id = "start_service", path = "/managed-services/{id}/start", tag = "services", params(("id" = Uuid, Path)),
     responses((status = 200, body = Service), Guarded, Missing, Conflicting))]
 pub(crate) async fn start(
     State(cp): State<ControlPlane>,
@@ -115,7 +115,7 @@ pub(crate) async fn start(
 }
 
 /// What the service's agent measured last, and the state of point-in-time recovery.
-#[utoipa::path(get, path = "/managed-services/{id}/metrics", tag = "services", params(("id" = Uuid, Path)),
+#[utoipa::path(get, operation_id = "get_metrics", path = "/managed-services/{id}/metrics", tag = "services", params(("id" = Uuid, Path)),
     responses((status = 200, body = Metrics), Guarded, Missing))]
 pub(crate) async fn metrics(
     State(cp): State<ControlPlane>,
@@ -125,7 +125,7 @@ pub(crate) async fn metrics(
 }
 
 /// The same as `/metrics`.
-#[utoipa::path(get, path = "/managed-services/{id}/metrics/current", tag = "services", params(("id" = Uuid, Path)),
+#[utoipa::path(get, operation_id = "get_current_metrics", path = "/managed-services/{id}/metrics/current", tag = "services", params(("id" = Uuid, Path)),
     responses((status = 200, body = Metrics), Guarded, Missing))]
 pub(crate) async fn current_metrics(
     state: State<ControlPlane>,
@@ -135,7 +135,7 @@ pub(crate) async fn current_metrics(
 }
 
 /// The recovery window, the log archive's state and its gaps.
-#[utoipa::path(get, path = "/managed-services/{id}/pitr", tag = "backups", params(("id" = Uuid, Path)),
+#[utoipa::path(get, operation_id = "get_pitr", path = "/managed-services/{id}/pitr", tag = "backups", params(("id" = Uuid, Path)),
     responses((status = 200, body = Pitr), Guarded, Missing))]
 pub(crate) async fn pitr(
     State(cp): State<ControlPlane>,

@@ -21,7 +21,7 @@ fn uncached() -> Uncached {
 }
 
 /// The users; none before the service has been provisioned.
-#[utoipa::path(get, path = "/managed-services/{id}/database-users", tag = "users", params(("id" = Uuid, Path)),
+#[utoipa::path(get, operation_id = "list_database_users", path = "/managed-services/{id}/database-users", tag = "users", params(("id" = Uuid, Path)),
     responses((status = 200, body = DatabaseUserList), Guarded, Missing))]
 pub(crate) async fn list(
     State(cp): State<ControlPlane>,
@@ -32,7 +32,7 @@ pub(crate) async fn list(
 }
 
 /// The user's password and everything else needed to connect.
-#[utoipa::path(post, path = "/managed-services/{id}/database-users/{username}/reveal-password", tag = "users",
+#[utoipa::path(post, operation_id = "reveal_password", path = "/managed-services/{id}/database-users/{username}/reveal-password", tag = "users",
     params(("id" = Uuid, Path), ("username" = String, Path)),
     responses((status = 200, body = Credentials), Guarded, Missing, Conflicting))]
 pub(crate) async fn reveal(
@@ -44,13 +44,13 @@ pub(crate) async fn reveal(
 }
 
 /// Gives the user a new random password.
-#[utoipa::path(post, path = "/managed-services/{id}/database-users/{username}/reset-password", tag = "users",
+#[utoipa::path(post, operation_id = "reset_password", path = "/managed-services/{id}/database-users/{username}/reset-password", tag = "users",
     params(("id" = Uuid, Path), ("username" = String, Path)),
     responses((status = 200, body = Credentials), Guarded, Missing, Conflicting))]
 pub(crate) async fn reset(
     State(cp): State<ControlPlane>,
     PathIds(id, UserName(user)): PathIds<UserName>,
 ) -> Result<(Uncached, Json<Credentials>), ApiError> {
-    let revealed = app::users::reset_password(&cp, id, &user).await?;
+    let revealed = app::users::reset_password(&cp, id, &user, app::users::RESET_PATIENCE).await?;
     Ok((uncached(), Json(convert::credentials(revealed))))
 }
