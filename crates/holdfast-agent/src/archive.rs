@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 
-use holdfast_core::position::{Continuity, Coverage, Gap, Position, continuity};
 use holdfast_core::Timestamp;
+use holdfast_core::position::{Continuity, Coverage, Gap, Position, continuity};
 use holdfast_engines::Mark;
 
 /// Marks that wait for the store; one every probe, thinned out when a long outage piles them up.
@@ -141,7 +141,9 @@ impl ArchiveTracker {
         let Some(newest) = &self.newest else { return (0.0, 0) };
         let proven = self.coverage.last().map(|last| last.to);
         let bytes = match proven {
-            Some(to) if to.timeline == newest.position.timeline => newest.position.offset.saturating_sub(to.offset),
+            Some(to) if to.timeline == newest.position.timeline => {
+                newest.position.offset.saturating_sub(to.offset)
+            }
             _ => newest.position.offset,
         };
         // The oldest waiting mark was not covered: what it vouches for is missing since the mark before it.

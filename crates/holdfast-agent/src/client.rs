@@ -31,14 +31,23 @@ impl Client {
             .no_proxy()
             .build()
             .map_err(AgentError::ControlPlane)?;
-        Ok(Self { http, base: format!("{}/agent/v1", control_url.trim_end_matches('/')), token: token.clone(), id })
+        Ok(Self {
+            http,
+            base: format!("{}/agent/v1", control_url.trim_end_matches('/')),
+            token: token.clone(),
+            id,
+        })
     }
 
     pub(crate) async fn lease(&self) -> Result<Option<LeasedStep>, AgentError> {
         self.post("lease", &LeaseRequest { agent_id: self.id, wait_ms: LEASE_WAIT_MS }).await
     }
 
-    pub(crate) async fn progress(&self, job: JobId, report: &ProgressReport) -> Result<ProgressAnswer, AgentError> {
+    pub(crate) async fn progress(
+        &self,
+        job: JobId,
+        report: &ProgressReport,
+    ) -> Result<ProgressAnswer, AgentError> {
         self.post(&format!("jobs/{job}/progress"), report).await
     }
 

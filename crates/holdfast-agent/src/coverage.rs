@@ -41,7 +41,9 @@ pub(crate) async fn run(agent: &Arc<Agent>) {
                 Ok(()) => {
                     written.insert(lineage.scope.lineage, now);
                 }
-                Err(error) => tracing::warn!(service = %lineage.scope.service, error = %chain(&error), "coverage not stored yet"),
+                Err(error) => {
+                    tracing::warn!(service = %lineage.scope.service, error = %chain(&error), "coverage not stored yet")
+                }
             }
         }
     }
@@ -62,7 +64,9 @@ pub(crate) async fn write(agent: &Agent, lineage: &Lineage) -> Result<(), AgentE
     // The wall clock in milliseconds orders them; one lineage has one writer.
     let sequence = u64::try_from(written_at.as_millisecond()).unwrap_or(0);
     let name = ObjectName::Coverage { lineage: lineage.scope, sequence };
-    write_document(&agent.store, &name, &key, &plain).await.map_err(AgentError::store("store the coverage"))?;
+    write_document(&agent.store, &name, &key, &plain)
+        .await
+        .map_err(AgentError::store("store the coverage"))?;
     let mut older = agent.store.list(&ObjectPrefix::Coverage(lineage.scope));
     while let Some(object) = older.try_next().await.map_err(AgentError::store("list coverage objects"))? {
         if matches!(object.name, ObjectName::Coverage { sequence: other, .. } if other < sequence) {

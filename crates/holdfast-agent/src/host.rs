@@ -88,8 +88,11 @@ impl Host {
     fn certificate(&self) -> Result<(String, String), AgentError> {
         let (certificate, key) = (self.folder.join("gateway.crt"), self.folder.join("gateway.key"));
         if !certificate.is_file() {
-            let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])
-                .map_err(|error| AgentError::Unusable(format!("cannot make the gateway's certificate: {error}")))?;
+            let made =
+                rcgen::generate_simple_self_signed(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])
+                    .map_err(|error| {
+                        AgentError::Unusable(format!("cannot make the gateway's certificate: {error}"))
+                    })?;
             write_private(&key, made.signing_key.serialize_pem().as_bytes())?;
             write_private(&certificate, made.cert.pem().as_bytes())?;
         }

@@ -211,7 +211,11 @@ pub(crate) fn commit(agent: &Agent, record: Record, lineage: Arc<Lineage>) -> Re
 }
 
 /// Removes an instance and everything that it held on this host. What lies in the object store stays.
-pub(crate) async fn discard(agent: &Agent, spec: &InstanceSpec, instance: &Instance) -> Result<(), AgentError> {
+pub(crate) async fn discard(
+    agent: &Agent,
+    spec: &InstanceSpec,
+    instance: &Instance,
+) -> Result<(), AgentError> {
     let record = instance.folder.join(RECORD);
     // First the record: a removal that is cut off here leaves a half-made instance, which is removed at the next start.
     if record.exists() {

@@ -141,12 +141,15 @@ impl LineageKeys {
 
 impl Ring {
     fn named(&self, id: Option<KeyId>, what: &str) -> Result<OwnedKey, KeyRefused> {
-        id.and_then(|id| self.keys.get(&id).cloned()).ok_or_else(|| KeyRefused { reason: format!("no {what} key is held here") })
+        id.and_then(|id| self.keys.get(&id).cloned())
+            .ok_or_else(|| KeyRefused { reason: format!("no {what} key is held here") })
     }
 
     fn backup_key(&mut self, label: &str) -> Result<OwnedKey, KeyRefused> {
         let Some(running) = self.backup.as_mut() else {
-            return Err(KeyRefused { reason: format!("no backup is running, files of {label} are not expected") });
+            return Err(KeyRefused {
+                reason: format!("no backup is running, files of {label} are not expected"),
+            });
         };
         let ours = match &running.label {
             Some(bound) => bound == label,
@@ -166,9 +169,9 @@ impl RepositoryKeys for LineageKeys {
         let mut ring = self.lock();
         match class {
             ObjectClass::BackupFile { label } => ring.backup_key(label),
-            ObjectClass::Wal { .. } | ObjectClass::PartialWal { .. } | ObjectClass::TimelineHistory { .. } => {
-                ring.named(ring.active_epoch, "epoch")
-            }
+            ObjectClass::Wal { .. }
+            | ObjectClass::PartialWal { .. }
+            | ObjectClass::TimelineHistory { .. } => ring.named(ring.active_epoch, "epoch"),
             ObjectClass::BackupHistory | ObjectClass::Info | ObjectClass::Other => {
                 ring.named(ring.repository, "repository")
             }

@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use futures::TryStreamExt;
 use holdfast_core::Timestamp;
 use holdfast_core::position::{Coverage, Position};
 use holdfast_engines::Mark;
 use holdfast_engines::postgresql::SEGMENT_BYTES;
 use holdfast_seal::ManifestObject;
-use holdfast_store::gateway::{KeyRefused, ObjectClass, OwnedKey, RepositoryEvents, RepositoryKeys, StoredObject, classify};
+use holdfast_store::gateway::{
+    KeyRefused, ObjectClass, OwnedKey, RepositoryEvents, RepositoryKeys, StoredObject, classify,
+};
 use holdfast_store::{LineageScope, ObjectName, ObjectPrefix, Store};
-use futures::TryStreamExt;
 use tokio::sync::Notify;
 
 use crate::archive::ArchiveTracker;
@@ -29,13 +31,7 @@ impl Lineage {
     /// A lineage whose store is empty, or is only read.
     #[must_use]
     pub fn new(scope: LineageScope, keys: LineageKeys) -> Self {
-        Self {
-            scope,
-            keys,
-            archive: Mutex::default(),
-            files: Mutex::default(),
-            changed: Notify::new(),
-        }
+        Self { scope, keys, archive: Mutex::default(), files: Mutex::default(), changed: Notify::new() }
     }
 
     /// Looks in the store for what is there: the truth after a restart.
@@ -70,7 +66,8 @@ impl Lineage {
         loop {
             let changed = self.changed.notified();
             let newest = self.archive().newest_coverage().cloned();
-            if let Some(coverage) = newest.filter(|c| c.complete_until.is_some_and(|until| until >= mark.at)) {
+            if let Some(coverage) = newest.filter(|c| c.complete_until.is_some_and(|until| until >= mark.at))
+            {
                 return coverage;
             }
             changed.await;
@@ -80,7 +77,8 @@ impl Lineage {
     /// The files stored under a label, for its manifest.
     #[must_use]
     pub fn files_of(&self, label: &str) -> Vec<ManifestObject> {
-        let mut files: Vec<_> = self.files().get(label).map(|f| f.values().cloned().collect()).unwrap_or_default();
+        let mut files: Vec<_> =
+            self.files().get(label).map(|f| f.values().cloned().collect()).unwrap_or_default();
         files.sort_by(|a, b| a.name.cmp(&b.name));
         files
     }

@@ -48,6 +48,9 @@ pub(crate) struct Flags {
     log_format: Option<String>,
 }
 
+/// Notices of engines are no news.
+const DEFAULT_LOG: &str = "info,tokio_postgres=warn";
+
 /// A setting's key in the file, its meaning and its default.
 struct Setting {
     key: &'static str,
@@ -56,18 +59,46 @@ struct Setting {
 }
 
 const SETTINGS: &[Setting] = &[
-    Setting { key: "data", meaning: "data folder, made with mode 0700: catalog, keys, local object store", default: "./holdfast-data" },
+    Setting {
+        key: "data",
+        meaning: "data folder, made with mode 0700: catalog, keys, local object store",
+        default: "./holdfast-data",
+    },
     Setting { key: "listen", meaning: "address and port of the HTTP API", default: "127.0.0.1:8080" },
-    Setting { key: "store_url", meaning: "object store: file:///path or s3://bucket/prefix with AWS_* variables", default: "file://<data>/objects" },
-    Setting { key: "instances", meaning: "folder of the instances; services' users must be able to pass through it", default: "<data>/instances; as root /var/lib/holdfast/<hash of data>" },
-    Setting { key: "engines", meaning: "folder with the engines' programs, as `make engines` fills it", default: "/var/cache/holdfast/engines, else ~/.cache/holdfast/engines" },
-    Setting { key: "users", meaning: "folder in which system users for engines are claimed, shared by all agents of the host", default: "/var/cache/holdfast/users" },
-    Setting { key: "service_address", meaning: "address that engines listen on and that clients are told", default: "127.0.0.1" },
-    Setting { key: "agent", meaning: "embedded: run an agent as a child process; none: agents come from elsewhere", default: "embedded" },
+    Setting {
+        key: "store_url",
+        meaning: "object store: file:///path or s3://bucket/prefix with AWS_* variables",
+        default: "file://<data>/objects",
+    },
+    Setting {
+        key: "instances",
+        meaning: "folder of the instances; services' users must be able to pass through it",
+        default: "<data>/instances; as root /var/lib/holdfast/<hash of data>",
+    },
+    Setting {
+        key: "engines",
+        meaning: "folder with the engines' programs, as `make engines` fills it",
+        default: "/var/cache/holdfast/engines, else ~/.cache/holdfast/engines",
+    },
+    Setting {
+        key: "users",
+        meaning: "folder in which system users for engines are claimed, shared by all agents of the host",
+        default: "/var/cache/holdfast/users",
+    },
+    Setting {
+        key: "service_address",
+        meaning: "address that engines listen on and that clients are told",
+        default: "127.0.0.1",
+    },
+    Setting {
+        key: "agent",
+        meaning: "embedded: run an agent as a child process; none: agents come from elsewhere",
+        default: "embedded",
+    },
     Setting { key: "automated_days", meaning: "days that automated backups are listed", default: "7" },
     Setting { key: "pitr_days", meaning: "days that the recovery window reaches back", default: "7" },
     Setting { key: "max_body_bytes", meaning: "largest request body that is read", default: "1048576" },
-    Setting { key: "log", meaning: "what is logged, a tracing filter", default: "info" },
+    Setting { key: "log", meaning: "what is logged, a tracing filter", default: DEFAULT_LOG },
     Setting { key: "log_format", meaning: "text or json", default: "text" },
 ];
 
@@ -155,10 +186,15 @@ fn check(values: &BTreeMap<String, String>) -> anyhow::Result<Config> {
     let data_dir = absolute(get("data").unwrap_or("./holdfast-data"))?;
     let listen: SocketAddr = parsed("listen", get("listen").unwrap_or("127.0.0.1:8080"))?;
     let days = |key| get(key).map_or(Ok(7), |text| parsed::<u32>(key, text));
-    let store_url = get("store_url").map_or_else(|| format!("file://{}/objects", data_dir.display()), str::to_owned);
+    let store_url =
+        get("store_url").map_or_else(|| format!("file://{}/objects", data_dir.display()), str::to_owned);
     let one_of = |key: &str, words: [&str; 2]| -> anyhow::Result<bool> {
         let word = get(key).unwrap_or(words[0]);
-        if words.contains(&word) { Ok(word == words[0]) } else { bail!("{key} must be {} or {}, not {word:?}", words[0], words[1]) }
+        if words.contains(&word) {
+            Ok(word == words[0])
+        } else {
+            bail!("{key} must be {} or {}, not {word:?}", words[0], words[1])
+        }
     };
     Ok(Config {
         instances_dir: get("instances").map_or_else(|| Ok(default_instances(&data_dir)), absolute)?,
@@ -169,14 +205,15 @@ fn check(values: &BTreeMap<String, String>) -> anyhow::Result<Config> {
             None => IpAddr::V4(Ipv4Addr::LOCALHOST),
         },
         embedded_agent: one_of("agent", ["embedded", "none"])?,
-        log: get("log").unwrap_or("info").to_owned(),
+        log: get("log").unwrap_or(DEFAULT_LOG).to_owned(),
         log_json: !one_of("log_format", ["text", "json"])?,
         admin_password: variable("HOLDFAST_ADMIN_PASSWORD"),
         server: holdfast_server::settings::Settings {
             data_dir,
             listen,
             store_url,
-            max_body_bytes: get("max_body_bytes").map_or(Ok(1 << 20), |text| parsed("max_body_bytes", text))?,
+            max_body_bytes: get("max_body_bytes")
+                .map_or(Ok(1 << 20), |text| parsed("max_body_bytes", text))?,
             policy: Policy { automated_days: days("automated_days")?, pitr_days: days("pitr_days")? },
         },
     })
@@ -219,8 +256,14 @@ pub(crate) fn default_engines() -> PathBuf {
 pub(crate) fn print_reference() -> anyhow::Result<()> {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "# Settings of `holdfast serve`. Each can stand in a TOML file (--config FILE), in the environment and,")?;
-    writeln!(out, "# for most, as a flag; a flag wins over the environment, the environment over the file.\n")?;
+    writeln!(
+        out,
+        "# Settings of `holdfast serve`. Each can stand in a TOML file (--config FILE), in the environment and,"
+    )?;
+    writeln!(
+        out,
+        "# for most, as a flag; a flag wins over the environment, the environment over the file.\n"
+    )?;
     for setting in SETTINGS {
         writeln!(out, "# {}", setting.meaning)?;
         writeln!(out, "# environment HOLDFAST_{}", setting.key.to_uppercase())?;
@@ -243,7 +286,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused_with_its_key() {
-        for (key, value) in [("listen", "here"), ("agent", "maybe"), ("pitr_days", "-1"), ("log_format", "xml")] {
+        for (key, value) in
+            [("listen", "here"), ("agent", "maybe"), ("pitr_days", "-1"), ("log_format", "xml")]
+        {
             let error = check(&values(&[(key, value)])).err().map(|e| format!("{e:#}")).unwrap_or_default();
             assert!(error.contains(key), "{key}={value}: {error:?}");
         }

@@ -26,7 +26,8 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     announce(&booted, address)?;
     let stop = CancellationToken::new();
     stop_at_signals(stop.clone())?;
-    let agent = config.embedded_agent.then(|| tokio::spawn(keep_agent(command(&config, address), stop.clone())));
+    let agent =
+        config.embedded_agent.then(|| tokio::spawn(keep_agent(command(&config, address), stop.clone())));
     let served = holdfast_server::boot::serve(booted, listener, stop.clone()).await;
     stop.cancel();
     if let Some(agent) = agent {

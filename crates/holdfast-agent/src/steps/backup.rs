@@ -98,13 +98,19 @@ async fn labels_in_store(agent: &Agent, local: &Local) -> Result<Vec<String>, Ag
 
 /// What the store lists under the label, each object as it was confirmed when it was written: nothing missing, nothing
 /// that we did not write (R1, R14).
-async fn confirmed_objects(agent: &Agent, local: &Local, label: &str) -> Result<Vec<ManifestObject>, AgentError> {
+async fn confirmed_objects(
+    agent: &Agent,
+    local: &Local,
+    label: &str,
+) -> Result<Vec<ManifestObject>, AgentError> {
     let written = local.lineage.files_of(label);
     let mut by_name: std::collections::HashMap<&str, &ManifestObject> =
         written.iter().map(|object| (object.name.as_str(), object)).collect();
     let prefix = ObjectPrefix::Repository { lineage: local.lineage.scope, folder: None };
     let mut listed = agent.store.list(&prefix);
-    while let Some(object) = listed.try_next().await.map_err(AgentError::store("list the backup's objects"))? {
+    while let Some(object) =
+        listed.try_next().await.map_err(AgentError::store("list the backup's objects"))?
+    {
         let ours = matches!(&object.name, ObjectName::Repository { path, .. }
             if classify(path.as_str()) == ObjectClass::BackupFile { label: label.to_owned() });
         if !ours {
@@ -113,7 +119,11 @@ async fn confirmed_objects(agent: &Agent, local: &Local, label: &str) -> Result<
         let name = object.name.relative();
         match by_name.remove(name.as_str()) {
             Some(known) if known.sealed_bytes == object.info.sealed_bytes => {}
-            _ => return Err(AgentError::Unusable(format!("the store holds {name} otherwise than it was written"))),
+            _ => {
+                return Err(AgentError::Unusable(format!(
+                    "the store holds {name} otherwise than it was written"
+                )));
+            }
         }
     }
     if let Some(missing) = by_name.keys().next() {
@@ -135,7 +145,9 @@ async fn write(
         input.known_labels.iter().find(|(known, _)| known == label).map(|(_, id)| id.clone())
     });
     if copied.parent_label.is_some() && parent.is_none() {
-        return Err(AgentError::Unusable("the incremental backup builds on one that is not in the catalog".to_owned()));
+        return Err(AgentError::Unusable(
+            "the incremental backup builds on one that is not in the catalog".to_owned(),
+        ));
     }
     let mut facts = BackupFacts {
         tool_label: copied.label.clone(),

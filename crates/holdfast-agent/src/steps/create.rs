@@ -38,7 +38,8 @@ async fn make(
     progress: &ProgressSink,
 ) -> Result<InstanceFacts, AgentError> {
     let spec = &input.instance;
-    let keys = LineageKeys::from_grant(&input.repository).map_err(|error| AgentError::Unusable(error.to_string()))?;
+    let keys = LineageKeys::from_grant(&input.repository)
+        .map_err(|error| AgentError::Unusable(error.to_string()))?;
     let lineage = Arc::new(Lineage::new(instances::scope_of(spec), keys));
     instances::register(agent, &instance.repository, &lineage, Access::ReadWrite);
     // A try before this one may have archived log of an instance that is gone; it is another cluster's.

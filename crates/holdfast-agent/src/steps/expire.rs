@@ -26,8 +26,11 @@ pub(super) async fn remove(
     progress: &ProgressSink,
 ) -> Result<(), AgentError> {
     let grant = &input.repository;
-    let scope =
-        LineageScope { organization: grant.organization_id, service: grant.service_id, lineage: grant.lineage_id };
+    let scope = LineageScope {
+        organization: grant.organization_id,
+        service: grant.service_id,
+        lineage: grant.lineage_id,
+    };
     let keys = LineageKeys::from_grant(grant).map_err(|error| AgentError::Unusable(error.to_string()))?;
     let lineage = Arc::new(Lineage::new(scope, keys));
     progress.phase("destroying keys");
@@ -41,7 +44,8 @@ pub(super) async fn remove(
     progress.phase("removing objects");
     if input.whole_lineage {
         delete_all(agent, &ObjectPrefix::Lineage(scope), |_| true).await?;
-        return delete_all(agent, &ObjectPrefix::Keys { service: service_of(scope), key: None }, |_| true).await;
+        return delete_all(agent, &ObjectPrefix::Keys { service: service_of(scope), key: None }, |_| true)
+            .await;
     }
     expire_in_tool(agent, &lineage, input).await?;
     for backup in &input.backups {
@@ -62,7 +66,9 @@ fn service_of(scope: LineageScope) -> ServiceScope {
 
 /// A legal deletion leaves its mark, so that it is told from a loss. Written before the manifest goes.
 async fn leave_tombstone(agent: &Agent, lineage: &Lineage, backup: &ExpiredBackup) -> Result<(), AgentError> {
-    let (Some(sha256), Some(key)) = (&backup.manifest_sha256, lineage.keys.coverage_key()) else { return Ok(()) };
+    let (Some(sha256), Some(key)) = (&backup.manifest_sha256, lineage.keys.coverage_key()) else {
+        return Ok(());
+    };
     let scope = lineage.scope;
     let name = ObjectName::Tombstone { lineage: scope, backup: backup.backup_id.clone() };
     match agent.store.head(&name).await {
@@ -88,7 +94,11 @@ async fn leave_tombstone(agent: &Agent, lineage: &Lineage, backup: &ExpiredBacku
 
 /// pgBackRest drops the backups from its own index and removes their files. It runs in a folder of its own, so that a
 /// deleted service's repository can be tended too.
-async fn expire_in_tool(agent: &Arc<Agent>, lineage: &Arc<Lineage>, input: &RemoveExpired) -> Result<(), AgentError> {
+async fn expire_in_tool(
+    agent: &Arc<Agent>,
+    lineage: &Arc<Lineage>,
+    input: &RemoveExpired,
+) -> Result<(), AgentError> {
     let labels: Vec<String> = input.backups.iter().filter_map(|backup| backup.tool_label.clone()).collect();
     if labels.is_empty() {
         return Ok(());
@@ -122,9 +132,11 @@ async fn remove_files(agent: &Agent, scope: LineageScope, backup: &ExpiredBackup
     if let Some(label) = &backup.tool_label {
         let of_label = ObjectClass::BackupFile { label: label.clone() };
         let prefix = ObjectPrefix::Repository { lineage: scope, folder: None };
-        delete_all(agent, &prefix, |name| {
-            matches!(name, ObjectName::Repository { path, .. } if classify(path.as_str()) == of_label)
-        })
+        delete_all(
+            agent,
+            &prefix,
+            |name| matches!(name, ObjectName::Repository { path, .. } if classify(path.as_str()) == of_label),
+        )
         .await?;
     }
     let manifest = ObjectName::BackupManifest { lineage: scope, backup: backup.backup_id.clone() };

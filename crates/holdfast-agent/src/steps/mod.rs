@@ -21,18 +21,32 @@ pub(crate) async fn run(
 ) -> Result<StepOutput, AgentError> {
     let service = step.service_id;
     match &step.input {
-        StepInput::CreateInstance(input) => create::create(agent, input, progress).await.map(StepOutput::CreateInstance),
-        StepInput::RunBackup(input) => backup::run(agent, service, input, progress).await.map(StepOutput::RunBackup),
-        StepInput::ShipLog(input) => simple::ship_log(agent, service, input, progress).await.map(StepOutput::ShipLog),
+        StepInput::CreateInstance(input) => {
+            create::create(agent, input, progress).await.map(StepOutput::CreateInstance)
+        }
+        StepInput::RunBackup(input) => {
+            backup::run(agent, service, input, progress).await.map(StepOutput::RunBackup)
+        }
+        StepInput::ShipLog(input) => {
+            simple::ship_log(agent, service, input, progress).await.map(StepOutput::ShipLog)
+        }
         StepInput::RestoreInstance(input) => {
             restore::restore(agent, input, progress).await.map(StepOutput::RestoreInstance)
         }
-        StepInput::ApplySettings(input) => simple::apply_settings(agent, input).await.map(|()| StepOutput::Done),
+        StepInput::ApplySettings(input) => {
+            simple::apply_settings(agent, input).await.map(|()| StepOutput::Done)
+        }
         StepInput::StopInstance => simple::stop(agent, service).await.map(|()| StepOutput::Done),
         StepInput::StartInstance => simple::start(agent, service).await.map(|()| StepOutput::Done),
-        StepInput::SetPassword(input) => simple::set_password(agent, service, input).await.map(|()| StepOutput::Done),
-        StepInput::RemoveInstance => simple::remove(agent, service, progress).await.map(StepOutput::RemoveInstance),
-        StepInput::RemoveExpired(input) => expire::remove(agent, input, progress).await.map(|()| StepOutput::Done),
+        StepInput::SetPassword(input) => {
+            simple::set_password(agent, service, input).await.map(|()| StepOutput::Done)
+        }
+        StepInput::RemoveInstance => {
+            simple::remove(agent, service, progress).await.map(StepOutput::RemoveInstance)
+        }
+        StepInput::RemoveExpired(input) => {
+            expire::remove(agent, input, progress).await.map(|()| StepOutput::Done)
+        }
     }
 }
 

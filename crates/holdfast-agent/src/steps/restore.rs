@@ -51,8 +51,11 @@ async fn make(
 
     // The source is opened for reading only, under a credential that lives as long as this step.
     let grant = &input.source;
-    let source_scope =
-        LineageScope { organization: grant.organization_id, service: grant.service_id, lineage: grant.lineage_id };
+    let source_scope = LineageScope {
+        organization: grant.organization_id,
+        service: grant.service_id,
+        lineage: grant.lineage_id,
+    };
     let source = Arc::new(Lineage::new(source_scope, LineageKeys::from_grant(grant).map_err(bad)?));
     let source_access = instances::access(agent, &instance.folder, &grant.cipher_passphrase.0);
     instances::register(agent, &source_access, &source, Access::ReadOnly);

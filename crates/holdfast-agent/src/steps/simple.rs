@@ -46,9 +46,10 @@ async fn cut_and_wait(
         .await
         .map_err(AgentError::engine("close the current piece of log"))?;
     local.lineage.mark(mark.clone());
-    tokio::time::timeout(limit, local.lineage.wait_covered(&mark))
-        .await
-        .map_err(|_| AgentError::TooLong { doing: "shipping the log to the object store", seconds: limit.as_secs() })
+    tokio::time::timeout(limit, local.lineage.wait_covered(&mark)).await.map_err(|_| AgentError::TooLong {
+        doing: "shipping the log to the object store",
+        seconds: limit.as_secs(),
+    })
 }
 
 pub(super) async fn apply_settings(agent: &Arc<Agent>, input: &ApplySettings) -> Result<(), AgentError> {

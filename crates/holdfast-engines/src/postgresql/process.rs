@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Postgresql, config, sql};
+use super::{Postgresql, config, restore, sql};
 use crate::exec::{self, ProcessSpec};
 use crate::{EngineError, Instance, Paths, ProgressSink, Result, UserSpec};
 
@@ -69,6 +69,7 @@ impl Postgresql {
         config::make_folders(instance)?;
         config::write_all(instance, &self.pgbackrest()?)?;
         if !self.is_postmaster_alive(instance).await {
+            restore::clear_recovery_targets(instance)?;
             self.pg_ctl_start(instance).await?;
         }
         self.wait_ready(instance, Duration::from_secs(START_SECONDS)).await

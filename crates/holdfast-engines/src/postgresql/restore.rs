@@ -7,6 +7,7 @@
 //!   last record and the instant. PostgreSQL gives up here; recovery is repeated to the very record it ended at;
 //! - the log ended before that position: there is a hole, and the restore fails.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use holdfast_core::position::Position;
@@ -22,6 +23,7 @@ use crate::{EngineError, Instance, Paths, ProgressSink, RestoreRequest, RestoreT
 const COPY_SECONDS: u64 = 24 * 3600;
 /// Replay of a week of log may take long; it is bounded by its progress, this is the last bound.
 const REPLAY_LIMIT: Duration = Duration::from_secs(12 * 3600);
+const START_GRACE: Duration = Duration::from_secs(5);
 const SOURCE_CONF: &str = "source.conf";
 
 /// How a round of recovery ended.
@@ -114,6 +116,8 @@ impl Postgresql {
 
     /// Starts the instance and waits until it has promoted itself or given up.
     async fn recover_once(&self, instance: &Instance) -> Result<Ended> {
+        // What is read below is this round's.
+        remove_logs(instance)?;
         self.pg_ctl_start(instance).await?;
         let began = Instant::now();
         loop {
@@ -121,13 +125,14 @@ impl Postgresql {
                 return Ok(Ended::Promoted);
             }
             if !self.is_postmaster_alive(instance).await {
-                return out_of_log(instance).ok_or_else(|| EngineError::NotReady {
-                    seconds: began.elapsed().as_secs(),
-                    last: format!(
-                        "the engine ended during replay; its log says: {}",
-                        last_log_lines(instance)
-                    ),
-                });
+                if let Some(ended) = out_of_log(instance) {
+                    return Ok(ended);
+                }
+                // The starter returns before the engine has written its lock file.
+                if began.elapsed() > START_GRACE {
+                    let last = format!("it ended during replay; its log says: {}", last_log_lines(instance));
+                    return Err(EngineError::NotReady { seconds: began.elapsed().as_secs(), last });
+                }
             }
             if began.elapsed() > REPLAY_LIMIT {
                 return Err(EngineError::NotReady {
@@ -142,20 +147,14 @@ impl Postgresql {
     /// Names the record at which the log ended as the target of the next round, so that log archived meanwhile is not
     /// replayed: `recovery_target_lsn` is inclusive and compares the record's start.
     fn target_last_record(&self, instance: &Instance, last_record: u64) -> Result<()> {
-        let path = Paths(&instance.folder).data().join("postgresql.auto.conf");
-        let doing = || format!("set the recovery target in {}", path.display());
-        let old = std::fs::read_to_string(&path).map_err(EngineError::io(doing()))?;
-        let mut text: String = old
-            .lines()
-            .filter(|line| !line.starts_with("recovery_target_time"))
-            .fold(String::new(), |t, l| t + l + "\n");
-        text += &format!("recovery_target_lsn = '{}'\n", format_lsn(last_record));
-        config::write_private(&path, text.as_bytes(), instance.run_as.as_ref())
+        rewrite_auto_conf(instance, |line| !line.starts_with("recovery_target_time"))?;
+        append_auto_conf(instance, &format!("recovery_target_lsn = '{}'\n", format_lsn(last_record)))
     }
 
+    /// The source's repository is out of reach from here on. The targets stay until the next start, which removes them
+    /// ([`clear_recovery_targets`]): a running server could not take their removal.
     async fn clear_recovery_settings(&self, instance: &Instance) -> Result<()> {
-        let path = Paths(&instance.folder).data().join("postgresql.auto.conf");
-        config::write_private(&path, b"", instance.run_as.as_ref())?;
+        rewrite_auto_conf(instance, |line| !line.starts_with("restore_command"))?;
         let source = Paths(&instance.folder).conf().join(SOURCE_CONF);
         std::fs::remove_file(&source).map_err(EngineError::io(format!("remove {}", source.display())))?;
         let client = sql::connect(instance, "postgres").await?;
@@ -177,6 +176,42 @@ impl Postgresql {
 /// segment is empty), one that ends in an earlier segment is not.
 fn last_record_is_before(last_record: u64, to: &RestoreTo) -> bool {
     segment_start(last_record) + SEGMENT_BYTES < to.covered_to.offset
+}
+
+fn auto_conf(instance: &Instance) -> PathBuf {
+    Paths(&instance.folder).data().join("postgresql.auto.conf")
+}
+
+fn rewrite_auto_conf(instance: &Instance, keep: impl Fn(&str) -> bool) -> Result<()> {
+    let path = auto_conf(instance);
+    let old = std::fs::read_to_string(&path).map_err(EngineError::io(format!("read {}", path.display())))?;
+    let text = old.lines().filter(|line| keep(line)).fold(String::new(), |text, line| text + line + "\n");
+    config::write_private(&path, text.as_bytes(), instance.run_as.as_ref())
+}
+
+fn append_auto_conf(instance: &Instance, line: &str) -> Result<()> {
+    let path = auto_conf(instance);
+    let old = std::fs::read_to_string(&path).map_err(EngineError::io(format!("read {}", path.display())))?;
+    config::write_private(&path, (old + line).as_bytes(), instance.run_as.as_ref())
+}
+
+/// Removes what a finished recovery left in the settings; before a start, never during a recovery.
+pub(super) fn clear_recovery_targets(instance: &Instance) -> Result<()> {
+    let data = Paths(&instance.folder).data();
+    if data.join("recovery.signal").exists() || !auto_conf(instance).exists() {
+        return Ok(());
+    }
+    rewrite_auto_conf(instance, |line| {
+        !line.starts_with("recovery_target") && !line.starts_with("restore_command")
+    })
+}
+
+fn remove_logs(instance: &Instance) -> Result<()> {
+    let folder = Paths(&instance.folder).log();
+    for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+        std::fs::remove_file(entry.path()).map_err(EngineError::io("remove the log of an earlier round"))?;
+    }
+    Ok(())
 }
 
 async fn promoted(instance: &Instance) -> bool {
