@@ -44,7 +44,9 @@ impl Catalog {
         let filter = JobFilter { service_id: None, kind: Some(JobKind::Restore), states };
         let source = source.to_string();
         let mut jobs = self.jobs(MANY, &filter).await?;
-        jobs.retain(|job| job.input.get("source").and_then(serde_json::Value::as_str) == Some(source.as_str()));
+        jobs.retain(|job| {
+            job.input.get("source").and_then(serde_json::Value::as_str) == Some(source.as_str())
+        });
         Ok(jobs)
     }
 }

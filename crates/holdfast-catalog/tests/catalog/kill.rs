@@ -15,6 +15,7 @@ use crate::fixture::{Fixture, at, new_job};
 
 const FILE: &str = "HOLDFAST_KILL_TEST_FILE";
 const SERVICE: &str = "HOLDFAST_KILL_TEST_SERVICE";
+const ROUND: &str = "HOLDFAST_KILL_TEST_ROUND";
 
 /// The process that gets killed: only a helper of the test below.
 #[tokio::test]
@@ -23,19 +24,22 @@ async fn child() {
     let (Ok(file), Ok(service)) = (std::env::var(FILE), std::env::var(SERVICE)) else { return };
     let service: ServiceId = service.parse().unwrap();
     let catalog = Catalog::open(&PathBuf::from(file)).await.unwrap();
+    let round: i64 = std::env::var(ROUND).unwrap().parse().unwrap();
     let mut count: i64 = catalog.setting("count").await.unwrap().map_or(0, |text| text.parse().unwrap());
+    // The clock is ours: at the next life's beginning the leases of this one have lapsed.
+    let now = at(round * 1000);
     loop {
         count += 1;
-        catalog.enqueue(&new_job(service, JobKind::Stop, at(count))).await.unwrap();
-        for place in [Place::Agent, Place::ControlPlane] {
-            // What an earlier life left under way comes first: its lease is not waited for, the clock is ours.
-            let now = at(count + 100 * count);
-            let lease_for = SignedDuration::from_secs(60);
-            while let Some(job) = catalog.lease(place, AgentId::random(), now, lease_for).await.unwrap() {
-                catalog
-                    .complete_step(job.id, job.generation, job.step_index, json!(count), now)
+        catalog.enqueue(&new_job(service, JobKind::Stop, now)).await.unwrap();
+        while !catalog.open_jobs_of(service).await.unwrap().is_empty() {
+            for place in [Place::Agent, Place::ControlPlane] {
+                let lease = catalog
+                    .lease(place, AgentId::random(), now, SignedDuration::from_secs(60))
                     .await
                     .unwrap();
+                let Some(job) = lease else { continue };
+                let done = catalog.complete_step(job.id, job.generation, job.step_index, json!(count), now);
+                done.await.unwrap();
             }
         }
         catalog.put_setting("count", &count.to_string()).await.unwrap();
@@ -51,7 +55,7 @@ async fn a_killed_writer_loses_nothing_that_was_acknowledged() {
     fixture.catalog.close().await;
     let mut acknowledged = 0;
     for round in 1..=8 {
-        acknowledged = run_and_kill(&path, service, round * 3).unwrap_or(acknowledged);
+        acknowledged = run_and_kill(&path, service, round).unwrap_or(acknowledged);
         let catalog = Catalog::open(&path).await.unwrap();
         check(&catalog, service, acknowledged).await;
         catalog.close().await;
@@ -59,13 +63,14 @@ async fn a_killed_writer_loses_nothing_that_was_acknowledged() {
     assert!(acknowledged > 8, "the child did hardly anything: {acknowledged}");
 }
 
-/// Lets a child work until it has said `lines` times that something is done, kills it in the midst of what it does
+/// Lets a child work until it has said three times `round` that something is done, kills it in the midst of what it does
 /// next, and returns the last count it was sure of.
-fn run_and_kill(path: &Path, service: ServiceId, lines: usize) -> Option<i64> {
+fn run_and_kill(path: &Path, service: ServiceId, round: usize) -> Option<i64> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "kill::child", "--ignored", "--nocapture"])
         .env(FILE, path)
         .env(SERVICE, service.to_string())
+        .env(ROUND, round.to_string())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -73,7 +78,7 @@ fn run_and_kill(path: &Path, service: ServiceId, lines: usize) -> Option<i64> {
     let mut output = BufReader::new(child.stderr.take().unwrap()).lines();
     let count = |line: String| line.strip_prefix("done ").and_then(|n| n.parse::<i64>().ok());
     let mut last = None;
-    for line in output.by_ref().map_while(Result::ok).filter_map(count).take(lines) {
+    for line in output.by_ref().map_while(Result::ok).filter_map(count).take(3 * round) {
         last = Some(line);
     }
     child.kill().unwrap(); // SIGKILL

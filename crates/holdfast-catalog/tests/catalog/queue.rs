@@ -101,6 +101,12 @@ async fn a_report_may_be_repeated_even_after_the_job_went_on() {
     assert_eq!(complete(catalog, &first, 9).await, finish);
     let differently = catalog.fail_step(first.id, first.generation, 0, failure(true), at(9)).await;
     assert_eq!(differently.unwrap_err().kind(), ErrorKind::Stale);
+
+    let fail =
+        async |now| catalog.fail_step(finish.id, finish.generation, 1, failure(true), at(now)).await.unwrap();
+    let after = fail(10).await;
+    assert_eq!((after.state, after.attempt), (JobState::Queued, 1));
+    assert_eq!(fail(11).await, after, "counted twice");
 }
 
 #[tokio::test]
