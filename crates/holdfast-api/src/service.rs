@@ -165,7 +165,7 @@ pub struct Service {
     pub updated_at: Timestamp,
 }
 
-/// Complete unless paging was asked for; newest first.
+/// Complete unless paging was asked for; oldest first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ServiceList {
     pub services: Vec<Service>,

@@ -10,3 +10,4 @@ mod openapi;
 mod restores;
 mod services;
 mod users;
+mod wrong_requests;
