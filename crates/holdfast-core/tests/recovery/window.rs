@@ -1,6 +1,7 @@
 //! The window and its plans against the byte-by-byte model.
 
 use holdfast_core::Timestamp;
+use holdfast_core::backup::{BackupMode, BackupType};
 use holdfast_core::retention::Policy;
 use holdfast_core::window::{
     History, RecoveryWindow, RestoreRefusal, Target, plan_backup_restore, plan_restore_point, recovery_window,
@@ -121,4 +122,56 @@ proptest! {
             }
         }
     }
+}
+
+fn one_backup() -> Life {
+    let mut life = Life::new();
+    life.backup(BackupMode::Full, BackupType::Automated, None, false);
+    life.pass(2, 1);
+    life.happen(&Event::Ship);
+    life
+}
+
+/// The log that makes a base consistent must be there up to its last byte.
+#[test]
+fn a_base_that_ends_behind_the_archived_log_reaches_no_point() {
+    let life = one_backup();
+    let stop = life.backups[0].facts.as_ref().expect("completed").stop.offset;
+    for (archived_to, is_reachable) in [(stop - 1, false), (stop, true), (stop + 1, true)] {
+        let mut catalog = life.catalog();
+        catalog.coverage[0].to.offset = archived_to;
+        let window = recovery_window(&catalog.history(), &Policy::default(), life.now);
+        assert_eq!(
+            window.contains(life.now),
+            is_reachable,
+            "archived up to {archived_to}, base ends at {stop}"
+        );
+    }
+}
+
+/// An agent whose clock is ahead marks the future as complete: no such point is shown.
+#[test]
+fn a_mark_of_the_future_shows_no_point_of_the_future() {
+    let life = one_backup();
+    let mut catalog = life.catalog();
+    catalog.coverage[0].complete_until = Some(life.now + SignedDuration::from_mins(90));
+    for live_until in [None, Some(life.now)] {
+        catalog.live_until = live_until;
+        let window = recovery_window(&catalog.history(), &Policy::default(), life.now);
+        assert_eq!(window.latest(), Some(life.now));
+        check_point(&catalog.history(), &window, life.now, life.now);
+        check_point(&catalog.history(), &window, life.now + SignedDuration::from_nanos(1), life.now);
+    }
+}
+
+#[test]
+fn a_backup_whose_parent_the_catalog_does_not_know_is_refused_by_name() {
+    let mut life = one_backup();
+    life.backup(BackupMode::Incremental, BackupType::Automated, None, false);
+    let parent = life.backups.remove(0).id;
+    let catalog = life.catalog();
+    let backup = life.backups[0].id.clone();
+    let refusal = plan_backup_restore(&catalog.history(), &backup);
+    assert_eq!(refusal, Err(RestoreRefusal::ChainBroken { backup, missing: parent }));
+    assert!(recovery_window(&catalog.history(), &Policy::default(), life.now).reaches.is_empty());
 }
