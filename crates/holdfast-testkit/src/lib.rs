@@ -1,1 +1,29 @@
+//! What the end-to-end tests share: a whole Holdfast in a folder of its own, a client, and a ledger of what a writer was
+//! told was committed.
 
+pub mod client;
+pub mod holdfast;
+pub mod ledger;
+pub mod seed;
+
+pub use client::Client;
+pub use holdfast::Holdfast;
+pub use ledger::{Ledger, Verdict, Writer};
+
+/// Waits until `check` gives something, looking every 100 ms.
+///
+/// # Errors
+/// When `seconds` have passed; `what` says what was waited for.
+pub async fn wait_for<T, F>(what: &str, seconds: u64, mut check: impl FnMut() -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = anyhow::Result<Option<T>>>,
+{
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(seconds);
+    loop {
+        if let Some(found) = check().await? {
+            return Ok(found);
+        }
+        anyhow::ensure!(tokio::time::Instant::now() < deadline, "{what}: not within {seconds} s");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}

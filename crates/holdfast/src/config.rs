@@ -49,7 +49,7 @@ pub(crate) struct Flags {
 }
 
 /// Notices of engines are no news.
-const DEFAULT_LOG: &str = "info,tokio_postgres=warn";
+const DEFAULT_LOG: &str = "info,tokio_postgres=warn,s3s=off";
 
 /// A setting's key in the file, its meaning and its default.
 struct Setting {

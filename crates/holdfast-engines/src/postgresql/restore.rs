@@ -68,11 +68,14 @@ impl Postgresql {
         let mut spec = self
             .pgbackrest_spec(&reader, SOURCE_CONF)?
             .args([format!("--set={}", request.base_label)])
-            .args([format!("--target-timeline=0x{:X}", request.base_stop.timeline)])
             .args(["--log-level-console=detail", "--target-action=promote"])
             .timeout_seconds(COPY_SECONDS);
         spec = match &request.target {
-            Some(to) => spec.args(["--type=time".to_owned(), format!("--target={}", target_text(to.point))]),
+            Some(to) => spec.args([
+                "--type=time".to_owned(),
+                format!("--target={}", target_text(to.point)),
+                format!("--target-timeline=0x{:X}", request.base_stop.timeline),
+            ]),
             None => spec.args(["--type=immediate"]),
         };
         let spec = spec.args(["restore"]);

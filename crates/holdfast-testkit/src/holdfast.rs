@@ -1,0 +1,245 @@
+//! A whole Holdfast: the real binary, a data folder of its own, real engines. Everything it started is gone when it is
+//! dropped, also after a failed test.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::client::Client;
+
+pub const PASSWORD: &str = "correct horse battery staple";
+
+pub struct Holdfast {
+    pub folder: PathBuf,
+    pub instances: PathBuf,
+    pub port: u16,
+    binary: PathBuf,
+    child: Option<Child>,
+    environment: Vec<(String, String)>,
+}
+
+/// Where the engines are, or `None` after saying on the test's output why the test is skipped.
+///
+/// # Panics
+/// When `HOLDFAST_REQUIRE_ENGINES=1` and there are none.
+#[must_use]
+pub fn engines() -> Option<PathBuf> {
+    let folder =
+        std::env::var("HOLDFAST_ENGINES").unwrap_or_else(|_| "/var/cache/holdfast/engines".to_owned());
+    let folder = PathBuf::from(folder);
+    if folder.join("postgresql-17/bin/postgres").is_file() {
+        return Some(folder);
+    }
+    assert!(
+        std::env::var("HOLDFAST_REQUIRE_ENGINES").as_deref() != Ok("1"),
+        "no engines in {}; run `make engines`",
+        folder.display()
+    );
+    println!("SKIPPED: no engines in {}; run `make engines`", folder.display());
+    None
+}
+
+impl Holdfast {
+    /// Starts the binary with a fresh data folder below the cache folder, where services' users can reach it.
+    ///
+    /// # Errors
+    /// When it does not answer within half a minute.
+    pub async fn start(binary: &str, name: &str) -> Result<Self> {
+        Self::start_with(binary, name, &[]).await
+    }
+
+    /// As [`Self::start`], with more environment.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_with(binary: &str, name: &str, environment: &[(&str, &str)]) -> Result<Self> {
+        let cache = engines().and_then(|folder| folder.parent().map(Path::to_owned)).context("no engines")?;
+        let folder = cache.join(format!("run/{name}-{}-{:08x}", std::process::id(), rand::random::<u32>()));
+        std::fs::create_dir_all(&folder)?;
+        for passable in [&cache.join("run"), &folder] {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(passable, std::fs::Permissions::from_mode(0o711))?;
+        }
+        let mut holdfast = Self {
+            instances: folder.join("i"),
+            port: TcpListener::bind("127.0.0.1:0")?.local_addr()?.port(),
+            binary: binary.into(),
+            child: None,
+            environment: environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            folder,
+        };
+        holdfast.spawn().await?;
+        Ok(holdfast)
+    }
+
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    #[must_use]
+    pub fn objects(&self) -> PathBuf {
+        self.data().join("objects")
+    }
+
+    /// Everything that it has printed and logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(&format!("http://127.0.0.1:{}", self.port), PASSWORD)
+    }
+
+    /// Starts the process and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not within half a minute.
+    pub async fn spawn(&mut self) -> Result<()> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join("log"))?;
+        let engines = engines().context("no engines")?;
+        let child = Command::new(&self.binary)
+            .arg("serve")
+            .env("HOLDFAST_ADMIN_PASSWORD", PASSWORD)
+            .env("HOLDFAST_DATA", self.data())
+            .env("HOLDFAST_LISTEN", format!("127.0.0.1:{}", self.port))
+            .env("HOLDFAST_INSTANCES", &self.instances)
+            .env("HOLDFAST_ENGINES", engines)
+            .envs(self.environment.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("start {}", self.binary.display()))?;
+        self.child = Some(child);
+        let client = self.client();
+        let waited = crate::wait_for("the control plane answers", 30, || async {
+            Ok(client.get("/health").await.ok().map(drop))
+        });
+        waited.await.with_context(|| format!("its log says:\n{}", tail(&self.log())))
+    }
+
+    /// The control plane's process id.
+    #[must_use]
+    pub fn serve_pid(&self) -> Option<i32> {
+        self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok())
+    }
+
+    /// The embedded agent's process id, if one lives.
+    #[must_use]
+    pub fn agent_pid(&self) -> Option<i32> {
+        let parent = self.serve_pid()?;
+        children_of(parent).into_iter().next()
+    }
+
+    /// SIGKILL to the control plane. The agent dies with it (and only it: engines go on).
+    ///
+    /// # Errors
+    /// When there is no process.
+    pub fn kill_serve(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("it does not run")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// SIGKILL to the agent alone; the control plane starts a new one.
+    ///
+    /// # Errors
+    /// When no agent lives.
+    pub fn kill_agent(&self) -> Result<()> {
+        let pid = self.agent_pid().context("no agent lives")?;
+        Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
+    }
+
+    /// Postmasters of this Holdfast's instances, by their lock files.
+    #[must_use]
+    pub fn postmasters(&self) -> Vec<i32> {
+        let entries = std::fs::read_dir(&self.instances).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| std::fs::read_to_string(entry.path().join("data/postmaster.pid")).ok())
+            .filter_map(|text| text.lines().next()?.trim().parse().ok())
+            .filter(|pid| Path::new(&format!("/proc/{pid}")).exists())
+            .collect()
+    }
+
+    /// Folders of instances on disk.
+    #[must_use]
+    pub fn instance_folders(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.instances).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+}
+
+impl Drop for Holdfast {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            if let Ok(pid) = i32::try_from(child.id()) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+            }
+            for _ in 0..80 {
+                if matches!(child.try_wait(), Ok(Some(_))) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let postmasters = self.postmasters();
+        for pid in &postmasters {
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGQUIT); // immediate shutdown
+        }
+        for _ in 0..100 {
+            if postmasters.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        if std::thread::panicking() || std::env::var("HOLDFAST_KEEP").is_ok() {
+            println!("kept for a look: {}\n{}", self.folder.display(), tail(&self.log()));
+            // The data goes (it is large); log and catalog stay.
+            let _ = std::fs::remove_dir_all(&self.instances);
+        } else {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+fn children_of(parent: i32) -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            // The fields after the command's name in brackets: state, parent, …
+            status
+                .rsplit(')')
+                .next()
+                .and_then(|rest| rest.split_whitespace().nth(1))
+                .and_then(|p| p.parse().ok())
+                == Some(parent)
+        })
+        .collect()
+}
+
+/// # Errors
+/// When the file's mode differs.
+pub fn assert_mode(path: &Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let found = std::fs::metadata(path)?.permissions().mode() & 0o7777;
+    ensure!(found == mode, "{} has mode {found:o}, not {mode:o}", path.display());
+    Ok(())
+}
