@@ -1,6 +1,7 @@
 //! The one binary: `serve`, `agent`, and the commands of a client. It parses, wires and prints; the crates do the work.
 
 mod agent;
+mod client;
 mod config;
 mod logging;
 mod serve;
@@ -15,6 +16,8 @@ use clap::{Parser, Subcommand};
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    client: client::ClientFlags,
 }
 
 #[derive(Subcommand)]
@@ -25,6 +28,8 @@ enum Command {
     Agent(agent::AgentArgs),
     /// Print the reference of all settings: file, environment, flags, defaults.
     Config,
+    #[command(flatten)]
+    Client(client::Command),
 }
 
 fn main() -> ExitCode {
@@ -35,17 +40,25 @@ fn main() -> ExitCode {
     };
     let done = runtime.block_on(async {
         match cli.command {
-            Command::Serve(flags) => serve::run(*flags).await,
-            Command::Agent(args) => agent::run(args).await,
-            Command::Config => config::print_reference(),
+            Command::Client(command) => Ok(client::run(command, cli.client).await),
+            _ if cli.client != client::ClientFlags::default() => refuse_client_flags(),
+            Command::Serve(flags) => serve::run(*flags).await.map(|()| ExitCode::SUCCESS),
+            Command::Agent(args) => agent::run(args).await.map(|()| ExitCode::SUCCESS),
+            Command::Config => config::print_reference().map(|()| ExitCode::SUCCESS),
         }
     });
     // A blocking task in hand must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => fail(&error),
     }
+}
+
+/// Flags of clients stand before any command, so that `holdfast --output json services list` works.
+fn refuse_client_flags() -> anyhow::Result<ExitCode> {
+    let text = "--url, --user, --password-file, --org, --output and --quiet are for client commands only";
+    <Cli as clap::CommandFactory>::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit()
 }
 
 #[expect(clippy::print_stderr, reason = "the command line talks to people")]

@@ -60,6 +60,13 @@ impl Api {
     /// `Usage`: no address, or one with a password in it, which everybody on the host could read.
     pub(crate) fn new(access: Access) -> Result<Self, ClientError> {
         let base = check_url(&access.url)?;
+        if let Some(org) =
+            access.organization.as_ref().filter(|org| !org.bytes().all(|b| b.is_ascii_graphic()))
+        {
+            return Err(ClientError::Usage(format!(
+                "{org:?} is neither the id nor the slug of an organization"
+            )));
+        }
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)

@@ -65,16 +65,19 @@ pub(crate) async fn wait(
     };
     view.close();
     let passed = table::long_span(SignedDuration::try_from(started.elapsed()).unwrap_or_default());
-    let look = || current.get().map_or_else(String::new, |job| format!("look again: holdfast jobs get {job} --wait"));
+    let look = || {
+        current.get().map_or_else(String::new, |job| format!("look again: holdfast jobs get {job} --wait"))
+    };
     match ended {
         Ok(Ok(())) => {
             ctx.ui.note(&format!("{what}: done in {passed}"));
             Ok(())
         }
         Ok(Err(error)) => Err(error),
-        Err(true) => {
-            Err(ClientError::StillRunning { text: format!("{what}: not done after {passed}, it goes on"), hint: look() })
-        }
+        Err(true) => Err(ClientError::StillRunning {
+            text: format!("{what}: not done after {passed}, it goes on"),
+            hint: look(),
+        }),
         Err(false) => Err(ClientError::Interrupted {
             text: format!("{what}: no longer waiting, the work goes on"),
             hint: look(),
@@ -113,9 +116,10 @@ async fn look(ctx: &Context, id: Uuid) -> Result<Job, ClientError> {
 fn ended_badly(what: &str, job: &Job, next: &str) -> ClientError {
     let how = table::word(&job.status);
     let why = job.error_message.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
-    let step = (job.steps.iter().find(|step| matches!(step.status, StepStatus::Failed | StepStatus::Cancelled)))
-        .map(|step| format!(" at step {}", step.name.replace('_', " ")))
-        .unwrap_or_default();
+    let step =
+        (job.steps.iter().find(|step| matches!(step.status, StepStatus::Failed | StepStatus::Cancelled)))
+            .map(|step| format!(" at step {}", step.name.replace('_', " ")))
+            .unwrap_or_default();
     let see = format!("see the steps: holdfast jobs get {} --steps", job.id);
     let hint = if next.is_empty() { see } else { format!("{see}; {next}") };
     ClientError::Failed { text: format!("{what}: {how}{step}{why}"), hint }

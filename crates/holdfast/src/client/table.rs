@@ -119,7 +119,8 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
 
 /// `name  value` lines; what is absent is left out.
 pub(crate) fn facts(rows: &[(&str, Option<String>)]) -> String {
-    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let width =
+        rows.iter().filter(|(_, value)| value.is_some()).map(|(name, _)| name.len()).max().unwrap_or(0);
     let lines = rows.iter().filter_map(|(name, value)| {
         let value = value.as_ref()?;
         Some(format!("{name:width$}  {}", clean(value)))
@@ -145,11 +146,6 @@ pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
         1.. => format!("{} ago", span(length)),
         _ => format!("in {}", span(-length)),
     }
-}
-
-/// [`ago`], or nothing known.
-pub(crate) fn ago_or_nothing(at: Option<Timestamp>, now: Timestamp) -> String {
-    at.map_or_else(|| NOTHING.to_owned(), |at| ago(at, now))
 }
 
 /// A length of time in its largest unit, cut: `45 s`, `2 min`, `3 h`, `8 days`.
@@ -308,7 +304,8 @@ mod tests {
 
     #[test]
     fn tables_have_no_lines_and_no_trailing_spaces() {
-        let shown = table(&["ID", "NAME"], vec![vec!["1".into(), "shop".into()], vec!["22".into(), "b".into()]]);
+        let shown =
+            table(&["ID", "NAME"], vec![vec!["1".into(), "shop".into()], vec!["22".into(), "b".into()]]);
         assert_eq!(shown, "ID  NAME\n1   shop\n22  b");
     }
 }

@@ -78,7 +78,8 @@ pub(crate) fn parse_time(text: &str, now: Timestamp) -> Result<Asked, NoTime> {
 /// A text that is no length of time.
 pub(crate) fn parse_wait(text: &str) -> Result<std::time::Duration, String> {
     let all_digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let length = if all_digits { parse_length(&format!("{text}s")) } else { parse_length(&text.to_lowercase()) };
+    let length =
+        if all_digits { parse_length(&format!("{text}s")) } else { parse_length(&text.to_lowercase()) };
     let length = length.map_err(|because| format!("{because}; write 90s, 15m or 1h30m"))?;
     length.try_into().map_err(|_| "it is too long".to_owned())
 }
@@ -146,7 +147,8 @@ fn two_digits(text: &str) -> Option<i32> {
 
 /// `9:05`, `14:30`, `14:30:00`, `14:30:00.123456`.
 fn time_of_day(text: &str) -> Option<Time> {
-    let (clock, fraction) = text.split_once('.').map_or((text, None), |(clock, digits)| (clock, Some(digits)));
+    let (clock, fraction) =
+        text.split_once('.').map_or((text, None), |(clock, digits)| (clock, Some(digits)));
     let parts: Vec<&str> = clock.split(':').collect();
     let (hour, minute, second) = match parts[..] {
         [hour, minute] if fraction.is_none() => (hour, minute, "00"),
@@ -184,7 +186,8 @@ fn parse_length(text: &str) -> Result<SignedDuration, &'static str> {
         let (unit, after) = after.split_at(end);
         let (_, seconds) = (UNITS.iter().find(|(names, _)| names.contains(&unit)))
             .ok_or("the unit is not one of seconds, minutes, hours, days, weeks")?;
-        total = nanos_of_one.checked_mul(*seconds).and_then(|part| total.checked_add(part)).ok_or(TOO_LONG)?;
+        total =
+            nanos_of_one.checked_mul(*seconds).and_then(|part| total.checked_add(part)).ok_or(TOO_LONG)?;
         rest = after.trim_start().trim_start_matches(',').trim_start();
         rest = rest.strip_prefix("and ").unwrap_or(rest).trim_start();
     }

@@ -1,0 +1,169 @@
+//! The commands of a client. They speak the same HTTP API as every other client and know nothing that it does not say.
+
+mod backups;
+mod error;
+mod http;
+mod jobs;
+mod progress;
+mod restore;
+mod services;
+mod table;
+mod time;
+mod users;
+mod window;
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use crate::config;
+use error::ClientError;
+use http::{Access, Api};
+use table::{Output, Ui};
+
+const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+const DEFAULT_USER: &str = "admin";
+
+/// Flags of all client commands. The password is no flag: arguments can be read by everybody on the host.
+#[derive(Args, Default, PartialEq)]
+#[command(
+    next_help_heading = "Options of client commands (password: HOLDFAST_PASSWORD, --password-file or a prompt)"
+)]
+pub(crate) struct ClientFlags {
+    /// Address of the control plane [HOLDFAST_URL, http://127.0.0.1:8080].
+    #[arg(long, global = true, value_name = "URL")]
+    url: Option<String>,
+    /// User name [HOLDFAST_USER, admin].
+    #[arg(long, global = true, value_name = "NAME")]
+    user: Option<String>,
+    /// A file that holds the user's password and nothing else.
+    #[arg(long, global = true, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Organization, by id or slug.
+    #[arg(long, global = true, value_name = "ORG")]
+    org: Option<String>,
+    /// Tables for people, or the API's JSON.
+    #[arg(long, short, global = true, value_enum, value_name = "HOW")]
+    output: Option<Output>,
+    /// Only data and errors: no notes, no progress.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Database services: list, create, change, stop, start, delete.
+    #[command(subcommand, alias = "service")]
+    Services(services::Command),
+    /// Backups of a service: list, take, delete.
+    #[command(subcommand, alias = "backup")]
+    Backups(backups::Command),
+    /// Restore an instant, or a backup, into a new service. The source stays as it is.
+    Restore(restore::RestoreArgs),
+    /// Which instants of a service can be restored.
+    Window(window::WindowArgs),
+    /// What is being done, and how far it is.
+    #[command(subcommand, alias = "job")]
+    Jobs(jobs::Command),
+    /// Database users and their passwords.
+    #[command(subcommand, alias = "user")]
+    Users(users::Command),
+}
+
+/// What every command has in hand.
+struct Context {
+    api: Api,
+    ui: Ui,
+}
+
+/// Runs a command; all that is to be said has been said when it returns.
+pub(crate) async fn run(command: Command, flags: ClientFlags) -> ExitCode {
+    let ui = Ui { json: flags.output == Some(Output::Json), quiet: flags.quiet };
+    match Box::pin(carry_out(command, flags, ui)).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            ui.error(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+async fn carry_out(command: Command, flags: ClientFlags, ui: Ui) -> Result<(), ClientError> {
+    let ctx = Context { api: Api::new(access(flags)?)?, ui };
+    if ctx.api.is_exposed() {
+        ui.note("warning: the address begins with http://, the password can be read on the way");
+    }
+    match command {
+        Command::Services(command) => services::run(&ctx, command).await,
+        Command::Backups(command) => backups::run(&ctx, command).await,
+        Command::Restore(args) => restore::run(&ctx, args).await,
+        Command::Window(args) => window::run(&ctx, args).await,
+        Command::Jobs(command) => jobs::run(&ctx, command).await,
+        Command::Users(command) => users::run(&ctx, command).await,
+    }
+}
+
+fn access(flags: ClientFlags) -> Result<Access, ClientError> {
+    let or_variable = |flag: Option<String>, name, default: &str| {
+        flag.or_else(|| config::variable(name)).unwrap_or_else(|| default.to_owned())
+    };
+    let url = or_variable(flags.url, "HOLDFAST_URL", DEFAULT_URL);
+    let user = or_variable(flags.user, "HOLDFAST_USER", DEFAULT_USER);
+    let password = match flags.password_file {
+        Some(file) => password_of(&file)?,
+        None => match config::variable("HOLDFAST_PASSWORD") {
+            Some(password) => password,
+            None => ask_password(&user, &url)?,
+        },
+    };
+    Ok(Access { url, user, password, organization: flags.org })
+}
+
+fn password_of(file: &Path) -> Result<String, ClientError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|source| ClientError::Io { doing: format!("read {}", file.display()), source })?;
+    let password = text.strip_suffix('\n').unwrap_or(&text);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    match password {
+        "" => Err(ClientError::Usage(format!("{} holds no password", file.display()))),
+        _ if password.contains('\n') => {
+            Err(ClientError::Usage(format!("{} holds more than one line", file.display())))
+        }
+        _ => Ok(password.to_owned()),
+    }
+}
+
+fn ask_password(user: &str, url: &str) -> Result<String, ClientError> {
+    if !std::io::stdin().is_terminal() {
+        let text = format!("no password for user {user}");
+        return Err(ClientError::Unauthorised { text });
+    }
+    rpassword::prompt_password(format!("Password of {user} at {url}: "))
+        .map_err(|source| ClientError::Io { doing: "read the password".to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_file_holds_one_line() {
+        let file = std::env::temp_dir().join(format!("holdfast-password-{}", std::process::id()));
+        for (text, expected) in [
+            ("pw", Some("pw")),
+            ("pw\n", Some("pw")),
+            ("pw\r\n", Some("pw")),
+            (" p w \n", Some(" p w ")),
+            ("", None),
+            ("\n", None),
+            ("pw\nother\n", None),
+        ] {
+            std::fs::write(&file, text).expect("writable");
+            assert_eq!(password_of(&file).ok().as_deref(), expected, "{text:?}");
+        }
+        std::fs::remove_file(&file).expect("it was written");
+        assert_eq!(password_of(&file).expect_err("it is gone").exit_code(), 1);
+    }
+}
