@@ -5,7 +5,7 @@
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## the release binary, target/release/holdfast
+build: packages ## the release binary, target/release/holdfast
 	cargo build --release --locked -p holdfast
 
 packages: ## the Debian packages that are missing (asks for nothing when all are there)
@@ -20,7 +20,7 @@ python: packages ## the tests' Python environment, into the cache folder
 tools: packages ## cargo-deny, into the cache folder
 	@scripts/tools.sh
 
-demo: build engines ## a database backed up, broken and restored before your eyes
+demo: engines build ## a database backed up, broken and restored before your eyes
 	scripts/demo.sh
 
 test: packages engines python ## every test; ends with "N passed, N failed, N skipped"
