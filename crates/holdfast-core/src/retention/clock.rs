@@ -87,7 +87,7 @@ pub fn trusted_now(
     };
     let elapsed = monotonic_elapsed.unwrap_or(SignedDuration::ZERO).max(SignedDuration::ZERO);
     let step = wall.duration_since(previous.wall_at).saturating_sub(elapsed);
-    let is_steady = monotonic_elapsed.is_some() && step.abs() <= TOLERANCE;
+    let is_steady = step.abs() <= TOLERANCE;
     let steady_for =
         if is_steady { previous.steady_for.saturating_add(elapsed) } else { SignedDuration::ZERO };
     let trust = |now: Timestamp| {

@@ -175,3 +175,80 @@ fn an_ordinary_service_keeps_about_two_weeks() {
         assert!(bytes <= 17 * 9, "day {day}: {bytes} bytes of log kept");
     }
 }
+
+fn ordinary_days(life: &mut Life, days: u8) {
+    for _ in 0..days {
+        life.backup(BackupMode::Full, BackupType::Automated, None, false);
+        life.pass(5, 1);
+        life.happen(&Event::Ship);
+    }
+}
+
+/// After a gap, the base that will join the new log may be in the making, its start unknown.
+#[test]
+fn log_behind_a_gap_stays_until_a_base_joins_it() {
+    let mut life = Life::new();
+    ordinary_days(&mut life, 1);
+    life.pass(1, 1);
+    life.happen(&Event::LoseLog);
+    for _ in 0..10 {
+        life.pass(6, 1);
+        life.happen(&Event::Ship);
+    }
+    let behind = life.catalog().coverage[1].from;
+    let plan = expire(&mut life, &[], 0);
+    assert!(plan.remove_log_before.iter().all(|cut| cut.offset <= behind.offset), "{plan:?}");
+    let kept = &life.logs[0][behind.offset as usize..];
+    assert!(kept.len() == 60 && kept.iter().all(|byte| *byte == Byte::Archived));
+}
+
+#[test]
+fn a_source_that_stands_still_for_long_keeps_the_log_from_its_newest_base_on() {
+    let mut life = Life::new();
+    ordinary_days(&mut life, 3);
+    life.happen(&Event::StopSource);
+    (0..60).for_each(|_| life.pass(6, 0));
+    let start = life.backups[2].facts.as_ref().expect("completed").start;
+    assert_eq!(expire(&mut life, &[], 0).remove_log_before, [start]);
+}
+
+#[test]
+fn a_lineage_is_done_only_when_its_service_is_deleted_and_nothing_is_read() {
+    let mut life = Life::new();
+    assert!(!expire(&mut life, &[], 0).lineage_done, "a new service without backups is not done");
+    ordinary_days(&mut life, 2);
+    let reading = plan_restore_point(&life.catalog().history(), &Policy::default(), life.now, life.now);
+    let reading = [reading.expect("now is reachable")];
+    life.happen(&Event::StopSource);
+    life.deleted_at = Some(life.now);
+    life.backups.iter_mut().for_each(|backup| backup.shredded_at = Some(life.now));
+    assert!(!expire(&mut life, &reading, 0).lineage_done);
+    assert!(expire(&mut life, &[], 0).lineage_done);
+}
+
+/// A slow restore of an old point, while the window has moved on; the catalog may list stretches in any order.
+#[test]
+fn the_earliest_need_of_a_timeline_decides_what_log_goes() {
+    let mut life = Life::new();
+    ordinary_days(&mut life, 1);
+    let reading = plan_restore_point(&life.catalog().history(), &Policy::default(), life.now, life.now);
+    let reading = [reading.expect("now is reachable")];
+    ordinary_days(&mut life, 1);
+    life.pass(1, 1);
+    life.happen(&Event::LoseLog);
+    ordinary_days(&mut life, 6);
+    let mut catalog = life.catalog();
+    catalog.coverage.reverse();
+    let expiry = |reading: &[RestorePlan]| {
+        plan_expiry(&catalog.history(), &Policy::default(), life.now, None, reading).remove_log_before
+    };
+    let second = life.backups[1].facts.as_ref().expect("completed").start;
+    assert!(expiry(&reading).iter().all(|cut| cut.offset <= reading[0].log.expect("a point").0.offset));
+    // The window begins in the stretch before the gap, at or after the second base.
+    let cuts = expiry(&[]);
+    assert!(!cuts.is_empty() && cuts.iter().all(|cut| cut.offset >= second.offset), "{cuts:?}");
+    let mut in_order = catalog.coverage.clone();
+    in_order.reverse();
+    let history = holdfast_core::window::History { coverage: &in_order, ..catalog.history() };
+    assert_eq!(plan_expiry(&history, &Policy::default(), life.now, None, &[]).remove_log_before, cuts);
+}

@@ -229,6 +229,16 @@ impl Life {
                 backup.delisted_at = Some(now);
             }
         }
+        for (index, id) in plan.shred.iter().enumerate() {
+            // Interrupted between any two, no backup is left whose parent is gone.
+            let facts =
+                self.backups.iter().find(|backup| backup.id == *id).and_then(|backup| backup.facts.as_ref());
+            let parent = facts.and_then(|facts| facts.parent.as_ref());
+            assert!(
+                parent.is_none_or(|parent| !plan.shred[..index].contains(parent)),
+                "{id} goes after its parent"
+            );
+        }
         for (_, id) in plan.shred.iter().enumerate().filter(|(index, _)| goes_on(*index)) {
             let backup = self.backups.iter_mut().find(|backup| backup.id == *id).expect("a known backup");
             assert!(
