@@ -1,7 +1,7 @@
 //! `holdfast backups`: what can be restored without asking for an instant.
 
 use clap::{Args, Subcommand};
-use holdfast_api::backup::{Backup, BackupList, BackupStatus, TriggerBackup, TriggeredBackup};
+use holdfast_api::backup::{Backup, BackupList, BackupStatus, BackupType, TriggerBackup, TriggeredBackup};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -113,6 +113,8 @@ fn expiry(backup: &Backup, now: Timestamp) -> String {
     match (backup.expires_at, backup.retention_days) {
         (Some(at), _) => table::ago(at, now),
         (None, Some(days)) => format!("after {days} days"),
+        // Its time runs from its completion.
+        (None, None) if backup.backup_type == BackupType::Automated => table::NOTHING.to_owned(),
         (None, None) => "never".to_owned(),
     }
 }
@@ -127,7 +129,7 @@ async fn show(ctx: &Context, service: Uuid, backup: &str) -> Result<(), ClientEr
 }
 
 fn described(backup: &Backup, now: Timestamp) -> String {
-    let time = |at: Timestamp| format!("{} ({})", table::utc(at), table::ago(at, now));
+    let time = |at| table::moment(at, now);
     table::facts(&[
         ("id", Some(backup.id.clone())),
         ("service", Some(backup.service_id.to_string())),

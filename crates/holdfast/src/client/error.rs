@@ -1,7 +1,5 @@
 //! What a client command ends with when it does not succeed, and the exit code that scripts see.
 
-use std::fmt::Write as _;
-
 /// Text says what was tried on what; [`ClientError::hint`] says what to do next.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
@@ -71,7 +69,7 @@ impl ClientError {
             }
             Self::Refused { hint, .. } | Self::NotFound { hint, .. } => hint.clone(),
             Self::Failed { hint, .. } | Self::StillRunning { hint, .. } | Self::Interrupted { hint, .. } => {
-                Some(hint.clone())
+                Some(hint.clone()).filter(|hint| !hint.is_empty())
             }
             Self::Usage(_) | Self::Declined | Self::Io { .. } => None,
         }
@@ -95,17 +93,18 @@ impl ClientError {
         }
     }
 
-    /// The text with all its causes, in one line.
+    /// The text with its causes, in one line. Of a broken way only the last cause tells people something.
     pub(crate) fn chain(&self) -> String {
-        let mut text = self.to_string();
+        let mut causes = Vec::new();
         let mut next = std::error::Error::source(self);
         while let Some(cause) = next {
-            let cause_text = cause.to_string();
-            if !text.ends_with(&cause_text) {
-                let _ = write!(text, ": {cause_text}");
-            }
+            causes.push(cause.to_string());
             next = cause.source();
         }
-        text
+        if matches!(self, Self::Unreachable { .. }) {
+            causes = causes.split_off(causes.len().saturating_sub(1));
+        }
+        causes.insert(0, self.to_string());
+        causes.join(": ")
     }
 }

@@ -120,7 +120,7 @@ async fn get(ctx: &Context, id: Uuid, steps: bool, wait: WaitFlags) -> Result<()
 }
 
 fn described(job: &Job, now: Timestamp) -> String {
-    let time = |at: Timestamp| format!("{} ({})", table::utc(at), table::ago(at, now));
+    let time = |at| table::moment(at, now);
     let why = job.error_message.as_ref().map(|why| match &job.error_cause {
         Some(cause) => format!("{why} [{cause}]"),
         None => why.clone(),

@@ -12,6 +12,7 @@ mod time;
 mod users;
 mod window;
 
+use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -44,8 +45,8 @@ pub(crate) struct ClientFlags {
     /// Organization, by id or slug.
     #[arg(long, global = true, value_name = "ORG")]
     org: Option<String>,
-    /// Tables for people, or the API's JSON.
-    #[arg(long, short, global = true, value_enum, value_name = "HOW")]
+    /// table, for people, or json, the API's answer for programs [table].
+    #[arg(long, short, global = true, value_enum, value_name = "HOW", hide_possible_values = true)]
     output: Option<Output>,
     /// Only data and errors: no notes, no progress.
     #[arg(long, short, global = true)]
@@ -88,6 +89,30 @@ pub(crate) async fn run(command: Command, flags: ClientFlags) -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Says what is wrong with a command line, or the help that was asked for. A program that asked for JSON gets JSON.
+pub(crate) fn refuse(error: &clap::Error, arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    if error.use_stderr() && asks_for_json(arguments) {
+        let text = error.to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_owned();
+        Ui { json: true, quiet: false }.error(&ClientError::Usage(text));
+    } else {
+        let _ = error.print();
+    }
+    u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+fn asks_for_json(arguments: impl Iterator<Item = OsString>) -> bool {
+    let mut before = OsString::new();
+    for argument in arguments {
+        let is_value = argument == "json" && (before == "--output" || before == "-o");
+        if is_value || argument == "--output=json" || argument == "-ojson" {
+            return true;
+        }
+        before = argument;
+    }
+    false
 }
 
 async fn carry_out(command: Command, flags: ClientFlags, ui: Ui) -> Result<(), ClientError> {
@@ -147,6 +172,24 @@ fn ask_password(user: &str, url: &str) -> Result<String, ClientError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_flags_of_no_command_clash() {
+        <crate::Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn a_broken_command_line_still_says_how_to_complain() {
+        for (line, json) in [
+            ("-o json services", true),
+            ("services --output=json", true),
+            ("services get --output json", true),
+            ("services get json", false),
+            ("services --output table", false),
+        ] {
+            assert_eq!(asks_for_json(line.split(' ').map(OsString::from)), json, "{line}");
+        }
+    }
 
     #[test]
     fn a_password_file_holds_one_line() {

@@ -30,7 +30,7 @@ pub(crate) struct WaitFlags {
     pub timeout: Option<Duration>,
 }
 
-/// Follows the jobs, one after the other, until all are completed.
+/// Follows the jobs, one after the other, until all are completed. `next` is what to do when one fails; it may be empty.
 ///
 /// # Errors
 /// `Failed` when one fails or is cancelled, with `next` as the hint; `StillRunning` when the patience ends;
@@ -42,6 +42,9 @@ pub(crate) async fn wait(
     flags: WaitFlags,
     next: &str,
 ) -> Result<(), ClientError> {
+    if jobs.is_empty() {
+        return Ok(());
+    }
     let started = Instant::now();
     let mut view = View::new(ctx.ui, what);
     let current = std::cell::Cell::new(jobs.first().copied());
@@ -192,7 +195,7 @@ impl View {
 
 fn step_number(job: &Job) -> String {
     let of = job.steps.len();
-    let current = job.steps.iter().position(|step| step.status == StepStatus::Running);
+    let current = job.steps.iter().position(|step| step.status != StepStatus::Completed);
     match current {
         Some(index) if of > 1 => format!("step {} of {of}: ", index + 1),
         _ => String::new(),

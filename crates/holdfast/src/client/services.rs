@@ -22,6 +22,7 @@ pub(crate) enum Command {
         service: String,
     },
     /// Make a service.
+    #[command(disable_version_flag = true)] // --version is the engine's
     Create(CreateArgs),
     /// Change networks, size or name; what is not given stays.
     Update(UpdateArgs),
@@ -202,10 +203,7 @@ fn described(service: &Service, now: Timestamp) -> String {
         ("networks", Some(networks)),
         ("maintenance", service.maintenance_window.clone()),
         ("restored from", origin),
-        (
-            "created",
-            Some(format!("{} ({})", table::utc(service.created_at), table::ago(service.created_at, now))),
-        ),
+        ("created", Some(table::moment(service.created_at, now))),
     ])
 }
 
@@ -285,6 +283,9 @@ async fn update(ctx: &Context, args: UpdateArgs) -> Result<(), ClientError> {
     let answer = ctx.api.patch(&path, &body).await?;
     if args.wait.wait {
         let jobs = new_jobs(ctx, named.id, &before, &[JobKind::Configure]).await?;
+        if jobs.is_empty() {
+            return show(ctx, named.id).await; // nothing that the instance must be told, or none is up
+        }
         return arrive(ctx, &format!("update {}", named.name), named.id, &jobs, args.wait, "").await;
     }
     match ctx.ui.json {

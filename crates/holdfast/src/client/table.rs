@@ -11,11 +11,10 @@ use super::error::ClientError;
 /// Stands for what is not known.
 pub(crate) const NOTHING: &str = "-";
 
+/// Tables for people, or the API's answers as they came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Output {
-    /// For people.
     Table,
-    /// The API's answer as it came, for programs.
     Json,
 }
 
@@ -136,6 +135,12 @@ pub(crate) fn clean(text: &str) -> String {
 /// `2026-03-15 14:30:00Z`, with its fraction where it has one.
 pub(crate) fn utc(at: Timestamp) -> String {
     at.to_string().replacen('T', " ", 1)
+}
+
+/// `2026-03-15 14:30:00Z (2 min ago)`, cut to the second: for what nobody restores to.
+pub(crate) fn moment(at: Timestamp, now: Timestamp) -> String {
+    let second = Timestamp::from_second(at.as_second()).unwrap_or(at);
+    format!("{} ({})", utc(second), ago(at, now))
 }
 
 /// `2 min ago`, `in 3 days`, `now`.

@@ -9,6 +9,8 @@ use super::{Context, table};
 
 /// Cells of the drawn line.
 const CELLS: usize = 60;
+/// A shorter window is not drawn: a cell would stand for less than a second.
+const MIN_DRAWN: SignedDuration = SignedDuration::from_secs(CELLS as i64);
 
 #[derive(Args)]
 pub(crate) struct WindowArgs {
@@ -47,7 +49,12 @@ fn described(name: &str, pitr: &Pitr, now: Timestamp) -> String {
         ("last error", pitr.last_error.clone()),
         ("gaps", pitr.gaps.is_empty().then(|| "none".to_owned())),
     ]);
-    let mut text = format!("{facts}\n\n{}", timeline(pitr, earliest, latest.max(now)));
+    // While the archive keeps up, what follows the latest point is on its way; else it is missing.
+    let end = if pitr.archiving_active { latest } else { latest.max(now) };
+    let mut text = facts;
+    if end.duration_since(earliest) >= MIN_DRAWN {
+        text = format!("{text}\n\n{}", timeline(pitr, earliest, end, now));
+    }
     if !pitr.gaps.is_empty() {
         text = format!("{text}\n\n{}", gaps(pitr));
     }
@@ -84,7 +91,7 @@ fn gaps(pitr: &Pitr) -> String {
 
 /// `#` reachable, `.` not, from the earliest point to `end`. A cell is reachable only when all of it is, but for the
 /// last: a gap must not vanish because it is short.
-fn timeline(pitr: &Pitr, from: Timestamp, end: Timestamp) -> String {
+fn timeline(pitr: &Pitr, from: Timestamp, end: Timestamp, now: Timestamp) -> String {
     let (start, length) = (from.as_microsecond(), end.as_microsecond() - from.as_microsecond());
     let edge = |cell: usize| {
         let part = i128::from(length) * cell as i128 / CELLS as i128;
@@ -100,8 +107,8 @@ fn timeline(pitr: &Pitr, from: Timestamp, end: Timestamp) -> String {
         covered(left, right) || (cell + 1 == CELLS && covered(left, left))
     };
     let line: String = (0..CELLS).map(|cell| if is_reachable(cell) { '#' } else { '.' }).collect();
-    let left = table::ago(from, end);
-    let scale = format!("{left}{:>width$}", "now", width = CELLS.saturating_sub(left.len()));
+    let (left, right) = (table::ago(from, now), table::ago(end, now));
+    let scale = format!("{left}{right:>width$}", width = CELLS.saturating_sub(left.len()));
     let each = SignedDuration::from_micros(length / CELLS as i64);
     format!("[{line}]\n {scale}\n # can be restored, . cannot; each stands for {}", table::long_span(each))
 }
@@ -177,9 +184,18 @@ mod tests {
     }
 
     #[test]
-    fn a_window_of_one_instant_is_drawn() {
+    fn what_a_silent_archive_lacks_is_drawn_as_missing() {
+        let mut pitr = with_windows(&[("2026-03-15T14:00:00Z", "2026-03-15T14:30:00Z")]);
+        pitr.archiving_active = false;
+        let text = described("shop", &pitr, at("2026-03-15T15:00:00Z"));
+        assert!(text.contains(&format!("[{}{}]", "#".repeat(30), ".".repeat(30))), "{text}");
+        assert!(text.contains("NOT ACTIVE") && !text.contains("any instant up to now"), "{text}");
+    }
+
+    #[test]
+    fn a_window_of_one_instant_is_told_but_not_drawn() {
         let pitr = with_windows(&[("2026-03-15T14:00:00Z", "2026-03-15T14:00:00Z")]);
         let text = described("shop", &pitr, at("2026-03-15T14:00:00Z"));
-        assert!(text.contains(&format!("[{}]", "#".repeat(CELLS))), "{text}");
+        assert!(text.contains("0 s") && !text.contains('['), "{text}");
     }
 }
