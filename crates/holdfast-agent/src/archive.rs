@@ -14,7 +14,7 @@ const MOST_MARKS: usize = 512;
 
 /// Coverage of one lineage, newest interval last.
 #[derive(Debug, Default)]
-pub struct ArchiveTracker {
+pub(crate) struct ArchiveTracker {
     coverage: Vec<Coverage>,
     gaps: Vec<Gap>,
     waiting: VecDeque<Mark>,
@@ -27,7 +27,7 @@ pub struct ArchiveTracker {
 impl ArchiveTracker {
     /// From what the store lists: the starts of all segments, in any order.
     #[must_use]
-    pub fn from_segments(mut segments: Vec<Position>, segment_bytes: u64) -> Self {
+    pub(crate) fn from_segments(mut segments: Vec<Position>, segment_bytes: u64) -> Self {
         segments.sort_by_key(|start| (start.timeline, start.offset));
         let mut tracker = Self::default();
         for start in segments {
@@ -39,7 +39,7 @@ impl ArchiveTracker {
     }
 
     /// The store has confirmed `[from, to)`. Returns the gap that this reveals, if any.
-    pub fn stored(&mut self, from: Position, to: Position, now: Timestamp) -> Option<Gap> {
+    pub(crate) fn stored(&mut self, from: Position, to: Position, now: Timestamp) -> Option<Gap> {
         let last = self.coverage.last().cloned();
         let found = match (self.add(from, to), last) {
             (Continuity::Gap, Some(last)) => Some(Gap {
@@ -74,7 +74,7 @@ impl ArchiveTracker {
     }
 
     /// The running engine was at this mark.
-    pub fn mark(&mut self, mark: Mark) {
+    pub(crate) fn mark(&mut self, mark: Mark) {
         // Nothing was committed since a mark that the store has: this one is covered too, without any new log (R17).
         if self.covered.as_ref().is_some_and(|covered| {
             covered.last_commit == mark.last_commit && covered.position.timeline == mark.position.timeline
@@ -120,24 +120,24 @@ impl ArchiveTracker {
     }
 
     #[must_use]
-    pub fn coverage(&self) -> &[Coverage] {
+    pub(crate) fn coverage(&self) -> &[Coverage] {
         &self.coverage
     }
 
     #[must_use]
-    pub fn newest_coverage(&self) -> Option<&Coverage> {
+    pub(crate) fn newest_coverage(&self) -> Option<&Coverage> {
         self.coverage.last()
     }
 
     #[must_use]
-    pub fn gaps(&self) -> &[Gap] {
+    pub(crate) fn gaps(&self) -> &[Gap] {
         &self.gaps
     }
 
     /// Seconds between `now` and the instant up to which all commits are in the store, and bytes between the engine's
     /// position and the proven one.
     #[must_use]
-    pub fn lag(&self, now: Timestamp) -> (f64, u64) {
+    pub(crate) fn lag(&self, now: Timestamp) -> (f64, u64) {
         let Some(newest) = &self.newest else { return (0.0, 0) };
         let proven = self.coverage.last().map(|last| last.to);
         let bytes = match proven {
@@ -156,7 +156,7 @@ impl ArchiveTracker {
     }
 
     /// Forgets log before `before`, which has been removed from the store.
-    pub fn trim(&mut self, before: Position) {
+    pub(crate) fn trim(&mut self, before: Position) {
         self.coverage.retain(|c| c.to.timeline > before.timeline || c.to.offset > before.offset);
         for coverage in &mut self.coverage {
             if coverage.from.timeline == before.timeline && coverage.from.offset < before.offset {

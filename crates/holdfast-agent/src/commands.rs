@@ -72,9 +72,10 @@ async fn keep_lease(agent: &Agent, step: &LeasedStep, progress: &ProgressSink) {
         tokio::time::sleep(HEARTBEAT).await;
         let report =
             ProgressReport { agent_id: agent.host.id, generation: step.generation, progress: progress.get() };
-        match agent.client.progress(step.job_id, &report).await {
-            Err(AgentError::Refused { status: CONFLICT, .. }) => return,
-            Ok(_) | Err(_) => {}
+        if let Err(AgentError::Refused { status: CONFLICT, .. }) =
+            agent.client.progress(step.job_id, &report).await
+        {
+            return;
         }
     }
 }

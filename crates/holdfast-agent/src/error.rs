@@ -14,13 +14,13 @@ pub enum AgentError {
     Engine {
         doing: String,
         #[source]
-        source: EngineError,
+        source: Box<EngineError>,
     },
     #[error("cannot {doing}")]
     Store {
         doing: String,
         #[source]
-        source: StoreError,
+        source: Box<StoreError>,
     },
     #[error("cannot use {path}")]
     File {
@@ -47,12 +47,12 @@ pub enum AgentError {
 impl AgentError {
     pub(crate) fn store(doing: impl Into<String>) -> impl FnOnce(StoreError) -> Self {
         let doing = doing.into();
-        move |source| Self::Store { doing, source }
+        move |source| Self::Store { doing, source: Box::new(source) }
     }
 
     pub(crate) fn engine(doing: impl Into<String>) -> impl FnOnce(EngineError) -> Self {
         let doing = doing.into();
-        move |source| Self::Engine { doing, source }
+        move |source| Self::Engine { doing, source: Box::new(source) }
     }
 
     pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {

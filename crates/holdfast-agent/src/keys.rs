@@ -12,7 +12,7 @@ use holdfast_store::gateway::{KeyRefused, ObjectClass, OwnedKey, RepositoryKeys}
 use serde::{Deserialize, Serialize};
 
 /// Which key seals what, and which open what.
-pub struct LineageKeys(Mutex<Ring>);
+pub(crate) struct LineageKeys(Mutex<Ring>);
 
 #[derive(Default)]
 struct Ring {
@@ -32,7 +32,7 @@ struct RunningBackup {
 
 /// The keys that an agent needs to go on without its control plane.
 #[derive(Serialize, Deserialize)]
-pub struct KeptKeys {
+pub(crate) struct KeptKeys {
     pub keys: Vec<KeyGrant>,
     pub active_epoch: Option<KeyId>,
 }
@@ -40,12 +40,12 @@ pub struct KeptKeys {
 /// A key grant that is no key.
 #[derive(Debug, thiserror::Error)]
 #[error("the control plane granted something that is no data key for {0}")]
-pub struct BadGrant(pub KeyId);
+pub(crate) struct BadGrant(pub KeyId);
 
 impl LineageKeys {
     /// # Errors
     /// [`BadGrant`] when a grant is not 64 hex digits.
-    pub fn from_grant(grant: &RepositoryGrant) -> Result<Self, BadGrant> {
+    pub(crate) fn from_grant(grant: &RepositoryGrant) -> Result<Self, BadGrant> {
         let ring = Self(Mutex::default());
         ring.add(&grant.keys)?;
         ring.lock().active_epoch = grant.active_epoch;
@@ -54,7 +54,7 @@ impl LineageKeys {
 
     /// # Errors
     /// As [`Self::from_grant`].
-    pub fn from_kept(kept: &KeptKeys) -> Result<Self, BadGrant> {
+    pub(crate) fn from_kept(kept: &KeptKeys) -> Result<Self, BadGrant> {
         let ring = Self(Mutex::default());
         ring.add(&kept.keys)?;
         ring.lock().active_epoch = kept.active_epoch;
@@ -63,7 +63,7 @@ impl LineageKeys {
 
     /// # Errors
     /// As [`Self::from_grant`].
-    pub fn add(&self, grants: &[KeyGrant]) -> Result<(), BadGrant> {
+    pub(crate) fn add(&self, grants: &[KeyGrant]) -> Result<(), BadGrant> {
         let mut ring = self.lock();
         for grant in grants {
             let mut bytes = [0_u8; 32];
@@ -80,33 +80,33 @@ impl LineageKeys {
     }
 
     /// From now on the tool's files of a label not in `known_labels` are this backup's.
-    pub fn begin_backup(&self, key: KeyId, known_labels: Vec<String>) {
+    pub(crate) fn begin_backup(&self, key: KeyId, known_labels: Vec<String>) {
         self.lock().backup = Some(RunningBackup { key, label: None, known_labels });
     }
 
-    pub fn end_backup(&self) {
+    pub(crate) fn end_backup(&self) {
         self.lock().backup = None;
     }
 
-    pub fn activate_epoch(&self, epoch: KeyId) {
+    pub(crate) fn activate_epoch(&self, epoch: KeyId) {
         self.lock().active_epoch = Some(epoch);
     }
 
     /// The key of the backup itself, for its manifest.
     #[must_use]
-    pub fn key(&self, id: KeyId) -> Option<OwnedKey> {
+    pub(crate) fn key(&self, id: KeyId) -> Option<OwnedKey> {
         self.lock().keys.get(&id).cloned()
     }
 
     #[must_use]
-    pub fn coverage_key(&self) -> Option<OwnedKey> {
+    pub(crate) fn coverage_key(&self) -> Option<OwnedKey> {
         let ring = self.lock();
         ring.coverage.and_then(|id| ring.keys.get(&id).cloned())
     }
 
     /// What is to be kept on disk: all but the backups' keys.
     #[must_use]
-    pub fn kept(&self) -> KeptKeys {
+    pub(crate) fn kept(&self) -> KeptKeys {
         let ring = self.lock();
         let purpose = |id: KeyId| {
             if ring.repository == Some(id) {

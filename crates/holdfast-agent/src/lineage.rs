@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use crate::archive::ArchiveTracker;
 use crate::keys::LineageKeys;
 
-pub struct Lineage {
+pub(crate) struct Lineage {
     pub scope: LineageScope,
     pub keys: LineageKeys,
     archive: Mutex<ArchiveTracker>,
@@ -30,7 +30,7 @@ pub struct Lineage {
 impl Lineage {
     /// A lineage whose store is empty, or is only read.
     #[must_use]
-    pub fn new(scope: LineageScope, keys: LineageKeys) -> Self {
+    pub(crate) fn new(scope: LineageScope, keys: LineageKeys) -> Self {
         Self { scope, keys, archive: Mutex::default(), files: Mutex::default(), changed: Notify::new() }
     }
 
@@ -38,7 +38,7 @@ impl Lineage {
     ///
     /// # Errors
     /// Whatever the store says.
-    pub async fn load_archive(&self, store: &Store) -> Result<(), holdfast_store::StoreError> {
+    pub(crate) async fn load_archive(&self, store: &Store) -> Result<(), holdfast_store::StoreError> {
         let mut segments = Vec::new();
         let mut objects = store.list(&ObjectPrefix::Repository { lineage: self.scope, folder: None });
         while let Some(object) = objects.try_next().await? {
@@ -52,17 +52,17 @@ impl Lineage {
         Ok(())
     }
 
-    pub fn archive(&self) -> MutexGuard<'_, ArchiveTracker> {
+    pub(crate) fn archive(&self) -> MutexGuard<'_, ArchiveTracker> {
         self.archive.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn mark(&self, mark: Mark) {
+    pub(crate) fn mark(&self, mark: Mark) {
         self.archive().mark(mark);
         self.changed.notify_waiters();
     }
 
     /// Waits until everything before `mark` is in the store; returns the coverage then.
-    pub async fn wait_covered(&self, mark: &Mark) -> Coverage {
+    pub(crate) async fn wait_covered(&self, mark: &Mark) -> Coverage {
         loop {
             let changed = self.changed.notified();
             let newest = self.archive().newest_coverage().cloned();
@@ -76,14 +76,14 @@ impl Lineage {
 
     /// The files stored under a label, for its manifest.
     #[must_use]
-    pub fn files_of(&self, label: &str) -> Vec<ManifestObject> {
+    pub(crate) fn files_of(&self, label: &str) -> Vec<ManifestObject> {
         let mut files: Vec<_> =
             self.files().get(label).map(|f| f.values().cloned().collect()).unwrap_or_default();
         files.sort_by(|a, b| a.name.cmp(&b.name));
         files
     }
 
-    pub fn forget_files(&self) {
+    pub(crate) fn forget_files(&self) {
         self.files().clear();
     }
 

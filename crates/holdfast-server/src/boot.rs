@@ -40,7 +40,7 @@ pub enum BootError {
     Store {
         url: String,
         #[source]
-        source: StoreError,
+        source: Box<StoreError>,
     },
     #[error("cannot hash the admin password: {0}")]
     Password(String),
@@ -77,7 +77,7 @@ pub async fn boot(settings: Settings, admin_password: Option<String>) -> Result<
         write_secret(&kit_path, kit_text(private, &settings.store_url).as_bytes())
     })?;
     let store = Store::open(&settings.store_url)
-        .map_err(|source| BootError::Store { url: settings.store_url.clone(), source })?;
+        .map_err(|source| BootError::Store { url: settings.store_url.clone(), source: Box::new(source) })?;
     ensure_personal_organization(&catalog).await?;
     let new_admin_password = ensure_admin(&catalog, admin_password).await?;
     let agent_token = read_or_make_token(&data.join("agent.token"))?;

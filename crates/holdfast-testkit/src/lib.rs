@@ -1,6 +1,8 @@
 //! What the end-to-end tests share: a whole Holdfast in a folder of its own, a client, and a ledger of what a writer was
 //! told was committed.
 
+#![allow(clippy::print_stdout, reason = "what a test prints is how it tells its seed and its figures")]
+
 pub mod client;
 pub mod holdfast;
 pub mod ledger;

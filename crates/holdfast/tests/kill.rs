@@ -1,6 +1,8 @@
 //! SIGKILL of the control plane and of the agent, in the middle of a backup, a restore and archiving: the database never
 //! stops accepting writes, everything ends completed or failed, and a restore afterwards is exact.
 
+#![allow(clippy::print_stdout, reason = "the figures of a run belong to its output")]
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};

@@ -40,7 +40,7 @@ pub fn wal_name_start(name: &str) -> Option<Position> {
     let digits = name.get(..24).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()))?;
     let part = |from: usize| u32::from_str_radix(&digits[from..from + 8], 16).ok();
     let (timeline, high, segment) = (part(0)?, part(8)?, part(16)?);
-    Some(Position { timeline, offset: u64::from(high) << 32 | u64::from(segment) * SEGMENT_BYTES })
+    Some(Position { timeline, offset: (u64::from(high) << 32) | (u64::from(segment) * SEGMENT_BYTES) })
 }
 
 #[cfg(test)]

@@ -139,7 +139,7 @@ async fn hand_over(cp: &ControlPlane, job: &Job) -> Result<Option<LeasedStep>, R
                 step,
                 service_id,
                 lease_ms: u64::try_from(LEASE_SECONDS * 1000).unwrap_or(0),
-                input,
+                input: *input,
             }))
         }
         Ok(grant::Equipped::Skip) => {

@@ -23,7 +23,7 @@ use crate::vault::new_password;
 /// What to do with the job's current step.
 pub enum Equipped {
     /// The service that it acts on, and what it needs.
-    Run(ServiceId, StepInput),
+    Run(ServiceId, Box<StepInput>),
     /// Nothing is to be done.
     Skip,
 }
@@ -34,7 +34,7 @@ pub enum Equipped {
 /// When keys cannot be made, stored or unwrapped.
 pub async fn equip(cp: &ControlPlane, job: &Job) -> Result<Equipped, StepError> {
     let service = load(cp, job, job.service_id).await?;
-    let run = |input| Ok(Equipped::Run(service.id, input));
+    let run = |input| Ok(Equipped::Run(service.id, Box::new(input)));
     match job.step() {
         Some(Step::CreateInstance) => {
             let repository = own_repository(cp, &service).await?;
@@ -289,7 +289,7 @@ async fn ship_log(cp: &ControlPlane, job: &Job) -> Result<Equipped, StepError> {
     if newest.is_some_and(|until| until >= point) || !runs {
         return Ok(Equipped::Skip);
     }
-    Ok(Equipped::Run(source.id, StepInput::ShipLog(ShipLog { until: point })))
+    Ok(Equipped::Run(source.id, Box::new(StepInput::ShipLog(ShipLog { until: point }))))
 }
 
 async fn restore_instance(
@@ -360,7 +360,7 @@ async fn remove_expired(cp: &ControlPlane, job: &Job, service: &Service) -> Resu
         destroy_keys,
         whole_lineage: plan.lineage_done,
     };
-    Ok(Equipped::Run(service.id, StepInput::RemoveExpired(Box::new(input))))
+    Ok(Equipped::Run(service.id, Box::new(StepInput::RemoveExpired(Box::new(input)))))
 }
 
 fn newest_manifest_before(backups: &[Backup], this: &Backup) -> Option<String> {
