@@ -1,0 +1,207 @@
+"""The main flow of the public FoundryDB Python client (PyPI foundrydb-sdk), unmodified, against a running Holdfast.
+
+usage: sdk_flow.py sync|async
+environment: HOLDFAST_URL, HOLDFAST_PASSWORD, PSQL (a psql program; optional)
+
+Every call is the client's own; the same flow drives its synchronous and its asynchronous half. The client brings no waiter
+for services and backups, so the flow polls as its examples do. Ends with "ok MODE"; any surprise ends it with a traceback.
+"""
+
+import asyncio
+import base64
+import hashlib
+import importlib.metadata
+import inspect
+import os
+import re
+import subprocess
+import sys
+import time
+import uuid
+
+from foundrydb import AsyncFoundryDB, FoundryDB
+from foundrydb.types import FoundryDBError
+
+VERSION = "0.13.1"
+RFC3339_UTC = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
+STATUSES = ["pending", "provisioning", "running"]
+
+
+def check_unmodified():
+    """The installed files are those that the wheel brought."""
+    package = importlib.metadata.distribution("foundrydb-sdk")
+    assert package.version == VERSION, package.version
+    checked = 0
+    for file in package.files:
+        if file.hash is None or file.suffix != ".py":
+            continue
+        digest = hashlib.new(file.hash.mode, file.locate().read_bytes()).digest()
+        assert base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == file.hash.value, f"{file} was changed"
+        checked += 1
+    assert checked > 10, f"only {checked} files of the client were found"
+
+
+async def got(answer):
+    """What a call of either half gives."""
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+async def refused(answer_of, status):
+    """The call ends in the client's own error with this status and a text."""
+    try:
+        answer = await got(answer_of())
+    except FoundryDBError as error:
+        assert error.status_code == status, repr(error)
+        assert str(error) and str(error) == error.body["error"] == error.body["message"], error.body
+        return error
+    raise AssertionError(f"{status} was expected, not {answer!r}")
+
+
+async def until(what, look, seconds=120):
+    deadline = time.monotonic() + seconds
+    while True:
+        found = await look()
+        if found is not None:
+            return found
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        await asyncio.sleep(0.2)
+
+
+async def create(client, name):
+    services = client.services
+    asked = dict(
+        name=name, database_type="postgresql", version="17", plan_name="tier-1", zone="se-sto1",
+        storage_size_gb=50, storage_tier="maxiops", allowed_cidrs=["127.0.0.0/8", "10.0.0.0/8"],
+        maintenance_window="sun:03:00-sun:05:00", labels={"made-by": "sdk"},
+    )  # fmt: skip
+    made = await got(services.create(**asked))
+    assert made.status in STATUSES[:2], made
+    for field, value in asked.items():
+        assert getattr(made, field) == value, (field, made)
+    assert RFC3339_UTC.match(made.created_at) and RFC3339_UTC.match(made.updated_at), made
+    await refused(lambda: services.create(**asked), 409)
+
+    seen = [made.status]
+
+    async def is_running():
+        service = await got(services.get(made.id))
+        if service.status != seen[-1]:
+            seen.append(service.status)
+        return service if service.status == "running" else None
+
+    service = await until("the service runs", is_running)
+    assert seen == [status for status in STATUSES if status in seen], seen
+    assert service.created_at == made.created_at
+    assert service.dns_records and service.dns_records[0].full_domain, service
+    assert isinstance(service.dns_records[0].raw["port"], int), service.dns_records
+    assert [s.name for s in await got(services.list()) if s.id == made.id] == [name]
+    return service
+
+
+async def use_database(client, service):
+    users = await got(client.users.list(service.id))
+    assert [user.username for user in users] == ["app_user", "admin"], users
+    assert all(user.roles and RFC3339_UTC.match(user.created_at) for user in users), users
+    for user in users:
+        secret = await got(client.users.reveal_password(service.id, user.username))
+        assert secret.username == user.username and secret.database == "defaultdb", secret.username
+        assert len(secret.password) >= 20 and secret.host == service.dns_records[0].full_domain
+        assert secret.port == service.dns_records[0].raw["port"]
+        if psql := os.environ.get("PSQL"):
+            command = [psql, "-XAtc", "SELECT current_user, ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"]
+            said = subprocess.run([*command, secret.connection_string], capture_output=True, text=True, check=False)
+            assert said.stdout.strip() == f"{user.username}|t", said
+    await refused(lambda: client.users.reveal_password(service.id, "nobody"), 404)
+
+
+async def back_up(client, service):
+    backups = client.backups
+    # Right after `running`, as clients do: the automated first backup must not refuse it.
+    first = await got(backups.trigger(service.id))
+    assert first.backup_id.startswith("bkp_") and first.raw["id"] == first.backup_id, first
+    error = await refused(lambda: backups.trigger(service.id), 409)
+    assert first.backup_id in str(error), error
+
+    async def is_completed():
+        listed = await got(backups.list(service.id))
+        assert [b.created_at for b in listed] == sorted((b.created_at for b in listed), reverse=True), listed
+        backup = next(b for b in listed if b.id == first.backup_id)
+        assert backup.status in ("pending", "running", "completed"), backup
+        return backup if backup.status == "completed" else None
+
+    backup = await until("the backup is completed", is_completed)
+    assert backup.backup_type == "manual" and backup.service_id == service.id, backup
+    assert isinstance(backup.size_bytes, int) and backup.size_bytes > 0, backup
+    assert RFC3339_UTC.match(backup.completed_at) and backup.error_message is None, backup
+    kinds = [b.backup_type for b in await got(backups.list(service.id))]
+    assert sorted(kinds) == ["automated", "manual"], kinds
+    again = await got(backups.trigger(service.id))  # the first has ended: no conflict any more
+    assert again.backup_id != first.backup_id
+
+
+async def change(client, service):
+    networks = ["127.0.0.0/8", "192.168.0.0/16", "10.0.0.0/8"]
+    changed = await got(client.services.update(service.id, name=f"{service.name}-b", allowed_cidrs=networks))
+    assert changed.name == f"{service.name}-b" and changed.allowed_cidrs == networks, changed
+    assert (await got(client.services.get(service.id))).allowed_cidrs == networks
+    assert (await got(client.services.update(service.id, storage_size_gb=60))).storage_size_gb == 60
+    await refused(lambda: client.services.update(service.id, storage_size_gb=50), 400)
+    assert (await got(client.services.update(service.id))).storage_size_gb == 60  # an empty change
+
+
+async def measure(client, service):
+    async def known():
+        metrics = await got(client.monitoring.get_metrics(service.id))
+        return metrics if metrics.connections_max is not None else None
+
+    metrics = await until("metrics are known", known)
+    assert metrics.connections_max == 100 and isinstance(metrics.connections_active, int), metrics
+    assert isinstance(metrics.disk_usage_percent, float), metrics
+    assert {"metrics", "pitr", "storage_used_bytes"} <= metrics.raw.keys(), metrics.raw
+    assert metrics.raw["pitr"]["enabled"] is True, metrics.raw
+
+
+async def look_at_organizations(client):
+    organizations = await got(client.organizations.list())
+    personal = next(o for o in organizations if o.is_personal)
+    assert personal.id and personal.slug and personal.name, personal
+    assert (await got(client.organizations.get(personal.id))) == personal
+    assert (await got(client.organizations.get(str(uuid.uuid4())))) is None
+    return personal
+
+
+async def remove(client, service):
+    assert (await got(client.services.delete(service.id))) is None
+    await refused(lambda: client.services.get(service.id), 404)
+    await refused(lambda: client.services.delete(service.id), 404)
+    assert all(s.id != service.id for s in await got(client.services.list()))
+
+
+async def flow(client, scoped, stranger, name):
+    await refused(lambda: stranger.services.list(), 401)
+    personal = await look_at_organizations(client)
+    service = await create(scoped(personal.id), name)
+    assert service.raw["organization_id"] == personal.id
+    assert isinstance(await got(client.services.list_presets()), list)
+    await back_up(client, service)
+    await use_database(client, service)
+    await change(client, service)
+    await measure(client, service)
+    await remove(client, service)
+
+
+def main(mode):
+    check_unmodified()
+    kind = {"sync": FoundryDB, "async": AsyncFoundryDB}[mode]
+    access = dict(api_url=os.environ["HOLDFAST_URL"], username="admin")
+    password = os.environ["HOLDFAST_PASSWORD"]
+
+    def scoped(organization):
+        return kind(**access, password=password, organization_id=organization)
+
+    asyncio.run(flow(kind(**access, password=password), scoped, kind(**access, password="wrong"), f"sdk-{mode}"))
+    print(f"ok {mode}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
