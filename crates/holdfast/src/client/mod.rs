@@ -6,6 +6,7 @@ mod http;
 mod jobs;
 mod progress;
 mod restore;
+mod service_view;
 mod services;
 mod table;
 mod time;

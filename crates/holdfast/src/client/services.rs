@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::error::ClientError;
 use super::http::Named;
 use super::progress::{self, WaitFlags};
-use super::{Context, table, users};
+use super::{Context, service_view, table, users};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -147,22 +147,7 @@ async fn list(ctx: &Context) -> Result<(), ClientError> {
         ctx.ui.note("there are no services; make one with `holdfast services create`");
         return Ok(());
     }
-    let now = Timestamp::now();
-    let rows = services.iter().map(|service| {
-        vec![
-            service.name.clone(),
-            service.database_type.clone(),
-            service.version.clone(),
-            status(service),
-            service.plan_name.clone(),
-            service.zone.clone(),
-            address(service).unwrap_or_else(|| table::NOTHING.to_owned()),
-            table::ago(service.created_at, now),
-            service.id.to_string(),
-        ]
-    });
-    let header = ["NAME", "ENGINE", "VERSION", "STATUS", "PLAN", "ZONE", "ADDRESS", "CREATED", "ID"];
-    ctx.ui.data(&table::table(&header, rows.collect()))
+    ctx.ui.data(&service_view::listed(&services, Timestamp::now()))
 }
 
 /// Shows a service as it is now.
@@ -171,53 +156,7 @@ pub(super) async fn show(ctx: &Context, id: Uuid) -> Result<(), ClientError> {
     if ctx.ui.json {
         return ctx.ui.data(&answer.text);
     }
-    ctx.ui.data(&described(&answer.read()?, Timestamp::now()))
-}
-
-fn described(service: &Service, now: Timestamp) -> String {
-    let version = match &service.engine_version {
-        Some(real) if *real != service.version => {
-            format!("{} {} ({real})", service.database_type, service.version)
-        }
-        _ => format!("{} {}", service.database_type, service.version),
-    };
-    let networks = match &service.allowed_cidrs[..] {
-        [] => "all".to_owned(),
-        some => some.join(", "),
-    };
-    let origin = service.restored_from.as_ref().map(|from| {
-        let backup = from.backup_id.as_ref().map(|id| format!(", backup {id}")).unwrap_or_default();
-        let point = from.restore_point.map(|at| format!(", as of {}", table::utc(at))).unwrap_or_default();
-        format!("service {}{backup}{point}", from.service_id)
-    });
-    table::facts(&[
-        ("name", Some(service.name.clone())),
-        ("id", Some(service.id.to_string())),
-        ("engine", Some(version)),
-        ("status", Some(status(service))),
-        ("why", service.status_message.clone()),
-        ("plan", Some(service.plan_name.clone())),
-        ("zone", Some(service.zone.clone())),
-        ("storage", Some(format!("{} GB, {}", service.storage_size_gb, service.storage_tier))),
-        ("address", address(service)),
-        ("networks", Some(networks)),
-        ("maintenance", service.maintenance_window.clone()),
-        ("restored from", origin),
-        ("created", Some(table::moment(service.created_at, now))),
-    ])
-}
-
-fn status(service: &Service) -> String {
-    let word = table::word(&service.status);
-    match &service.progress {
-        Some(progress) => format!("{word}: {}", table::progress(progress)),
-        None => word,
-    }
-}
-
-fn address(service: &Service) -> Option<String> {
-    let (host, port) = (service.host.as_ref()?, service.port?);
-    Some(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+    ctx.ui.data(&service_view::described(&answer.read()?, Timestamp::now()))
 }
 
 async fn create(ctx: &Context, args: CreateArgs) -> Result<(), ClientError> {
@@ -265,7 +204,7 @@ pub(super) async fn arrive(
     }
     match ctx.ui.json {
         true => ctx.ui.data(&answer.text),
-        false => ctx.ui.data(&described(&service, Timestamp::now())),
+        false => ctx.ui.data(&service_view::described(&service, Timestamp::now())),
     }
 }
 
@@ -290,7 +229,7 @@ async fn update(ctx: &Context, args: UpdateArgs) -> Result<(), ClientError> {
     }
     match ctx.ui.json {
         true => ctx.ui.data(&answer.text),
-        false => ctx.ui.data(&described(&answer.read()?, Timestamp::now())),
+        false => ctx.ui.data(&service_view::described(&answer.read()?, Timestamp::now())),
     }
 }
 

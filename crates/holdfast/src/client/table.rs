@@ -97,16 +97,12 @@ impl Ui {
     }
 }
 
-/// A table without lines: bold words are the terminal's business, columns are two spaces apart. Long cells are wrapped
-/// only where a person reads.
+/// A table without lines, columns two spaces apart. Nothing is wrapped: a terminal that is too narrow breaks a row better
+/// than a table breaks an id, and `grep` finds it whole.
 pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header.to_vec());
-    table.set_content_arrangement(if std::io::stdout().is_terminal() {
-        ContentArrangement::Dynamic
-    } else {
-        ContentArrangement::Disabled
-    });
+    table.set_content_arrangement(ContentArrangement::Disabled);
     for row in rows {
         table.add_row(row.iter().map(|cell| clean(cell)).collect::<Vec<_>>());
     }
