@@ -11,8 +11,8 @@ build: packages ## the release binary, target/release/holdfast
 packages: ## the Debian packages that are missing (asks for nothing when all are there)
 	@scripts/packages.sh
 
-engines: packages ## PostgreSQL 17 and pgBackRest, into a cache folder; the system is left alone
-	@if [ -z "$$HOLDFAST_ENGINES" ]; then scripts/engines.sh; fi
+engines: packages ## PostgreSQL 17, pgBackRest and the tests' S3 server, into a cache folder; the system is left alone
+	@if [ -z "$$HOLDFAST_ENGINES" ]; then scripts/engines.sh postgresql pgbackrest s3; fi
 
 python: packages ## the tests' Python environment, into the cache folder
 	@scripts/python.sh
@@ -20,7 +20,8 @@ python: packages ## the tests' Python environment, into the cache folder
 tools: packages ## cargo-deny, into the cache folder
 	@scripts/tools.sh
 
-demo: engines build ## a database backed up, broken and restored before your eyes
+demo: packages build ## a database backed up, broken and restored before your eyes
+	@scripts/engines.sh
 	scripts/demo.sh
 
 test: packages engines python ## every test; ends with "N passed, N failed, N skipped"

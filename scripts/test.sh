@@ -23,6 +23,10 @@ agent     |  300 | no  | holdfast-agent/*
 server    |  300 | no  | holdfast-server/*
 testkit   |  180 | no  | holdfast-testkit/*
 command   |   60 | no  | holdfast/holdfast
+contract  |  300 | no  | holdfast/contract
+lifecycle |  400 | no  | holdfast/lifecycle
+exactness |  400 | no  | holdfast/exactness
+kill      |  500 | no  | holdfast/kill
 docs      |  300 | no  | examples
 '
 DEFAULT_SECONDS=300
@@ -35,6 +39,7 @@ rm -f "$logs/totals"
 # What the tests ask for (holdfast-testkit reads these); with REQUIRE set, a test fails where it would skip.
 export HOLDFAST_ENGINES=${HOLDFAST_ENGINES:-$CACHE/engines}
 export HOLDFAST_REQUIRE_ENGINES=1
+export HOLDFAST_REQUIRE_S3=1
 HOLDFAST_PYTHON=${HOLDFAST_PYTHON:-$(scripts/python.sh)}
 export HOLDFAST_PYTHON
 export HOLDFAST_ORACLE_PYTHON=${HOLDFAST_ORACLE_PYTHON:-$HOLDFAST_PYTHON}

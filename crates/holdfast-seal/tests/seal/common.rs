@@ -36,11 +36,11 @@ pub(crate) struct Random(u64);
 
 impl Random {
     pub(crate) fn new(test: &str) -> Self {
-        let seed = match std::env::var("HOLDFAST_TEST_SEED") {
-            Ok(seed) => seed.parse().expect("HOLDFAST_TEST_SEED is a number"),
+        let seed = match std::env::var("HOLDFAST_SEED") {
+            Ok(seed) => seed.parse().expect("HOLDFAST_SEED is a number"),
             Err(_) => Uuid::new_v4().as_u64_pair().0,
         };
-        eprintln!("{test}: HOLDFAST_TEST_SEED={seed}");
+        eprintln!("{test}: HOLDFAST_SEED={seed}");
         Self(seed)
     }
 
