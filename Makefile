@@ -1,6 +1,6 @@
 # Everything a person types. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help build packages engines python tools demo test lint clean-run
+.PHONY: help build packages engines python tools demo test soak lint clean-run
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ demo: packages build ## a database backed up, broken and restored before your ey
 
 test: packages engines python ## every test; ends with "N passed, N failed, N skipped"
 	@scripts/test.sh
+
+soak: engines ## exactness and kill suites with new seeds for SOAK_MINUTES (60); the result goes to docs/soak.md
+	@scripts/soak.sh
 
 lint: tools ## formatting, lints, the walls between the crates, licences of dependencies
 	@scripts/lint.sh

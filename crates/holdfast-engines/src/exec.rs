@@ -180,7 +180,7 @@ pub async fn run_lines(spec: ProcessSpec, mut on_line: impl FnMut(&str)) -> Resu
         child.wait().await
     };
     let ended = tokio::time::timeout(spec.timeout, work).await;
-    let tail = || format!("{}{}", error_tail.text(), tail.text());
+    let tail = || Tail::joined(&error_tail, &tail);
     match ended {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => {
@@ -239,7 +239,9 @@ impl Tail {
         self.0.push_back(line.chars().take(LONGEST).collect());
     }
 
-    fn text(&self) -> String {
-        self.0.iter().fold(String::new(), |text, line| text + line.trim_end() + "; ")
+    fn joined(first: &Self, second: &Self) -> String {
+        let lines: Vec<&str> = first.0.iter().chain(&second.0).map(|line| line.trim_end()).collect();
+        lines.join("; ")
     }
+}
 }

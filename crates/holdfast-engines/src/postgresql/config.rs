@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::exec::RunAs;
@@ -12,6 +12,8 @@ use crate::{EngineError, Instance, Paths, RepositoryAccess, Result};
 
 /// Bucket name that the sealing gateway answers to.
 const GATEWAY_BUCKET: &str = "holdfast";
+/// Longest file of the engine's that is read whole.
+const UNTRUSTED_LIMIT: u64 = 1 << 20;
 /// Seconds after which a piece of log is closed although it is not full; the bound of what losing the host loses.
 const ARCHIVE_TIMEOUT_SECONDS: u32 = 10;
 
@@ -183,6 +185,19 @@ pub(super) fn write_private(path: &Path, content: &[u8], user: Option<&RunAs>) -
     write().map_err(EngineError::io(doing()))
 }
 
+/// Reads a file in a folder that belongs to the engine's user: never through a link, for whoever is superuser inside the
+/// database could point one at a file that only the agent may read.
+pub(super) fn read_untrusted(path: &Path) -> Result<String> {
+    use std::io::Read as _;
+    let read = || -> std::io::Result<String> {
+        let file = super::process::open_untrusted(path)?;
+        let mut text = String::new();
+        file.take(UNTRUSTED_LIMIT).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    read().map_err(EngineError::io(format!("read {}", path.display())))
+}
+
 /// Makes the instance's folders. Those that the engine writes belong to its user; the instance's own and `conf` do not.
 pub(super) fn make_folders(instance: &Instance) -> Result<()> {
     let paths = Paths(&instance.folder);
@@ -198,6 +213,12 @@ pub(super) fn make_folders(instance: &Instance) -> Result<()> {
 fn make_folder(path: &Path, mode: u32, owner: Option<&RunAs>) -> Result<()> {
     let make = || -> std::io::Result<()> {
         fs::create_dir_all(path)?;
+        // In a folder that all may write to, somebody else may have been there first.
+        let found = fs::symlink_metadata(path)?;
+        let expected = [nix::unistd::geteuid().as_raw(), owner.map_or(0, |user| user.uid)];
+        if !found.is_dir() || !expected.contains(&found.uid()) {
+            return Err(std::io::Error::other("it is no folder of ours"));
+        }
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         match owner {
             Some(user) => std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)),

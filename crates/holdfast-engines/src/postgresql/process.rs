@@ -179,6 +179,13 @@ pub(super) fn last_log_lines(instance: &Instance) -> String {
     lines.join("; ")
 }
 
+/// Never through a link: the folder belongs to the engine's user.
+pub(super) fn open_untrusted(path: &Path) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
+    std::fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
+}
+
 /// The newest log file's last `bytes`, as lines.
 pub(super) fn recent_log(instance: &Instance, bytes: u64) -> Vec<String> {
     use std::io::{Read, Seek, SeekFrom};
@@ -188,7 +195,7 @@ pub(super) fn recent_log(instance: &Instance, bytes: u64) -> Vec<String> {
         .max_by_key(|entry| entry.metadata().and_then(|meta| meta.modified()).ok());
     let read = || -> std::io::Result<Vec<u8>> {
         let Some(entry) = newest else { return Ok(Vec::new()) };
-        let mut file = std::fs::File::open(entry.path())?;
+        let mut file = open_untrusted(&entry.path())?;
         let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
         let mut content = Vec::new();

@@ -187,14 +187,14 @@ fn auto_conf(instance: &Instance) -> PathBuf {
 
 fn rewrite_auto_conf(instance: &Instance, keep: impl Fn(&str) -> bool) -> Result<()> {
     let path = auto_conf(instance);
-    let old = std::fs::read_to_string(&path).map_err(EngineError::io(format!("read {}", path.display())))?;
+    let old = config::read_untrusted(&path)?;
     let text = old.lines().filter(|line| keep(line)).fold(String::new(), |text, line| text + line + "\n");
     config::write_private(&path, text.as_bytes(), instance.run_as.as_ref())
 }
 
 fn append_auto_conf(instance: &Instance, line: &str) -> Result<()> {
     let path = auto_conf(instance);
-    let old = std::fs::read_to_string(&path).map_err(EngineError::io(format!("read {}", path.display())))?;
+    let old = config::read_untrusted(&path)?;
     config::write_private(&path, (old + line).as_bytes(), instance.run_as.as_ref())
 }
 
