@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use crate::client::Client;
 
 pub const PASSWORD: &str = "correct horse battery staple";
+const ADMIN_PASSWORD: &str = "HOLDFAST_ADMIN_PASSWORD";
 
 pub struct Holdfast {
     pub folder: PathBuf,
@@ -53,7 +54,7 @@ impl Holdfast {
         Self::start_with(binary, name, &[]).await
     }
 
-    /// As [`Self::start`], with more environment.
+    /// As [`Self::start`], with more environment; an empty value takes a variable away.
     ///
     /// # Errors
     /// As there.
@@ -87,15 +88,29 @@ impl Holdfast {
         self.data().join("objects")
     }
 
-    /// Everything that it has printed and logged.
+    /// What it and its agent have logged.
     #[must_use]
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
+    /// What it has printed for the person who started it.
+    #[must_use]
+    pub fn printed(&self) -> String {
+        std::fs::read_to_string(self.folder.join("printed")).unwrap_or_default()
+    }
+
+    /// Logs in as admin, with [`PASSWORD`] unless the environment says another.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client::new(&format!("http://127.0.0.1:{}", self.port), PASSWORD)
+        let own = self.environment.iter().find(|(name, value)| name == ADMIN_PASSWORD && !value.is_empty());
+        Client::new(&self.base(), own.map_or(PASSWORD, |(_, password)| password))
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn base(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     /// Starts the process and waits until it answers.
@@ -103,19 +118,19 @@ impl Holdfast {
     /// # Errors
     /// When it does not within half a minute.
     pub async fn spawn(&mut self) -> Result<()> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join("log"))?;
+        let append = |name| std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join(name));
         let engines = engines().context("no engines")?;
         let child = Command::new(&self.binary)
             .arg("serve")
-            .env("HOLDFAST_ADMIN_PASSWORD", PASSWORD)
+            .env(ADMIN_PASSWORD, PASSWORD)
             .env("HOLDFAST_DATA", self.data())
             .env("HOLDFAST_LISTEN", format!("127.0.0.1:{}", self.port))
             .env("HOLDFAST_INSTANCES", &self.instances)
             .env("HOLDFAST_ENGINES", engines)
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
+            .stdout(append("printed")?)
+            .stderr(append("log")?)
             .spawn()
             .with_context(|| format!("start {}", self.binary.display()))?;
         self.child = Some(child);

@@ -1,6 +1,8 @@
 //! What the public clients do, done by them: the Python SDK as it is published, and the commands of the page "Backups &
 //! Restore" as they stand.
 
+#![allow(clippy::print_stdout, reason = "the figures of a run belong to its output")]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
