@@ -135,7 +135,7 @@ pub(super) fn write_all(instance: &Instance, pgbackrest: &Path) -> Result<()> {
     let paths = Paths(&instance.folder);
     let conf = paths.conf();
     let user = instance.run_as.as_ref();
-    let write = |name: &str, text: &str| write_private(&conf.join(name), text.as_bytes(), user);
+    let write = |name: &str, text: &str| write_readable(&conf.join(name), text.as_bytes(), user);
     write("postgresql.conf", &postgresql_conf(instance, pgbackrest))?;
     write("pg_hba.conf", &hba_conf(&instance.allowed_cidrs))?;
     write("pg_ident.conf", &ident_conf(user))?;
@@ -151,7 +151,7 @@ pub(super) fn write_pgbackrest_conf(
     name: &str,
 ) -> Result<()> {
     let text = pgbackrest_conf(instance, access);
-    write_private(&Paths(&instance.folder).conf().join(name), text.as_bytes(), instance.run_as.as_ref())
+    write_readable(&Paths(&instance.folder).conf().join(name), text.as_bytes(), instance.run_as.as_ref())
 }
 
 /// A certificate of the service's own, made once.
@@ -164,21 +164,35 @@ fn write_certificate(instance: &Instance, conf: &Path) -> Result<()> {
     let names = vec!["localhost".to_owned(), instance.listen.to_string()];
     let made = rcgen::generate_simple_self_signed(names)
         .map_err(|error| EngineError::Unexpected { doing: doing.to_owned(), what: error.to_string() })?;
-    write_private(&key, made.signing_key.serialize_pem().as_bytes(), instance.run_as.as_ref())?;
-    write_private(&certificate, made.cert.pem().as_bytes(), instance.run_as.as_ref())
+    write_readable(&key, made.signing_key.serialize_pem().as_bytes(), instance.run_as.as_ref())?;
+    write_readable(&certificate, made.cert.pem().as_bytes(), instance.run_as.as_ref())
 }
 
-/// Writes a file whole or not at all, readable by the engine's user and nobody else.
+/// Writes a file whole or not at all, for the engine's user and nobody else.
 pub(super) fn write_private(path: &Path, content: &[u8], user: Option<&RunAs>) -> Result<()> {
+    write_file(path, content, 0o600, user.map(|user| (user.uid, user.gid)))
+}
+
+/// As [`write_private`], but the engine's user may only read it. (PostgreSQL takes a TLS key that root owns and a group
+/// may read: PostgreSQL 17, 18.9.)
+fn write_readable(path: &Path, content: &[u8], user: Option<&RunAs>) -> Result<()> {
+    match user {
+        Some(user) => write_file(path, content, 0o640, Some((0, user.gid))),
+        None => write_file(path, content, 0o600, None),
+    }
+}
+
+fn write_file(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
     let doing = || format!("write {}", path.display());
     let temporary = path.with_extension("holdfast-new");
     let write = || -> std::io::Result<()> {
         let _ = fs::remove_file(&temporary); // left by a killed writer
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(content)?;
-        if let Some(user) = user {
-            std::os::unix::fs::fchown(&file, Some(user.uid), Some(user.gid))?;
+        if let Some((uid, gid)) = owner {
+            std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
         }
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     };
