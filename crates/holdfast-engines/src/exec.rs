@@ -69,6 +69,8 @@ pub struct ProcessSpec {
     pub timeout: Duration,
     /// `false` for what must outlive the agent.
     pub dies_with_agent: bool,
+    /// Lines of standard output that hold this report progress and say nothing about a failure.
+    pub progress_mark: Option<&'static str>,
 }
 
 impl ProcessSpec {
@@ -80,6 +82,7 @@ impl ProcessSpec {
             cwd: cwd.into(),
             timeout: Duration::from_secs(60),
             dies_with_agent: true,
+            progress_mark: None,
         }
     }
 
@@ -104,6 +107,12 @@ impl ProcessSpec {
     #[must_use]
     pub fn outlives_agent(mut self) -> Self {
         self.dies_with_agent = false;
+        self
+    }
+
+    #[must_use]
+    pub fn progress_mark(mut self, mark: &'static str) -> Self {
+        self.progress_mark = Some(mark);
         self
     }
 
@@ -172,7 +181,9 @@ pub async fn run_lines(spec: ProcessSpec, mut on_line: impl FnMut(&str)) -> Resu
     let mut error_tail = Tail::default();
     let work = async {
         let read_out = each_line(stdout, |line| {
-            tail.push(line);
+            if spec.progress_mark.is_none_or(|mark| !line.contains(mark)) {
+                tail.push(line);
+            }
             on_line(line);
         });
         let read_err = each_line(stderr, |line| error_tail.push(line));
@@ -229,7 +240,7 @@ struct Tail(std::collections::VecDeque<String>);
 
 impl Tail {
     fn push(&mut self, line: &str) {
-        const LONGEST: usize = 400;
+        const LONGEST: usize = 1000;
         if line.trim().is_empty() {
             return;
         }

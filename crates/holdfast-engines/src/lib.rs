@@ -49,13 +49,15 @@ pub enum EngineError {
     /// The log in the object store does not reach as far as the restore plan says.
     #[error("replay ended at {reached} although the log should reach {expected}: the archive has a hole")]
     Hole { reached: String, expected: String },
+    #[error("{doing}: the object store holds damaged data: {what}")]
+    Damaged { doing: String, what: String },
 }
 
 impl EngineError {
     /// Whether another try can help.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Missing { .. } | Self::Hole { .. })
+        !matches!(self, Self::Missing { .. } | Self::Hole { .. } | Self::Damaged { .. })
     }
 
     /// A machine-readable cause.
@@ -69,6 +71,7 @@ impl EngineError {
             Self::NotReady { .. } => "not_ready",
             Self::Missing { .. } => "engine_missing",
             Self::Hole { .. } => "log_hole",
+            Self::Damaged { .. } => "damaged_object",
         }
     }
 

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use holdfast_core::position::Position;
+use holdfast_store::gateway::DAMAGED;
 use jiff::Timestamp;
 
 use super::position::{SEGMENT_BYTES, format_lsn, parse_lsn, segment_start};
@@ -69,6 +70,7 @@ impl Postgresql {
             .pgbackrest_spec(&reader, SOURCE_CONF)?
             .args([format!("--set={}", request.base_label)])
             .args(["--log-level-console=detail", "--target-action=promote"])
+            .progress_mark(" DETAIL: ")
             .timeout_seconds(COPY_SECONDS);
         spec = match &request.target {
             Some(to) => spec.args([
@@ -85,7 +87,13 @@ impl Postgresql {
             }
         })
         .await
-        .map_err(EngineError::exec("copy the base backup into the new instance"))
+        .map_err(|error| {
+            let doing = "copy the base backup into the new instance";
+            match damage(&error.to_string()) {
+                Some(what) => EngineError::Damaged { doing: doing.to_owned(), what },
+                None => EngineError::exec(doing)(error),
+            }
+        })
     }
 
     async fn replay(&self, instance: &Instance, request: &RestoreRequest<'_>) -> Result<Position> {
@@ -175,6 +183,13 @@ impl Postgresql {
     }
 }
 
+/// What the sealing gateway said of an object that does not open, as the tool shows an answer's content.
+fn damage(text: &str) -> Option<String> {
+    let (_, answer) = text.split_once(&format!("<Code>{DAMAGED}</Code>"))?;
+    let (message, _) = answer.split_once("<Message>")?.1.split_once("</Message>")?;
+    Some(message.to_owned())
+}
+
 /// The archive is proven up to a segment's end; a log that ends inside that last segment is whole (the rest of a closed
 /// segment is empty), one that ends in an earlier segment is not.
 fn last_record_is_before(last_record: u64, to: &RestoreTo) -> bool {
@@ -253,6 +268,14 @@ mod tests {
     fn the_target_is_written_as_the_tool_reads_it() {
         let point: Timestamp = "2026-03-15T14:30:00.25Z".parse().expect("a timestamp");
         assert_eq!(target_text(point), "2026-03-15 14:30:00.250000+00");
+    }
+
+    #[test]
+    fn the_gateways_word_on_damage_is_found_in_the_tools_error() {
+        let tool = "ERROR: [039]: HTTP request failed with 422; *** Response Content ***:; <?xml version=\"1.0\"?>\
+            <Error><Code>DamagedObject</Code><Message>bundle/1: chunk 7 does not authenticate</Message></Error>; INFO: end";
+        assert_eq!(damage(tool).as_deref(), Some("bundle/1: chunk 7 does not authenticate"));
+        assert_eq!(damage(&tool.replace("DamagedObject", "InternalError")), None);
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod uploads;
 mod writing;
 
 pub use classify::{ObjectClass, classify};
+pub use refusal::DAMAGED;
 pub use repository::{
     Access, KeyRefused, OwnedKey, Repository, RepositoryEvents, RepositoryKeys, StoredObject,
 };

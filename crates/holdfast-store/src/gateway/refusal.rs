@@ -6,6 +6,9 @@ use s3s::{S3Error, S3ErrorCode, s3_error};
 use super::repository::KeyRefused;
 use crate::error::{ErrorKind, StoreError};
 
+/// The S3 error code of an object that does not open: damaged, or not the one that was stored.
+pub const DAMAGED: &str = "DamagedObject";
+
 /// An error of the object store. The cause goes into the message: the tool's log is where a person will look.
 pub(super) fn store_refusal(error: &StoreError) -> S3Error {
     let text = chain(error);
@@ -18,7 +21,14 @@ pub(super) fn store_refusal(error: &StoreError) -> S3Error {
         }
         ErrorKind::Permanent => {
             tracing::error!(error = %text, "the sealing gateway cannot do what was asked");
-            S3Error::with_message(S3ErrorCode::InternalError, text)
+            let code = match error {
+                StoreError::Seal { .. } | StoreError::OtherKey { .. } => S3ErrorCode::Custom(DAMAGED.into()),
+                _ => S3ErrorCode::InternalError,
+            };
+            // Not a 5xx: the tool would go on asking for over a minute for what stays as it is.
+            let mut error = S3Error::with_message(code, text);
+            error.set_status_code(StatusCode::UNPROCESSABLE_ENTITY);
+            error
         }
     }
 }
