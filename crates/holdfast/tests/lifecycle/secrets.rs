@@ -35,6 +35,8 @@ async fn progress_is_shown_and_secrets_are_not() -> Result<()> {
     client.wait_first_backup(&id).await?;
     let canaries = fill(&client, &id).await?;
     let secrets = secrets(&holdfast, &client, &id, &password).await?;
+    let known = [("the control", holdfast.data().to_string_lossy().into_owned().into_bytes())];
+    ensure!(!look_at_processes(&known).is_empty(), "what is in a process's arguments is found");
     let watch = Watch::start(secrets.clone());
 
     let backup = client.trigger(&id).await?;
@@ -62,18 +64,23 @@ async fn fill(client: &Client, id: &str) -> Result<Vec<(&'static str, Vec<u8>)>>
     let mut random = seed::generator("progress_is_shown_and_secrets_are_not");
     let text = format!("canary-{:016x}-in-a-coal-mine", random.next_u64());
     let database = connect(&client.connection_string(id).await?).await?;
-    let create = "CREATE TABLE notes (number serial, note text); CREATE TABLE bulk (bytes bytea); \
-                  ALTER TABLE bulk ALTER bytes SET STORAGE EXTERNAL";
+    // Ten files of 10 MB: the tool tells how far it is whenever a file is done.
+    let create = "CREATE TABLE notes (number serial, note text); \
+                  CREATE TABLE bulk (part int, bytes bytea) PARTITION BY LIST (part); \
+                  DO $$ BEGIN FOR n IN 0..9 LOOP \
+                    EXECUTE format('CREATE TABLE bulk_%s PARTITION OF bulk FOR VALUES IN (%s)', n, n); \
+                  END LOOP; END $$";
     database.batch_execute(create).await?;
     database.execute("INSERT INTO notes (note) VALUES ($1)", &[&text]).await?;
     let mut needle = Vec::new();
-    for _ in 0..ROWS {
+    for number in 0..ROWS {
         let mut row = vec![0_u8; ROW_BYTES];
         random.fill_bytes(&mut row);
         // The searching tool takes a line break and a zero byte for the end of what it looks for.
         let safe = row.windows(48).find(|window| !window.iter().any(|b| matches!(b, 0 | b'\n')));
         needle = safe.context("48 such bytes in 2 MiB")?.to_owned();
-        database.execute("INSERT INTO bulk VALUES ($1)", &[&row]).await?;
+        let part = i32::try_from(number % 10)?;
+        database.execute("INSERT INTO bulk VALUES ($1, $2)", &[&part, &row]).await?;
     }
     Ok(vec![("the text", text.into_bytes()), ("the random bytes", needle)])
 }
