@@ -38,6 +38,22 @@ impl ArchiveTracker {
         tracker
     }
 
+    /// Takes over what was known before a restart: a stretch that ends no earlier than it was known to is complete at least
+    /// until then.
+    pub(crate) fn remember(&mut self, coverage: &[Coverage], gaps: &[Gap]) {
+        for known in coverage {
+            for stretch in &mut self.coverage {
+                let holds = stretch.from.timeline == known.from.timeline
+                    && stretch.from.offset <= known.to.offset
+                    && stretch.to.offset >= known.to.offset;
+                if holds {
+                    stretch.complete_until = stretch.complete_until.max(known.complete_until);
+                }
+            }
+        }
+        self.gaps = gaps.to_vec();
+    }
+
     /// The store has confirmed `[from, to)`. Returns the gap that this reveals, if any.
     pub(crate) fn stored(&mut self, from: Position, to: Position, now: Timestamp) -> Option<Gap> {
         let last = self.coverage.last().cloned();

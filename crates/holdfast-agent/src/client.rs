@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::AgentError;
 
+const HEARTBEAT_LIMIT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(40);
 /// How long the control plane may hold back an answer when there is nothing to do.
 const LEASE_WAIT_MS: u64 = 20_000;
@@ -23,8 +24,21 @@ pub(crate) struct Client {
     id: AgentId,
 }
 
+/// Whether plain HTTP to this address stays on the host.
+fn is_loopback(url: &str) -> bool {
+    let host =
+        reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+    let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
 impl Client {
     pub(crate) fn new(control_url: &str, token: &Secret, id: AgentId) -> Result<Self, AgentError> {
+        if !control_url.starts_with("https://") && !is_loopback(control_url) {
+            return Err(AgentError::Unusable(format!(
+                "{control_url} is neither https nor on this host: steps carry keys and passwords"
+            )));
+        }
         let http = reqwest::Client::builder()
             .timeout(TIMEOUT)
             .connect_timeout(Duration::from_secs(5))
@@ -48,7 +62,13 @@ impl Client {
         job: JobId,
         report: &ProgressReport,
     ) -> Result<ProgressAnswer, AgentError> {
-        self.post(&format!("jobs/{job}/progress"), report).await
+        // A hanging heartbeat must not let the lease lapse unnoticed.
+        let path = format!("jobs/{job}/progress");
+        let answer = self.post(&path, report);
+        match tokio::time::timeout(HEARTBEAT_LIMIT, answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(AgentError::TooLong { doing: "a heartbeat", seconds: HEARTBEAT_LIMIT.as_secs() }),
+        }
     }
 
     pub(crate) async fn result(&self, job: JobId, result: &StepResult) -> Result<(), AgentError> {

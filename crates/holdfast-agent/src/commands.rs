@@ -1,11 +1,13 @@
 //! The command loop: leases steps, runs several at once, keeps their leases alive and reports how they ended.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_api::agent::{LeasedStep, ProgressReport, StepResult};
 use holdfast_engines::ProgressSink;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use crate::client::CONFLICT;
 use crate::error::AgentError;
@@ -18,15 +20,24 @@ const RETRY: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(agent: &Arc<Agent>) {
     let slots = Arc::new(Semaphore::new(SLOTS));
+    let mut running = HashMap::new();
     loop {
         let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore is never closed");
+        running.retain(|_, task: &mut JoinHandle<()>| !task.is_finished());
         match agent.client.lease().await {
             Ok(Some(step)) => {
+                // Our own lease had lapsed: the earlier try ends before the same step is begun again.
+                if let Some(earlier) = running.remove(&step.job_id) {
+                    earlier.abort();
+                    let _ = earlier.await; // cancelled, or just ended
+                }
                 let agent = Arc::clone(agent);
-                tokio::spawn(async move {
+                let job = step.job_id;
+                let task = tokio::spawn(async move {
                     perform(&agent, step).await;
                     drop(slot);
                 });
+                running.insert(job, task);
             }
             Ok(None) => {}
             Err(error) => {
@@ -43,10 +54,13 @@ async fn perform(agent: &Arc<Agent>, step: LeasedStep) {
     tracing::info!(%job, step = ?step.step, service = %step.service_id, "begin");
     let outcome = tokio::select! {
         outcome = steps::run(agent, &step, &progress) => outcome,
-        () = keep_lease(agent, &step, &progress) => {
-            tracing::warn!(%job, step = ?step.step, "the lease went to another worker; leaving the step to it");
-            return;
-        }
+        ended = keep_lease(agent, &step, &progress) => match ended {
+            LeaseEnd::Lost => {
+                tracing::warn!(%job, step = ?step.step, "the lease went to another worker; leaving the step to it");
+                return;
+            }
+            LeaseEnd::Cancelled => steps::give_up(agent, &step).await.and(Err(AgentError::Cancelled)),
+        },
     };
     match &outcome {
         Ok(_) => tracing::info!(%job, step = ?step.step, service = %step.service_id, "done"),
@@ -66,16 +80,25 @@ async fn perform(agent: &Arc<Agent>, step: LeasedStep) {
     }
 }
 
-/// Returns only when the lease is lost for certain; while the control plane is away the step goes on.
-async fn keep_lease(agent: &Agent, step: &LeasedStep, progress: &ProgressSink) {
+/// Why a step ends before it is done.
+enum LeaseEnd {
+    Lost,
+    Cancelled,
+}
+
+/// Returns only when the lease is lost for certain, or nobody wants the result; while the control plane is away the step
+/// goes on.
+async fn keep_lease(agent: &Agent, step: &LeasedStep, progress: &ProgressSink) -> LeaseEnd {
     loop {
         tokio::time::sleep(HEARTBEAT).await;
         let report =
             ProgressReport { agent_id: agent.host.id, generation: step.generation, progress: progress.get() };
-        if let Err(AgentError::Refused { status: CONFLICT, .. }) =
-            agent.client.progress(step.job_id, &report).await
-        {
-            return;
+        match agent.client.progress(step.job_id, &report).await {
+            Err(AgentError::Refused { status: CONFLICT, .. }) => return LeaseEnd::Lost,
+            Ok(answer) if answer.cancel_requested && steps::may_be_given_up(step) => {
+                return LeaseEnd::Cancelled;
+            }
+            Ok(_) | Err(_) => {}
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use holdfast_core::position::{Coverage, Gap};
 use holdfast_core::{LineageId, Timestamp};
-use holdfast_store::manifest::write_document;
+use holdfast_store::manifest::{read_document, write_document};
 use holdfast_store::{ObjectName, ObjectPrefix};
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,25 @@ pub(crate) async fn run(agent: &Arc<Agent>) {
 fn snapshot(lineage: &Lineage) -> (Vec<Coverage>, Vec<Gap>) {
     let archive = lineage.archive();
     (archive.coverage().to_vec(), archive.gaps().to_vec())
+}
+
+/// The newest document that the store holds of the lineage.
+pub(crate) async fn newest(
+    store: &holdfast_store::Store,
+    lineage: &Lineage,
+) -> Result<Option<CoverageDocument>, holdfast_store::StoreError> {
+    let Some(key) = lineage.keys.coverage_key() else { return Ok(None) };
+    let mut newest: Option<u64> = None;
+    let mut listed = store.list(&ObjectPrefix::Coverage(lineage.scope));
+    while let Some(object) = listed.try_next().await? {
+        if let ObjectName::Coverage { sequence, .. } = object.name {
+            newest = newest.max(Some(sequence));
+        }
+    }
+    let Some(sequence) = newest else { return Ok(None) };
+    let name = ObjectName::Coverage { lineage: lineage.scope, sequence };
+    let plain = read_document(store, &name, &key).await?;
+    Ok(serde_json::from_slice(&plain).ok())
 }
 
 /// Writes the coverage as it is now.

@@ -34,8 +34,12 @@ pub enum AgentError {
     Refused { path: String, status: u16 },
     #[error("this host holds no instance of service {0}")]
     NoInstance(ServiceId),
+    #[error("the instance of service {0} is whole and was not taken up; see the agent's log")]
+    NotAdopted(ServiceId),
     #[error("service {0} is not running, so its latest log cannot be shipped")]
     NotRunning(ServiceId),
+    #[error("cancelled")]
+    Cancelled,
     #[error("this agent has no driver for {0}")]
     NoDriver(EngineKind),
     #[error("{0}")]
@@ -63,7 +67,7 @@ impl AgentError {
     fn is_retryable(&self) -> bool {
         match self {
             Self::Engine { source, .. } => source.is_retryable(),
-            Self::NoInstance(_) | Self::NotRunning(_) | Self::NoDriver(_) | Self::Unusable(_) => false,
+            Self::NoDriver(_) | Self::Unusable(_) | Self::Cancelled => false,
             _ => true,
         }
     }
@@ -74,9 +78,10 @@ impl AgentError {
             Self::Store { .. } => "object_store",
             Self::File { .. } => "file_system",
             Self::ControlPlane(_) | Self::Refused { .. } => "control_plane",
-            Self::NoInstance(_) => "no_instance",
+            Self::NoInstance(_) | Self::NotAdopted(_) => "no_instance",
             Self::NotRunning(_) => "not_running",
             Self::NoDriver(_) => "no_driver",
+            Self::Cancelled => "cancelled",
             Self::Unusable(_) => "unusable",
             Self::TooLong { .. } => "too_long",
         }

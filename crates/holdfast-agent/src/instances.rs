@@ -6,14 +6,16 @@ use std::collections::HashMap;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::TryStreamExt;
 use holdfast_api::agent::{InstanceFacts, InstanceSpec, RepositoryGrant, RestoredInstance};
 use holdfast_core::engine::EngineKind;
 use holdfast_core::{LineageId, OrganizationId, ServiceId};
 use holdfast_engines::{Instance, Paths, RepositoryAccess};
-use holdfast_store::LineageScope;
 use holdfast_store::gateway::{Access, Repository};
+use holdfast_store::{LineageScope, ObjectPrefix};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{AgentError, chain};
@@ -24,6 +26,8 @@ use crate::{Agent, users};
 
 const RECORD: &str = "instance.json";
 const KEYS: &str = "keys.sealed";
+/// Beginning of the names of folders in which expiry runs the tool.
+pub(crate) const SCRATCH: &str = "expire-";
 const PORTS: std::ops::Range<u16> = 20_000..28_000;
 
 /// `instance.json`, readable by the agent alone.
@@ -42,6 +46,8 @@ pub(crate) struct Record {
 pub(crate) struct Local {
     record: Mutex<Record>,
     pub lineage: Arc<Lineage>,
+    /// As measured last; 0 until then.
+    pub database_bytes: AtomicU64,
     /// Held by a step that starts, stops or changes the engine, so that the supervisor leaves it alone meanwhile.
     pub busy: tokio::sync::Mutex<()>,
 }
@@ -96,8 +102,14 @@ impl Instances {
 
     fn insert(&self, record: Record, lineage: Arc<Lineage>) -> Arc<Local> {
         let service = record.spec.service_id;
-        let local =
-            Arc::new(Local { record: Mutex::new(record), lineage, busy: tokio::sync::Mutex::default() });
+        let local = Arc::new(Local {
+            record: Mutex::new(record),
+            lineage,
+            database_bytes: AtomicU64::new(0),
+            busy: tokio::sync::Mutex::default(),
+        });
+        // Also that of a stopped service, on which nobody listens.
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner).insert(local.instance().port);
         self.lock().insert(service, Arc::clone(&local));
         local
     }
@@ -148,7 +160,7 @@ pub(crate) async fn plan(
     grant: &RepositoryGrant,
 ) -> Result<Instance, AgentError> {
     let folder = folder_of(agent, spec.service_id);
-    fs::create_dir_all(&folder).map_err(AgentError::file(&folder))?;
+    make_passable(&folder)?;
     let run_as = users::claim(&agent.config.users_dir, &folder).await?;
     let port = agent.instances.reserve_port(agent.config.service_address)?;
     let instance = Instance {
@@ -222,21 +234,22 @@ pub(crate) async fn discard(
         fs::remove_file(&record).map_err(AgentError::file(&record))?;
     }
     agent.instances.remove(spec.service_id);
+    // Before the engine ends, so that a discarded one pushes nothing more.
+    agent.gateway.unregister(&instance.repository.access_key);
     let driver = agent.driver(spec.engine)?;
     driver.stop(instance, 20).await.map_err(AgentError::engine("stop the instance"))?;
-    agent.gateway.unregister(&instance.repository.access_key);
-    remove_folder(&instance.folder)?;
+    remove_folder(&instance.folder).await?;
     let run = Paths(&instance.folder).run();
     if !run.starts_with(&instance.folder) {
-        remove_folder(&run)?;
+        remove_folder(&run).await?;
     }
     agent.instances.release_port(instance.port);
     users::release(&agent.config.users_dir, instance.run_as.as_ref(), &instance.folder);
     Ok(())
 }
 
-fn remove_folder(folder: &Path) -> Result<(), AgentError> {
-    match fs::remove_dir_all(folder) {
+pub(crate) async fn remove_folder(folder: &Path) -> Result<(), AgentError> {
+    match tokio::fs::remove_dir_all(folder).await {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(AgentError::file(folder)(error)),
         _ => Ok(()),
     }
@@ -248,7 +261,10 @@ pub(crate) async fn discard_half_made(agent: &Agent, spec: &InstanceSpec) -> Res
     use std::os::unix::fs::MetadataExt;
     let folder = folder_of(agent, spec.service_id);
     let data = Paths(&folder).data();
-    let Ok(meta) = fs::metadata(&data) else { return remove_folder(&folder) };
+    if folder.join(RECORD).exists() {
+        return Err(AgentError::NotAdopted(spec.service_id));
+    }
+    let Ok(meta) = fs::metadata(&data) else { return remove_folder(&folder).await };
     let owner = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(meta.uid())).ok().flatten();
     let run_as = owner.filter(|user| !user.uid.is_root() && nix::unistd::geteuid().is_root()).map(|user| {
         holdfast_engines::RunAs { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }
@@ -268,6 +284,22 @@ pub(crate) async fn discard_half_made(agent: &Agent, spec: &InstanceSpec) -> Res
     discard(agent, spec, &instance).await
 }
 
+/// Empties the lineage's part of the store, for an instance that is about to be made: what an earlier try archived
+/// belongs to another cluster, and the tool would refuse to go on from it.
+pub(crate) async fn clear_lineage(agent: &Agent, scope: LineageScope) -> Result<(), AgentError> {
+    let mut objects = agent.store.list(&ObjectPrefix::Lineage(scope));
+    while let Some(object) =
+        objects.try_next().await.map_err(AgentError::store("list an earlier try's objects"))?
+    {
+        agent
+            .store
+            .delete(&object.name)
+            .await
+            .map_err(AgentError::store("remove an earlier try's objects"))?;
+    }
+    Ok(())
+}
+
 /// As [`discard_half_made`], where nothing is known but the service's id.
 pub(crate) async fn discard_leftover(agent: &Agent, service: ServiceId) -> Result<(), AgentError> {
     let versions = agent.driver(EngineKind::Postgresql)?.versions();
@@ -285,20 +317,33 @@ pub(crate) async fn discard_leftover(agent: &Agent, service: ServiceId) -> Resul
     discard_half_made(agent, &spec).await
 }
 
-/// Takes up every whole instance below the agent's folder again. An instance that cannot be taken up is left as it is.
+/// Takes up every whole instance below the agent's folder again, and removes what never became one. An instance that
+/// cannot be taken up is left as it is.
 pub(crate) async fn adopt_all(agent: &Arc<Agent>) -> Result<(), AgentError> {
     let folder = &agent.config.instances_dir;
-    fs::create_dir_all(folder).map_err(AgentError::file(folder))?;
+    make_passable(folder)?;
     for entry in fs::read_dir(folder).map_err(AgentError::file(folder))?.flatten() {
-        let path = entry.path().join(RECORD);
-        if !path.is_file() {
-            continue;
-        }
-        if let Err(error) = adopt(agent, &path).await {
+        let path = entry.path();
+        let name = entry.file_name();
+        let service: Option<ServiceId> = name.to_str().and_then(|name| name.parse().ok());
+        let done = match service {
+            Some(_) if path.join(RECORD).is_file() => adopt(agent, &path.join(RECORD)).await,
+            Some(service) => discard_leftover(agent, service).await,
+            None if name.to_string_lossy().starts_with(SCRATCH) => remove_folder(&path).await,
+            None => Ok(()),
+        };
+        if let Err(error) = done {
             tracing::error!(instance = %path.display(), error = %chain(&error), "an instance could not be taken up");
         }
     }
     Ok(())
+}
+
+/// Services' users pass through the folder of all instances, whatever the agent's umask.
+fn make_passable(folder: &Path) -> Result<(), AgentError> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::create_dir_all(folder).map_err(AgentError::file(folder))?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o711)).map_err(AgentError::file(folder))
 }
 
 async fn adopt(agent: &Arc<Agent>, path: &Path) -> Result<(), AgentError> {
@@ -312,9 +357,6 @@ async fn adopt(agent: &Arc<Agent>, path: &Path) -> Result<(), AgentError> {
     let kept: KeptKeys = serde_json::from_slice(&kept)
         .map_err(|error| AgentError::Unusable(format!("{} is damaged: {error}", keys_path.display())))?;
     let keys = LineageKeys::from_kept(&kept).map_err(|error| AgentError::Unusable(error.to_string()))?;
-    let lineage = Arc::new(Lineage::new(scope_of(&record.spec), keys));
-    lineage.load_archive(&agent.store).await.map_err(AgentError::store("list the log archive"))?;
-    register(agent, &record.instance.repository, &lineage, Access::ReadWrite);
     let port = agent.gateway.local_addr().port();
     if record.instance.repository.gateway_port != port {
         record.instance.repository.gateway_port = port;
@@ -326,8 +368,24 @@ async fn adopt(agent: &Arc<Agent>, path: &Path) -> Result<(), AgentError> {
             .await
             .map_err(AgentError::engine("write the repository settings"))?;
     }
-    agent.instances.insert(record, lineage);
+    let lineage = Arc::new(Lineage::new(scope_of(&record.spec), keys));
+    let access = record.instance.repository.clone();
+    agent.instances.insert(record, Arc::clone(&lineage));
+    tokio::spawn(open_archive(Arc::clone(agent), access, lineage));
     Ok(())
+}
+
+/// Learns from the store what is archived, and only then lets the engine push more: the coverage begins from the truth.
+/// While the store is away the engine runs and keeps its log.
+async fn open_archive(agent: Arc<Agent>, access: RepositoryAccess, lineage: Arc<Lineage>) {
+    while let Err(error) = lineage.load_archive(&agent.store).await {
+        tracing::warn!(service = %lineage.scope.service, error = %chain(&error), "the log archive cannot be listed yet");
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    }
+    // Removed meanwhile: its credential stays closed.
+    if agent.instances.get(lineage.scope.service).is_some() {
+        register(&agent, &access, &lineage, Access::ReadWrite);
+    }
 }
 
 fn save(record: &Record) -> Result<(), AgentError> {

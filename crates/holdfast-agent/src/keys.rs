@@ -1,7 +1,7 @@
 //! Data keys of one lineage, as the agent holds them: in memory, and the few that archiving needs on disk, sealed under
 //! the host's own key, so that archiving goes on while the control plane is away.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use holdfast_api::agent::{KeyGrant, RepositoryGrant, Secret};
@@ -20,7 +20,13 @@ struct Ring {
     repository: Option<KeyId>,
     coverage: Option<KeyId>,
     active_epoch: Option<KeyId>,
+    /// Opens what was sealed just before the last switch: a segment that is pushed again after it is compared with what lies
+    /// in the store.
+    previous_epoch: Option<KeyId>,
+    /// Keys of backups, which leave the memory with the backup that needed them.
+    of_backups: HashSet<KeyId>,
     backup: Option<RunningBackup>,
+    maintenance: bool,
 }
 
 /// The backup that the tool is writing now; its label is learnt from the first file that it stores.
@@ -35,6 +41,8 @@ struct RunningBackup {
 pub(crate) struct KeptKeys {
     pub keys: Vec<KeyGrant>,
     pub active_epoch: Option<KeyId>,
+    #[serde(default)]
+    pub previous_epoch: Option<KeyId>,
 }
 
 /// A key grant that is no key.
@@ -58,6 +66,7 @@ impl LineageKeys {
         let ring = Self(Mutex::default());
         ring.add(&kept.keys)?;
         ring.lock().active_epoch = kept.active_epoch;
+        ring.lock().previous_epoch = kept.previous_epoch;
         Ok(ring)
     }
 
@@ -73,7 +82,10 @@ impl LineageKeys {
             match grant.purpose {
                 KeyPurpose::Repository => ring.repository = Some(grant.id),
                 KeyPurpose::Coverage => ring.coverage = Some(grant.id),
-                KeyPurpose::Backup | KeyPurpose::Epoch => {}
+                KeyPurpose::Backup => {
+                    ring.of_backups.insert(grant.id);
+                }
+                KeyPurpose::Epoch => {}
             }
         }
         Ok(())
@@ -88,8 +100,24 @@ impl LineageKeys {
         self.lock().backup = None;
     }
 
+    /// Backups' keys leave the memory; the next step that needs them is granted them anew.
+    pub(crate) fn forget_backup_keys(&self) {
+        let mut ring = self.lock();
+        for id in std::mem::take(&mut ring.of_backups) {
+            ring.keys.remove(&id);
+        }
+    }
+
+    /// For the step that removes what has expired: the tool may delete.
+    pub(crate) fn allow_removal(&self, allowed: bool) {
+        self.lock().maintenance = allowed;
+    }
+
     pub(crate) fn activate_epoch(&self, epoch: KeyId) {
-        self.lock().active_epoch = Some(epoch);
+        let mut ring = self.lock();
+        if ring.active_epoch != Some(epoch) {
+            ring.previous_epoch = ring.active_epoch.replace(epoch);
+        }
     }
 
     /// The key of the backup itself, for its manifest.
@@ -113,7 +141,7 @@ impl LineageKeys {
                 Some(KeyPurpose::Repository)
             } else if ring.coverage == Some(id) {
                 Some(KeyPurpose::Coverage)
-            } else if ring.active_epoch == Some(id) {
+            } else if ring.active_epoch == Some(id) || ring.previous_epoch == Some(id) {
                 Some(KeyPurpose::Epoch)
             } else {
                 None
@@ -131,7 +159,7 @@ impl LineageKeys {
                 })
             })
             .collect();
-        KeptKeys { keys, active_epoch: ring.active_epoch }
+        KeptKeys { keys, active_epoch: ring.active_epoch, previous_epoch: ring.previous_epoch }
     }
 
     fn lock(&self) -> MutexGuard<'_, Ring> {
@@ -169,16 +197,93 @@ impl RepositoryKeys for LineageKeys {
         let mut ring = self.lock();
         match class {
             ObjectClass::BackupFile { label } => ring.backup_key(label),
-            ObjectClass::Wal { .. }
-            | ObjectClass::PartialWal { .. }
-            | ObjectClass::TimelineHistory { .. } => ring.named(ring.active_epoch, "epoch"),
-            ObjectClass::BackupHistory | ObjectClass::Info | ObjectClass::Other => {
-                ring.named(ring.repository, "repository")
+            ObjectClass::Wal { .. } | ObjectClass::PartialWal { .. } => {
+                ring.named(ring.active_epoch, "epoch")
             }
+            // A timeline's history is needed for as long as any log of the timeline is: no epoch's end may take it along.
+            ObjectClass::TimelineHistory { .. }
+            | ObjectClass::BackupHistory
+            | ObjectClass::Info
+            | ObjectClass::Other => ring.named(ring.repository, "repository"),
         }
     }
 
     fn opening_key(&self, key_id: KeyId) -> Result<OwnedKey, KeyRefused> {
         self.lock().named(Some(key_id), "fitting")
+    }
+
+    fn may_delete(&self, class: &ObjectClass) -> bool {
+        let ring = self.lock();
+        if ring.maintenance {
+            return true;
+        }
+        match (class, &ring.backup) {
+            // What an earlier try of the running backup left.
+            (ObjectClass::BackupFile { label }, Some(running)) => !running.known_labels.contains(label),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring(purposes: &[(KeyId, KeyPurpose)]) -> LineageKeys {
+        let grants: Vec<KeyGrant> = purposes
+            .iter()
+            .map(|(id, purpose)| KeyGrant {
+                id: *id,
+                purpose: *purpose,
+                owner: id.to_string(),
+                key_hex: Secret("ab".repeat(32)),
+            })
+            .collect();
+        let ring = LineageKeys(Mutex::default());
+        ring.add(&grants).expect("they are keys");
+        ring
+    }
+
+    #[test]
+    fn each_object_is_sealed_with_the_key_of_its_place() {
+        let [repository, first, second, backup] = [(); 4].map(|()| KeyId::random());
+        let keys = ring(&[
+            (repository, KeyPurpose::Repository),
+            (first, KeyPurpose::Epoch),
+            (second, KeyPurpose::Epoch),
+            (backup, KeyPurpose::Backup),
+        ]);
+        let sealed_by = |class: &ObjectClass| keys.sealing_key(class).map(|owned| owned.key_id).ok();
+        let file = |label: &str| ObjectClass::BackupFile { label: label.to_owned() };
+        keys.activate_epoch(first);
+        assert_eq!(sealed_by(&ObjectClass::Wal { timeline: 1, segment: 0 }), Some(first));
+        assert_eq!(sealed_by(&ObjectClass::TimelineHistory { timeline: 2 }), Some(repository));
+        assert_eq!(sealed_by(&file("new")), None, "no backup runs");
+        keys.begin_backup(backup, vec!["old".to_owned()]);
+        assert_eq!(sealed_by(&file("old")), None, "a finished backup is not written to");
+        assert_eq!(sealed_by(&file("new")), Some(backup));
+        assert_eq!(sealed_by(&file("other")), None, "one label a backup");
+        keys.end_backup();
+        keys.activate_epoch(second);
+        let kept = keys.kept();
+        assert_eq!((kept.active_epoch, kept.previous_epoch), (Some(second), Some(first)));
+        assert!(!kept.keys.iter().any(|key| key.id == backup), "a backup's key does not rest on this host");
+    }
+
+    #[test]
+    fn the_tools_credential_cannot_remove_what_is_finished() {
+        let backup = KeyId::random();
+        let keys = ring(&[(backup, KeyPurpose::Backup)]);
+        let file = |label: &str| ObjectClass::BackupFile { label: label.to_owned() };
+        let wal = ObjectClass::Wal { timeline: 1, segment: 0 };
+        assert!(
+            !keys.may_delete(&file("old")) && !keys.may_delete(&wal) && !keys.may_delete(&ObjectClass::Info)
+        );
+        keys.begin_backup(backup, vec!["old".to_owned()]);
+        assert!(
+            !keys.may_delete(&file("old")) && keys.may_delete(&file("cut off")) && !keys.may_delete(&wal)
+        );
+        keys.allow_removal(true);
+        assert!(keys.may_delete(&wal));
     }
 }

@@ -88,7 +88,12 @@ pub async fn run(config: AgentConfig, stop: tokio_util::sync::CancellationToken)
     instances::adopt_all(&agent).await?;
     tracing::info!(agent = %agent.host.id, instances = agent.instances.len(), "the agent is up");
     let work = async {
-        tokio::join!(commands::run(&agent), supervisor::run(&agent), coverage::run(&agent));
+        tokio::join!(
+            commands::run(&agent),
+            supervisor::run(&agent),
+            supervisor::measure_sizes(&agent),
+            coverage::run(&agent)
+        );
     };
     tokio::select! {
         () = work => {}

@@ -48,7 +48,11 @@ impl Lineage {
                 segments.push(Position { timeline, offset: segment });
             }
         }
-        *self.archive() = ArchiveTracker::from_segments(segments, SEGMENT_BYTES);
+        let mut archive = ArchiveTracker::from_segments(segments, SEGMENT_BYTES);
+        if let Some(document) = crate::coverage::newest(store, self).await? {
+            archive.remember(&document.coverage, &document.gaps);
+        }
+        *self.archive() = archive;
         Ok(())
     }
 
@@ -99,6 +103,10 @@ impl RepositoryKeys for Lineage {
 
     fn opening_key(&self, key_id: holdfast_core::KeyId) -> Result<OwnedKey, KeyRefused> {
         self.keys.opening_key(key_id)
+    }
+
+    fn may_delete(&self, class: &ObjectClass) -> bool {
+        self.keys.may_delete(class)
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use holdfast_api::agent::{AgentReport, ArchiveReport, InstanceMetrics, InstanceReport};
 use holdfast_core::engine::EngineKind;
 use holdfast_core::{ServiceId, Timestamp};
-use holdfast_engines::Probe;
+use holdfast_engines::{Probe, Statistics};
 
 use crate::Agent;
 use crate::error::{AgentError, chain};
@@ -17,6 +18,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// A lag beyond this on a quiet database is log that nothing closes; see [`nudge`].
 const NUDGE_LAG_SECONDS: f64 = 15.0;
 const NUDGE_PAUSE: Duration = Duration::from_secs(30);
+const SIZES_EVERY: Duration = Duration::from_secs(60);
 const RESTART_PAUSE: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(agent: &Arc<Agent>) {
@@ -57,6 +59,22 @@ enum Action {
     Nudge,
 }
 
+/// Measures the databases' sizes once a minute, beside everything else.
+pub(crate) async fn measure_sizes(agent: &Arc<Agent>) {
+    loop {
+        for local in agent.instances.all() {
+            let record = local.record();
+            let Ok(driver) = agent.driver(record.spec.engine) else { continue };
+            if record.running
+                && let Ok(bytes) = driver.database_bytes(&record.instance).await
+            {
+                local.database_bytes.store(bytes, Ordering::Relaxed);
+            }
+        }
+        tokio::time::sleep(SIZES_EVERY).await;
+    }
+}
+
 async fn look(agent: &Agent, local: &Local) -> (InstanceReport, Option<Action>) {
     let record = local.record();
     let mut report = InstanceReport {
@@ -73,8 +91,8 @@ async fn look(agent: &Agent, local: &Local) -> (InstanceReport, Option<Action>) 
         match probe(agent, local).await {
             Ok(probe) => {
                 report.healthy = true;
-                report.metrics = Some(metrics(local, &probe));
-                archiver_error.clone_from(&probe.archiver_error);
+                report.metrics = probe.statistics.as_ref().map(|statistics| metrics(local, statistics));
+                archiver_error = probe.statistics.and_then(|statistics| statistics.archiver_error);
                 local.lineage.mark(probe.mark);
                 if local.lineage.archive().lag(Timestamp::now()).0 > NUDGE_LAG_SECONDS {
                     action = Some(Action::Nudge);
@@ -108,13 +126,13 @@ async fn probe(agent: &Agent, local: &Local) -> Result<Probe, AgentError> {
         .map_err(AgentError::engine("look at the engine"))
 }
 
-fn metrics(local: &Local, probe: &Probe) -> InstanceMetrics {
+fn metrics(local: &Local, probe: &Statistics) -> InstanceMetrics {
     let disk = nix::sys::statvfs::statvfs(&local.instance().folder).ok();
     let bytes = |blocks: u64| disk.as_ref().map_or(0, |d| blocks.saturating_mul(d.fragment_size()));
     InstanceMetrics {
         connections_active: probe.connections_active,
         connections_max: probe.connections_max,
-        database_bytes: probe.database_bytes,
+        database_bytes: local.database_bytes.load(Ordering::Relaxed),
         disk_total_bytes: bytes(disk.as_ref().map_or(0, nix::sys::statvfs::Statvfs::blocks)),
         disk_free_bytes: bytes(disk.as_ref().map_or(0, nix::sys::statvfs::Statvfs::blocks_available)),
         transactions_total: probe.transactions_total,

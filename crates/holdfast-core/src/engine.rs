@@ -78,7 +78,8 @@ impl EngineKind {
                 point_in_time: true,
                 incremental: true,
                 backup_method: "pgbackrest",
-                versions: &["14", "15", "16", "17", "18"],
+                // initdb's builtin locale provider came with 17.
+                versions: &["17", "18"],
                 default_version: "17",
                 default_database: "defaultdb",
             },

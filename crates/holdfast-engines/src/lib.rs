@@ -57,7 +57,8 @@ impl EngineError {
     /// Whether another try can help.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Missing { .. } | Self::Hole { .. } | Self::Damaged { .. })
+        // A hole may be a store that was away for a moment: the tool tells both alike, and tries are bounded.
+        !matches!(self, Self::Missing { .. } | Self::Damaged { .. })
     }
 
     /// A machine-readable cause.
@@ -188,12 +189,18 @@ pub struct Mark {
 #[derive(Debug, Clone)]
 pub struct Probe {
     pub mark: Mark,
+    /// `None` when the engine was too busy to tell in time; the mark counts all the same.
+    pub statistics: Option<Statistics>,
+}
+
+/// An engine's own figures.
+#[derive(Debug, Clone)]
+pub struct Statistics {
     pub archiver_error: Option<String>,
     pub connections_active: i64,
     pub connections_max: i64,
     pub transactions_total: i64,
     pub cache_hit_ratio: Option<f64>,
-    pub database_bytes: u64,
 }
 
 pub struct BackupRequest<'a> {
@@ -251,7 +258,9 @@ pub trait Driver: Send + Sync {
     async fn start(&self, instance: &Instance) -> Result<()>;
     /// Stops within `timeout_seconds`; open transactions are rolled back by the engine.
     async fn stop(&self, instance: &Instance, timeout_seconds: u64) -> Result<()>;
-    /// Whether the engine's process is there (not: whether it answers).
+    /// The last mark of an engine that was stopped cleanly: nothing was committed behind it. `None` when it was not.
+    async fn stopped_mark(&self, instance: &Instance) -> Result<Option<Mark>>;
+    /// Whether the engine's process is there (not: whether it answers). `true` when that cannot be told.
     async fn is_running(&self, instance: &Instance) -> bool;
     /// Writes the tool's and the engine's settings anew and makes the engine take them, with a restart if it must.
     async fn apply_settings(&self, instance: &Instance) -> Result<()>;
@@ -259,6 +268,10 @@ pub trait Driver: Send + Sync {
     async fn write_repository_settings(&self, instance: &Instance) -> Result<()>;
     async fn set_password(&self, instance: &Instance, user: &UserSpec) -> Result<()>;
     async fn probe(&self, instance: &Instance) -> Result<Probe>;
+    /// Bytes of all databases. May take long where there are many files: not for every second.
+    async fn database_bytes(&self, instance: &Instance) -> Result<u64>;
+    /// Labels that the tool's own index holds, oldest first, each with the backup's id that was given to the tool.
+    async fn labels(&self, instance: &Instance) -> Result<Vec<(String, Option<String>)>>;
     async fn backup(
         &self,
         instance: &Instance,
@@ -274,6 +287,8 @@ pub trait Driver: Send + Sync {
         request: &RestoreRequest<'_>,
         progress: &ProgressSink,
     ) -> Result<Restored>;
+    /// Makes the folder of an instance that never runs an engine, for [`Driver::expire`] on a repository alone.
+    async fn prepare_repository(&self, instance: &Instance) -> Result<()>;
     /// Removes backups from the tool's own index and store; `instance` needs no running engine.
     async fn expire(&self, instance: &Instance, labels: &[String]) -> Result<()>;
     /// Versions that this host can run.

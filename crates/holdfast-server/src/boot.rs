@@ -30,6 +30,11 @@ pub enum BootError {
         #[source]
         source: std::io::Error,
     },
+    #[error(
+        "the catalog is there but its keys are not: bring {0} back (from the same copy as the catalog); new keys would \
+         open nothing that was stored with the old ones"
+    )]
+    NoKeys(PathBuf),
     #[error("another holdfast runs on the data folder {0}")]
     Locked(PathBuf),
     #[error("cannot open the catalog")]
@@ -55,6 +60,8 @@ pub struct Booted {
     pub agent_token: Secret,
     /// The password made at the first start, to be shown once; `None` when it was given or made earlier.
     pub new_admin_password: Option<String>,
+    /// Its hash, stored once the password has been shown.
+    new_admin_hash: Option<String>,
     /// The recovery kit, if this was the first start.
     pub new_recovery_kit: Option<PathBuf>,
     _lock: Flock<fs::File>,
@@ -70,6 +77,9 @@ pub async fn boot(settings: Settings, admin_password: Option<String>) -> Result<
     make_private_folder(&data)?;
     let lock = lock(&data)?;
     let catalog = Catalog::open(&data.join("catalog.db")).await?;
+    if catalog.setting(ADMIN_HASH).await?.is_some() && !Vault::has_keys(&data.join("keys")) {
+        return Err(BootError::NoKeys(data.join("keys")));
+    }
     let kit_path = data.join("recovery-kit.txt");
     let mut new_recovery_kit = None;
     let vault = Vault::open(&data.join("keys"), |private| {
@@ -79,7 +89,7 @@ pub async fn boot(settings: Settings, admin_password: Option<String>) -> Result<
     let store = Store::open(&settings.store_url)
         .map_err(|source| BootError::Store { url: settings.store_url.clone(), source: Box::new(source) })?;
     ensure_personal_organization(&catalog).await?;
-    let new_admin_password = ensure_admin(&catalog, admin_password).await?;
+    let (new_admin_password, new_admin_hash) = ensure_admin(&catalog, admin_password).await?;
     let agent_token = read_or_make_token(&data.join("agent.token"))?;
     let control_plane = ControlPlane {
         catalog,
@@ -88,7 +98,14 @@ pub async fn boot(settings: Settings, admin_password: Option<String>) -> Result<
         live: Arc::new(live::Live::default()),
         settings: Arc::new(settings),
     };
-    Ok(Booted { control_plane, agent_token, new_admin_password, new_recovery_kit, _lock: lock })
+    Ok(Booted {
+        control_plane,
+        agent_token,
+        new_admin_password,
+        new_admin_hash,
+        new_recovery_kit,
+        _lock: lock,
+    })
 }
 
 /// Serves until told to stop.
@@ -147,15 +164,21 @@ async fn ensure_personal_organization(catalog: &Catalog) -> Result<(), BootError
     Ok(())
 }
 
-async fn ensure_admin(catalog: &Catalog, given: Option<String>) -> Result<Option<String>, BootError> {
+async fn ensure_admin(
+    catalog: &Catalog,
+    given: Option<String>,
+) -> Result<(Option<String>, Option<String>), BootError> {
     if catalog.setting(ADMIN_HASH).await?.is_some() {
-        return Ok(None);
+        return Ok((None, None));
     }
     let is_given = given.is_some();
     let password = given.unwrap_or_else(|| new_password().to_string());
     let hash = auth::hash_password(&password).map_err(|error| BootError::Password(error.to_string()))?;
-    catalog.put_setting_if_absent(ADMIN_HASH, &hash).await?;
-    Ok((!is_given).then_some(password))
+    if is_given {
+        catalog.put_setting_if_absent(ADMIN_HASH, &hash).await?;
+        return Ok((None, None));
+    }
+    Ok((Some(password), Some(hash)))
 }
 
 fn read_or_make_token(path: &Path) -> Result<Secret, BootError> {
@@ -179,13 +202,27 @@ fn kit_text(private: &RecoveryPrivate, store_url: &str) -> String {
     )
 }
 
-/// Prints to the person who started the server; once, and never into a log.
-pub fn tell_first_start(booted: &Booted, out: &mut impl std::io::Write) -> std::io::Result<()> {
-    if let Some(password) = &booted.new_admin_password {
-        writeln!(out, "admin password: {password}   (user admin; shown only now, stored as a hash)")?;
+/// Prints to the person who started the server; once, and never into a log. A password that was made counts only once it
+/// has been shown: a start that is cut off before makes another.
+///
+/// # Errors
+/// When standard output is gone, or the catalog does not take the hash.
+pub async fn tell_first_start(
+    booted: &Booted,
+    out: &mut (impl std::io::Write + Send),
+) -> Result<(), BootError> {
+    let mut tell = || -> std::io::Result<()> {
+        if let Some(password) = &booted.new_admin_password {
+            writeln!(out, "admin password: {password}   (user admin; shown only now, stored as a hash)")?;
+        }
+        if let Some(kit) = &booted.new_recovery_kit {
+            writeln!(out, "recovery kit:   {}   (save it elsewhere, then remove the file)", kit.display())?;
+        }
+        out.flush()
+    };
+    tell().map_err(BootError::Http)?;
+    if let Some(hash) = &booted.new_admin_hash {
+        booted.control_plane.catalog.put_setting_if_absent(ADMIN_HASH, hash).await?;
     }
-    if let Some(kit) = &booted.new_recovery_kit {
-        writeln!(out, "recovery kit:   {}   (save it elsewhere, then remove the file)", kit.display())?;
-    }
-    out.flush()
+    Ok(())
 }

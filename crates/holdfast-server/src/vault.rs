@@ -47,6 +47,12 @@ pub struct Vault {
 }
 
 impl Vault {
+    /// Whether there is any KEK below `folder`.
+    #[must_use]
+    pub fn has_keys(folder: &Path) -> bool {
+        folder.is_dir() && list_kek_versions(folder).is_ok_and(|versions| !versions.is_empty())
+    }
+
     /// Opens the keys below `folder`, or makes them at the first start.
     ///
     /// At the first start `save_kit` is given the recovery key's private half, which is kept nowhere else. A crash while

@@ -118,7 +118,8 @@ impl Holdfast {
     /// # Errors
     /// When it does not within half a minute.
     pub async fn spawn(&mut self) -> Result<()> {
-        let append = |name| std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join(name));
+        let append =
+            |name| std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join(name));
         let engines = engines().context("no engines")?;
         let child = Command::new(&self.binary)
             .arg("serve")

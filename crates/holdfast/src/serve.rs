@@ -23,7 +23,7 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {}", config.server.listen))?;
     let address = listener.local_addr()?;
     let booted = holdfast_server::boot::boot(config.server.clone(), config.admin_password.clone()).await?;
-    announce(&booted, address)?;
+    announce(&booted, address).await?;
     let stop = CancellationToken::new();
     stop_at_signals(stop.clone())?;
     let agent =
@@ -37,8 +37,11 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
 }
 
 #[expect(clippy::print_stdout, reason = "the person who starts it reads this")]
-fn announce(booted: &holdfast_server::boot::Booted, address: std::net::SocketAddr) -> anyhow::Result<()> {
-    holdfast_server::boot::tell_first_start(booted, &mut std::io::stdout().lock())?;
+async fn announce(
+    booted: &holdfast_server::boot::Booted,
+    address: std::net::SocketAddr,
+) -> anyhow::Result<()> {
+    holdfast_server::boot::tell_first_start(booted, &mut std::io::stdout()).await?;
     println!("holdfast is listening on http://{address}");
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::TryStreamExt;
 use holdfast_api::agent::RunBackup;
-use holdfast_core::backup::BackupFacts;
+use holdfast_core::backup::{BackupFacts, BackupMode};
 use holdfast_core::{ServiceId, Timestamp};
 use holdfast_engines::{BackupRequest, ProgressSink, ToolBackup};
 use holdfast_seal::{MANIFEST_FORMAT, Manifest, ManifestObject};
@@ -39,6 +39,7 @@ pub(super) async fn run(
     // sealed with the old epoch's key meanwhile opens as ever.
     keys.activate_epoch(input.next_epoch_key.id);
     local.keep_keys(agent)?;
+    keys.forget_backup_keys();
     if let Err(error) = coverage::write(agent, &local.lineage).await {
         tracing::warn!(%service, error = %crate::error::chain(&error), "coverage not stored yet");
     }
@@ -68,10 +69,12 @@ async fn copy(
 ) -> Result<BackupFacts, AgentError> {
     let record = local.record();
     let driver = agent.driver(record.spec.engine)?;
+    // A chain must not lead through a backup that the catalog does not know.
+    let mode = if remove_orphans(agent, local, input).await? { BackupMode::Full } else { input.mode };
     let known = labels_in_store(agent, local).await?;
     local.lineage.forget_files();
     local.lineage.keys.begin_backup(key.key_id, known);
-    let request = BackupRequest { backup_id: &input.backup_id, mode: input.mode };
+    let request = BackupRequest { backup_id: &input.backup_id, mode };
     let copied = driver.backup(&record.instance, &request, progress).await;
     local.lineage.keys.end_backup();
     let copied = copied.map_err(AgentError::engine("back up the instance"))?;
@@ -79,6 +82,37 @@ async fn copy(
     progress.phase("sealing the manifest");
     let objects = confirmed_objects(agent, local, &copied.label).await?;
     write(agent, local, input, key, copied, objects).await
+}
+
+/// Removes what the tool finished and nobody recorded: a backup without a manifest does not exist (R14), and the tool would
+/// build the next incremental on it. Says whether one with a manifest is left that the catalog does not know.
+async fn remove_orphans(agent: &Agent, local: &Local, input: &RunBackup) -> Result<bool, AgentError> {
+    let record = local.record();
+    let driver = agent.driver(record.spec.engine)?;
+    let listed = driver.labels(&record.instance).await.map_err(AgentError::engine("list the repository"))?;
+    let (mut orphans, mut unknown) = (Vec::new(), false);
+    for (label, id) in listed {
+        if input.known_labels.iter().any(|(known, _)| *known == label) {
+            continue;
+        }
+        let Some(backup) = id.and_then(|id| id.parse().ok()) else { continue };
+        let manifest = ObjectName::BackupManifest { lineage: local.lineage.scope, backup };
+        match agent.store.head(&manifest).await {
+            Ok(_) => unknown = true,
+            Err(error) if error.kind() == ErrorKind::NotFound => orphans.push(label),
+            Err(error) => return Err(AgentError::store("look for a manifest")(error)),
+        }
+    }
+    if orphans.is_empty() {
+        return Ok(unknown);
+    }
+    tracing::warn!(service = %local.lineage.scope.service, ?orphans, "removing backups that never got a manifest");
+    orphans.reverse(); // children before what they build on
+    local.lineage.keys.allow_removal(true);
+    let removed = driver.expire(&record.instance, &orphans).await;
+    local.lineage.keys.allow_removal(false);
+    removed.map_err(AgentError::engine("remove backups without a manifest"))?;
+    Ok(unknown)
 }
 
 /// Labels that the repository holds files of before this backup: whatever comes new is this backup's.

@@ -23,6 +23,7 @@ pub(super) async fn create(
         return Ok(local.record().facts); // an earlier try came this far
     }
     instances::discard_half_made(agent, spec).await?;
+    instances::clear_lineage(agent, instances::scope_of(spec)).await?;
     let instance = instances::plan(agent, spec, &input.repository).await?;
     let made = make(agent, input, &instance, progress).await;
     if made.is_err() {
@@ -42,7 +43,6 @@ async fn make(
         .map_err(|error| AgentError::Unusable(error.to_string()))?;
     let lineage = Arc::new(Lineage::new(instances::scope_of(spec), keys));
     instances::register(agent, &instance.repository, &lineage, Access::ReadWrite);
-    // A try before this one may have archived log of an instance that is gone; it is another cluster's.
     let engine_version = agent
         .driver(spec.engine)?
         .create(instance, &user_specs(&input.users), progress)

@@ -13,7 +13,7 @@ use holdfast_engines::{Instance, ProgressSink};
 use holdfast_seal::{MANIFEST_FORMAT, Tombstone};
 use holdfast_store::gateway::{Access, ObjectClass, classify};
 use holdfast_store::manifest::write_tombstone;
-use holdfast_store::{LineageScope, ObjectName, ObjectPrefix, ServiceScope};
+use holdfast_store::{LineageScope, ObjectName, ObjectPrefix};
 
 use crate::error::AgentError;
 use crate::keys::LineageKeys;
@@ -32,6 +32,7 @@ pub(super) async fn remove(
         lineage: grant.lineage_id,
     };
     let keys = LineageKeys::from_grant(grant).map_err(|error| AgentError::Unusable(error.to_string()))?;
+    keys.allow_removal(true);
     let lineage = Arc::new(Lineage::new(scope, keys));
     progress.phase("destroying keys");
     for backup in &input.backups {
@@ -44,8 +45,10 @@ pub(super) async fn remove(
     progress.phase("removing objects");
     if input.whole_lineage {
         delete_all(agent, &ObjectPrefix::Lineage(scope), |_| true).await?;
-        return delete_all(agent, &ObjectPrefix::Keys { service: service_of(scope), key: None }, |_| true)
-            .await;
+        return delete_all(agent, &ObjectPrefix::Keys { service: scope.service_scope(), key: None }, |_| {
+            true
+        })
+        .await;
     }
     expire_in_tool(agent, &lineage, input).await?;
     for backup in &input.backups {
@@ -58,10 +61,6 @@ pub(super) async fn remove(
         }
     }
     Ok(())
-}
-
-fn service_of(scope: LineageScope) -> ServiceScope {
-    scope.service_scope()
 }
 
 /// A legal deletion leaves its mark, so that it is told from a loss. Written before the manifest goes.
@@ -103,7 +102,7 @@ async fn expire_in_tool(
     if labels.is_empty() {
         return Ok(());
     }
-    let folder = agent.config.instances_dir.join(format!("expire-{}", lineage.scope.lineage));
+    let folder = agent.config.instances_dir.join(format!("{}{}", instances::SCRATCH, lineage.scope.lineage));
     std::fs::create_dir_all(&folder).map_err(AgentError::file(&folder))?;
     let run_as = users::claim(&agent.config.users_dir, &folder).await?;
     let instance = Instance {
@@ -120,10 +119,14 @@ async fn expire_in_tool(
     };
     instances::write_gateway_certificate(agent, &instance)?;
     instances::register(agent, &instance.repository, lineage, Access::ReadWrite);
-    let expired = agent.driver(EngineKind::Postgresql)?.expire(&instance, &labels).await;
+    let driver = agent.driver(EngineKind::Postgresql)?;
+    let expired = match driver.prepare_repository(&instance).await {
+        Ok(()) => driver.expire(&instance, &labels).await,
+        Err(error) => Err(error),
+    };
     agent.gateway.unregister(&instance.repository.access_key);
     users::release(&agent.config.users_dir, instance.run_as.as_ref(), &instance.folder);
-    std::fs::remove_dir_all(&instance.folder).map_err(AgentError::file(&instance.folder))?;
+    instances::remove_folder(&instance.folder).await?;
     expired.map_err(AgentError::engine("expire backups in the repository"))
 }
 

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use holdfast_api::agent::{LeasedStep, NewUser, StepInput, StepOutput};
 use holdfast_engines::{ProgressSink, UserSpec};
 
-use crate::Agent;
 use crate::error::AgentError;
+use crate::{Agent, instances};
 
 pub(crate) async fn run(
     agent: &Arc<Agent>,
@@ -47,6 +47,29 @@ pub(crate) async fn run(
         StepInput::RemoveExpired(input) => {
             expire::remove(agent, input, progress).await.map(|()| StepOutput::Done)
         }
+    }
+}
+
+/// Steps whose work nobody needs once their job is cancelled. The others are short, or end something that must end.
+pub(crate) fn may_be_given_up(step: &LeasedStep) -> bool {
+    matches!(
+        step.input,
+        StepInput::CreateInstance(_) | StepInput::RestoreInstance(_) | StepInput::RunBackup(_)
+    )
+}
+
+/// Removes what a step that was dropped half-way had made.
+pub(crate) async fn give_up(agent: &Agent, step: &LeasedStep) -> Result<(), AgentError> {
+    match &step.input {
+        StepInput::CreateInstance(input) => instances::discard_half_made(agent, &input.instance).await,
+        StepInput::RestoreInstance(input) => instances::discard_half_made(agent, &input.instance).await,
+        StepInput::RunBackup(_) => {
+            if let Some(local) = agent.instances.get(step.service_id) {
+                local.lineage.keys.end_backup();
+            }
+            Ok(())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use holdfast_api::agent::{InstanceFacts, RestoreInstance, RestoredInstance};
-use holdfast_engines::{Instance, ProgressSink, RestoreRequest, RestoreTo};
+use holdfast_engines::{Instance, ProgressSink, RepositoryAccess, RestoreRequest, RestoreTo};
 use holdfast_store::LineageScope;
 use holdfast_store::gateway::Access;
 
@@ -25,6 +25,7 @@ pub(super) async fn restore(
     }
     progress.phase("preparing");
     instances::discard_half_made(agent, spec).await?;
+    instances::clear_lineage(agent, instances::scope_of(spec)).await?;
     let instance = instances::plan(agent, spec, &input.repository).await?;
     let made = make(agent, input, &instance, progress).await;
     if made.is_err()
@@ -33,6 +34,25 @@ pub(super) async fn restore(
         tracing::error!(error = %chain(&error), "a half-restored instance could not be removed");
     }
     made
+}
+
+/// A credential for the source's repository that ends with the step, also when the step is given up half-way.
+struct Reading<'a> {
+    agent: &'a Agent,
+    access_key: String,
+}
+
+impl<'a> Reading<'a> {
+    fn open(agent: &'a Agent, access: &RepositoryAccess, source: &Arc<Lineage>) -> Self {
+        instances::register(agent, access, source, Access::ReadOnly);
+        Self { agent, access_key: access.access_key.clone() }
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.agent.gateway.unregister(&self.access_key);
+    }
 }
 
 async fn make(
@@ -58,7 +78,7 @@ async fn make(
     };
     let source = Arc::new(Lineage::new(source_scope, LineageKeys::from_grant(grant).map_err(bad)?));
     let source_access = instances::access(agent, &instance.folder, &grant.cipher_passphrase.0);
-    instances::register(agent, &source_access, &source, Access::ReadOnly);
+    let _reading = Reading::open(agent, &source_access, &source);
 
     let request = RestoreRequest {
         users: &user_specs(&input.users),
@@ -70,7 +90,6 @@ async fn make(
         target: input.target.as_ref().map(|to| RestoreTo { point: to.point, covered_to: to.covered_to }),
     };
     let restored = agent.driver(spec.engine)?.restore(instance, &request, progress).await;
-    agent.gateway.unregister(&source_access.access_key);
     let restored = restored.map_err(AgentError::engine("restore the instance"))?;
 
     let facts = InstanceFacts {

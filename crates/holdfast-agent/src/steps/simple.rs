@@ -13,8 +13,6 @@ use crate::{Agent, coverage, instances};
 
 /// Longest wait for the object store to confirm the log that was cut.
 const SHIP_LIMIT: Duration = Duration::from_secs(120);
-/// A service that is deleted does not wait long for a store that is away: what was archived so far stays restorable.
-const CLOSE_LIMIT: Duration = Duration::from_secs(30);
 const STOP_SECONDS: u64 = 60;
 
 pub(super) async fn ship_log(
@@ -30,15 +28,6 @@ pub(super) async fn ship_log(
     if let Some(coverage) = known.filter(|c| c.complete_until.is_some_and(|until| until >= input.until)) {
         return Ok(ShippedLog { coverage });
     }
-    let coverage = cut_and_wait(agent, &local, SHIP_LIMIT).await?;
-    Ok(ShippedLog { coverage })
-}
-
-async fn cut_and_wait(
-    agent: &Agent,
-    local: &Local,
-    limit: Duration,
-) -> Result<holdfast_core::position::Coverage, AgentError> {
     let record = local.record();
     let mark = agent
         .driver(record.spec.engine)?
@@ -46,10 +35,14 @@ async fn cut_and_wait(
         .await
         .map_err(AgentError::engine("close the current piece of log"))?;
     local.lineage.mark(mark.clone());
-    tokio::time::timeout(limit, local.lineage.wait_covered(&mark)).await.map_err(|_| AgentError::TooLong {
-        doing: "shipping the log to the object store",
-        seconds: limit.as_secs(),
-    })
+    let coverage =
+        tokio::time::timeout(SHIP_LIMIT, local.lineage.wait_covered(&mark)).await.map_err(|_| {
+            AgentError::TooLong {
+                doing: "shipping the log to the object store",
+                seconds: SHIP_LIMIT.as_secs(),
+            }
+        })?;
+    Ok(ShippedLog { coverage })
 }
 
 pub(super) async fn apply_settings(agent: &Arc<Agent>, input: &ApplySettings) -> Result<(), AgentError> {
@@ -71,8 +64,24 @@ pub(super) async fn stop(agent: &Arc<Agent>, service: ServiceId) -> Result<(), A
     // The record first: a supervisor that finds the engine stopped must not start it again.
     let record = local.update(|record| record.running = false)?;
     let driver = agent.driver(record.spec.engine)?;
-    // At a clean shutdown PostgreSQL closes and archives its last segment by itself.
-    driver.stop(&record.instance, STOP_SECONDS).await.map_err(AgentError::engine("stop the engine"))
+    if let Err(error) = driver.stop(&record.instance, STOP_SECONDS).await {
+        local.update(|record| record.running = true)?; // it runs, so it is looked after
+        return Err(AgentError::engine("stop the engine")(error));
+    }
+    close_log(agent, &local).await
+}
+
+/// At a clean shutdown the engine ships the last of its log by itself; from then on every instant until now is covered.
+/// If the store was away, the log is shipped at the next start.
+async fn close_log(agent: &Agent, local: &Local) -> Result<(), AgentError> {
+    let record = local.record();
+    let driver = agent.driver(record.spec.engine)?;
+    let mark =
+        driver.stopped_mark(&record.instance).await.map_err(AgentError::engine("read the last position"))?;
+    if let Some(mark) = mark {
+        local.lineage.mark(mark);
+    }
+    Ok(())
 }
 
 pub(super) async fn start(agent: &Arc<Agent>, service: ServiceId) -> Result<(), AgentError> {
@@ -117,8 +126,11 @@ pub(super) async fn remove(
     let record = local.record();
     if record.running {
         progress.phase("shipping log");
-        if let Err(error) = cut_and_wait(agent, &local, CLOSE_LIMIT).await {
-            tracing::warn!(%service, error = %chain(&error), "the last log of a deleted service was not shipped");
+        local.update(|record| record.running = false)?;
+        let driver = agent.driver(record.spec.engine)?;
+        driver.stop(&record.instance, STOP_SECONDS).await.map_err(AgentError::engine("stop the engine"))?;
+        if let Err(error) = close_log(agent, &local).await {
+            tracing::warn!(%service, error = %chain(&error), "the end of a deleted service's log is not known");
         }
     }
     if let Err(error) = coverage::write(agent, &local.lineage).await {

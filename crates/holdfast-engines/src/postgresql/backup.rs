@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::position::parse_lsn;
-use super::{Postgresql, config, probe, wal_name_start};
+use super::{Postgresql, probe, wal_name_start};
 use crate::exec;
 use crate::progress::percent_in;
 use crate::{BackupRequest, EngineError, Instance, ProgressSink, Result, ToolBackup};
@@ -67,7 +67,7 @@ impl Postgresql {
         progress: &ProgressSink,
     ) -> Result<ToolBackup> {
         progress.phase("preparing");
-        let database_bytes = probe::probe(instance).await?.database_bytes;
+        let database_bytes = probe::database_bytes(instance).await?;
         let mode = match request.mode {
             BackupMode::Full => "full",
             BackupMode::Incremental => "incr",
@@ -146,7 +146,11 @@ impl Postgresql {
     }
 
     async fn backups_in_repository(&self, instance: &Instance) -> Result<Vec<BackupInfo>> {
-        let spec = self.pgbackrest_spec(instance, "pgbackrest.conf")?.args(["--output=json", "info"]);
+        let spec = self.pgbackrest_spec(instance, "pgbackrest.conf")?.args([
+            "--log-level-console=off",
+            "--output=json",
+            "info",
+        ]);
         let text = exec::run(spec).await.map_err(EngineError::exec("list the repository's backups"))?;
         let stanzas: Vec<StanzaInfo> =
             serde_json::from_str(&text).map_err(|error| EngineError::Unexpected {
@@ -156,11 +160,18 @@ impl Postgresql {
         Ok(stanzas.into_iter().flat_map(|stanza| stanza.backup).collect())
     }
 
+    pub(super) async fn labels_in_repository(
+        &self,
+        instance: &Instance,
+    ) -> Result<Vec<(String, Option<String>)>> {
+        let backups = self.backups_in_repository(instance).await?;
+        let id = |backup: &BackupInfo| backup.annotation.as_ref().and_then(|a| a.get("id")).cloned();
+        Ok(backups.into_iter().map(|backup| (backup.label.clone(), id(&backup))).collect())
+    }
+
     /// Removes the labels that the repository still knows; those that build on them go with them, so the caller names
     /// only what nothing kept needs.
     pub(super) async fn expire_labels(&self, instance: &Instance, labels: &[String]) -> Result<()> {
-        config::make_folders(instance)?;
-        config::write_pgbackrest_conf(instance, &instance.repository, "pgbackrest.conf")?;
         for label in labels {
             let known = self.backups_in_repository(instance).await?;
             if !known.iter().any(|backup| backup.label == *label) {

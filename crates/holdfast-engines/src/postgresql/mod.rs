@@ -75,6 +75,10 @@ impl Driver for Postgresql {
         self.stop_instance(instance, timeout_seconds).await
     }
 
+    async fn stopped_mark(&self, instance: &Instance) -> Result<Option<Mark>> {
+        self.read_stopped_mark(instance).await
+    }
+
     async fn is_running(&self, instance: &Instance) -> bool {
         self.is_postmaster_alive(instance).await
     }
@@ -93,6 +97,14 @@ impl Driver for Postgresql {
 
     async fn probe(&self, instance: &Instance) -> Result<Probe> {
         probe::probe(instance).await
+    }
+
+    async fn database_bytes(&self, instance: &Instance) -> Result<u64> {
+        probe::database_bytes(instance).await
+    }
+
+    async fn labels(&self, instance: &Instance) -> Result<Vec<(String, Option<String>)>> {
+        self.labels_in_repository(instance).await
     }
 
     async fn backup(
@@ -115,6 +127,11 @@ impl Driver for Postgresql {
         progress: &ProgressSink,
     ) -> Result<Restored> {
         self.restore_instance(instance, request, progress).await
+    }
+
+    async fn prepare_repository(&self, instance: &Instance) -> Result<()> {
+        config::make_folders(instance)?;
+        config::write_pgbackrest_conf(instance, &instance.repository, "pgbackrest.conf")
     }
 
     async fn expire(&self, instance: &Instance, labels: &[String]) -> Result<()> {

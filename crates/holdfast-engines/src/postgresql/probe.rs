@@ -1,21 +1,24 @@
 //! Looks at a running instance: its position, its archiver, its load.
 
+use std::time::Duration;
+
 use holdfast_core::Timestamp;
 use holdfast_core::position::Position;
 use tokio_postgres::{Client, Row};
 
 use super::position::{parse_lsn, without_empty_header};
 use super::sql::connect;
-use crate::{EngineError, Instance, Mark, Probe, Result};
+use crate::{EngineError, Instance, Mark, Probe, Result, Statistics};
 
+/// After a restart the engine does not know its last commit; then no two marks are equal.
+///
 /// The clock is read first: what was acknowledged before lies before the position. The last commit is read before the
 /// position too, so that an unchanged one vouches for the whole mark.
 const MARK: &str = "WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at), \
-     last AS MATERIALIZED (SELECT at, (SELECT coalesce(xid::text || '@' || timestamp::text, 'none') \
+     last AS MATERIALIZED (SELECT at, (SELECT coalesce(xid::text || '@' || timestamp::text, 'unknown at ' || at::text) \
         FROM pg_last_committed_xact()) AS last_commit FROM clock) \
      SELECT (extract(epoch FROM at) * 1000000)::bigint AS at_us, last_commit, \
         pg_current_wal_insert_lsn()::text AS lsn, \
-        (pg_control_checkpoint()).timeline_id AS checkpoint_timeline, \
         pg_walfile_name(pg_current_wal_insert_lsn()) AS wal_name FROM last";
 
 const STATISTICS: &str = "SELECT \
@@ -23,25 +26,40 @@ const STATISTICS: &str = "SELECT \
      current_setting('max_connections')::bigint AS max, \
      (SELECT coalesce(sum(xact_commit + xact_rollback), 0)::bigint FROM pg_stat_database) AS transactions, \
      (SELECT (sum(blks_hit)::float8 / nullif(sum(blks_hit + blks_read), 0)) FROM pg_stat_database) AS hit_ratio, \
-     (SELECT sum(pg_database_size(oid))::bigint FROM pg_database) AS bytes, \
      (SELECT CASE WHEN last_failed_time > coalesce(last_archived_time, '-infinity') \
         THEN 'archiving ' || last_failed_wal || ' fails since ' || last_failed_time::text END FROM pg_stat_archiver) \
         AS archiver_error";
 
+/// How long an engine may take over its figures.
+const STATISTICS_LIMIT: Duration = Duration::from_secs(3);
+
 pub(super) async fn probe(instance: &Instance) -> Result<Probe> {
     let client = connect(instance, "postgres").await?;
     let mark = take_mark(&client).await?;
-    let row =
-        client.query_one(STATISTICS, &[]).await.map_err(EngineError::sql("read the engine's statistics"))?;
-    Ok(Probe {
-        mark,
+    let statistics = match tokio::time::timeout(STATISTICS_LIMIT, client.query_one(STATISTICS, &[])).await {
+        Ok(row) => Some(statistics_of(&row.map_err(EngineError::sql("read the engine's statistics"))?)),
+        Err(_) => None,
+    };
+    Ok(Probe { mark, statistics })
+}
+
+fn statistics_of(row: &Row) -> Statistics {
+    Statistics {
         archiver_error: row.get("archiver_error"),
         connections_active: row.get("active"),
         connections_max: row.get("max"),
         transactions_total: row.get("transactions"),
         cache_hit_ratio: row.get("hit_ratio"),
-        database_bytes: u64::try_from(row.get::<_, Option<i64>>("bytes").unwrap_or(0)).unwrap_or(0),
-    })
+    }
+}
+
+pub(super) async fn database_bytes(instance: &Instance) -> Result<u64> {
+    let client = connect(instance, "postgres").await?;
+    let row = client
+        .query_one("SELECT coalesce(sum(pg_database_size(oid)), 0)::bigint FROM pg_database", &[])
+        .await
+        .map_err(EngineError::sql("read the databases' size"))?;
+    Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
 }
 
 async fn take_mark(client: &Client) -> Result<Mark> {

@@ -3,9 +3,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::position::{parse_lsn, segment_start};
 use super::{Postgresql, config, restore, sql};
 use crate::exec::{self, ProcessSpec};
-use crate::{EngineError, Instance, Paths, ProgressSink, Result, UserSpec};
+use crate::{EngineError, Instance, Mark, Paths, ProgressSink, Result, UserSpec};
+use holdfast_core::Timestamp;
+use holdfast_core::position::Position;
 
 const START_SECONDS: u64 = 60;
 
@@ -127,15 +130,30 @@ impl Postgresql {
     }
 
     /// `pg_ctl status` runs as the engine's user and judges the lock file itself; exit code 3 means not running, 4 no data
-    /// folder (PostgreSQL 17, pg_ctl).
+    /// folder (PostgreSQL 17, pg_ctl). Whatever else it says, the engine may be alive.
     pub(super) async fn is_postmaster_alive(&self, instance: &Instance) -> bool {
+        // Without its programs there is no engine that this host could have started.
         let Ok(program) = self.program(instance, "pg_ctl") else { return false };
         let spec = ProcessSpec::new(program, &instance.folder)
             .args(["status", "-D"])
             .args([Paths(&instance.folder).data()])
             .run_as(instance.run_as.as_ref())
             .timeout_seconds(10);
-        exec::run(spec).await.is_ok()
+        match exec::run(spec).await {
+            Ok(_) => true,
+            Err(error) => !matches!(error.exit_code(), Some(3 | 4)),
+        }
+    }
+
+    /// A clean shutdown closes the segment, lets the archiver ship it, and writes its checkpoint into the next one: what
+    /// lies before the checkpoint's segment is everything that was ever committed.
+    pub(super) async fn read_stopped_mark(&self, instance: &Instance) -> Result<Option<Mark>> {
+        let spec = ProcessSpec::new(self.program(instance, "pg_controldata")?, &instance.folder)
+            .args(["-D"])
+            .args([Paths(&instance.folder).data()])
+            .run_as(instance.run_as.as_ref());
+        let text = exec::run(spec).await.map_err(EngineError::exec("read the control file"))?;
+        Ok(stopped_mark_in(&text, Timestamp::now()))
     }
 
     pub(super) async fn apply(&self, instance: &Instance) -> Result<()> {
@@ -171,6 +189,18 @@ impl Postgresql {
     }
 }
 
+/// Reads `pg_controldata`'s text (locale C).
+fn stopped_mark_in(text: &str, at: Timestamp) -> Option<Mark> {
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    if field("Database cluster state:")? != "shut down" {
+        return None;
+    }
+    let checkpoint = parse_lsn(field("Latest checkpoint location:")?)?;
+    let timeline = field("Latest checkpoint's TimeLineID:")?.parse().ok()?;
+    let position = Position { timeline, offset: segment_start(checkpoint) };
+    Some(Mark { at, position, last_commit: format!("shut down at {checkpoint}") })
+}
+
 /// The last lines of the engine's logs, for error texts.
 pub(super) fn last_log_lines(instance: &Instance) -> String {
     let mut lines = recent_log(instance, 16 << 10);
@@ -204,4 +234,25 @@ pub(super) fn recent_log(instance: &Instance, bytes: u64) -> Vec<String> {
     };
     let content = read().unwrap_or_default();
     String::from_utf8_lossy(&content).lines().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_clean_shutdown_closes_the_log() {
+        let text = |state: &str| {
+            format!(
+                "pg_control version number:            1700\nDatabase cluster state:               {state}\n\
+                 Latest checkpoint location:           0/5000028\n\
+                 Latest checkpoint's TimeLineID:       2\n"
+            )
+        };
+        let mark = stopped_mark_in(&text("shut down"), Timestamp::UNIX_EPOCH).expect("it was clean");
+        assert_eq!(mark.position, Position { timeline: 2, offset: 0x500_0000 });
+        for state in ["in production", "in archive recovery", "shut down in recovery"] {
+            assert_eq!(stopped_mark_in(&text(state), Timestamp::UNIX_EPOCH), None, "{state}");
+        }
+    }
 }

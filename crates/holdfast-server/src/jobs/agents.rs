@@ -17,7 +17,7 @@ use holdfast_core::backup::BackupMode;
 use holdfast_core::job::{Job, JobKind, JobState, Place};
 use holdfast_core::position::Coverage;
 use holdfast_core::service::ServiceStatus;
-use holdfast_core::{JobId, Timestamp};
+use holdfast_core::{AgentId, JobId, Timestamp};
 use jiff::SignedDuration;
 
 use super::steps::enqueue_automated;
@@ -94,8 +94,8 @@ async fn lease(
     State(cp): State<ControlPlane>,
     Json(asked): Json<LeaseRequest>,
 ) -> Result<Json<Option<LeasedStep>>, Refusal> {
-    let now = Timestamp::now();
-    cp.catalog.record_agent_seen(asked.agent_id, now).await?;
+    only_agent(&cp, asked.agent_id).await?;
+    cp.catalog.record_agent_seen(asked.agent_id, Timestamp::now()).await?;
     let deadline = tokio::time::Instant::now() + Duration::from_millis(asked.wait_ms).min(LONGEST_WAIT);
     let mut changed = cp.catalog.changed();
     loop {
@@ -114,6 +114,22 @@ async fn lease(
             return Ok(Json(None));
         }
         let _ = tokio::time::timeout_at(wake.min(deadline), changed.changed()).await;
+    }
+}
+
+/// Steps are not routed to hosts yet, so there is one agent: a second would be handed steps for instances that it does not
+/// have.
+async fn only_agent(cp: &ControlPlane, id: AgentId) -> Result<(), Refusal> {
+    let text = id.to_string();
+    if cp.catalog.put_setting_if_absent("agent_id", &text).await? {
+        return Ok(());
+    }
+    match cp.catalog.setting("agent_id").await? {
+        Some(known) if known == text => Ok(()),
+        _ => Err(Refusal(
+            StatusCode::FORBIDDEN,
+            "another agent serves this control plane; this release knows one host".to_owned(),
+        )),
     }
 }
 
@@ -233,19 +249,21 @@ async fn take_gaps(cp: &ControlPlane, report: &InstanceReport) -> Result<(), Ref
         if known.iter().any(|old| old.from == gap.from && old.to == gap.to) {
             continue;
         }
-        cp.catalog.insert_gap(report.lineage_id, gap).await?;
         tracing::error!(service = %report.service_id, cause = gap.cause, "a gap in the log archive; taking a new base backup");
         let open = cp.catalog.open_jobs_of(report.service_id).await?;
         let queued = open.iter().any(|job| job.kind == JobKind::Backup && job.state == JobState::Queued);
         if !queued {
             enqueue_automated(cp, report.service_id, BackupMode::Full).await?;
         }
+        // Last, so that a crash in between asks for the backup again rather than never.
+        cp.catalog.insert_gap(report.lineage_id, gap).await?;
     }
     Ok(())
 }
 
 async fn take_health(cp: &ControlPlane, now: Timestamp, report: &InstanceReport) -> Result<(), Refusal> {
-    let since = cp.live.unhealthy_since(report.service_id, now, report.healthy);
+    // One that is stopped on purpose has nothing to say and is not unhealthy.
+    let since = cp.live.unhealthy_since(report.service_id, now, report.message.is_none());
     let Some(message) = &report.message else {
         if report.healthy && cp.live.was_in_error(report.service_id) {
             let from = [ServiceStatus::Error];

@@ -179,9 +179,9 @@ async fn store_key(cp: &ControlPlane, record: &KeyRecord) -> Result<(), StepErro
 async fn own_repository(cp: &ControlPlane, service: &Service) -> Result<RepositoryGrant, StepError> {
     let keys = lineage_keys(cp, service).await?;
     for purpose in [KeyPurpose::Repository, KeyPurpose::Coverage, KeyPurpose::Epoch] {
-        if !keys.iter().any(|key| key.purpose == purpose) {
-            ensure_key(cp, service, KeyId::random(), purpose).await?;
-        }
+        // Also a known one: a try that was cut off may have left it out of the bucket.
+        let id = keys.iter().find(|key| key.purpose == purpose).map_or_else(KeyId::random, |key| key.id);
+        ensure_key(cp, service, id, purpose).await?;
     }
     repository(cp, service, |key| key.purpose != KeyPurpose::Backup).await
 }
@@ -335,6 +335,18 @@ async fn remove_expired(cp: &ControlPlane, job: &Job, service: &Service) -> Resu
     let backups = cp.catalog.backups_of(service.id).await?;
     let going: Vec<&Backup> =
         plan.shred.iter().filter_map(|id| backups.iter().find(|b| b.id == *id)).collect();
+    // From here on no new restore is planned from them; one that was planned just before is waited for.
+    for backup in &going {
+        cp.catalog
+            .update_backup(&backup.id, |backup| {
+                backup.shredded_at = backup.shredded_at.or(Some(Timestamp::now()))
+            })
+            .await?;
+    }
+    let read = super::steps::plans_reading(cp, service).await?;
+    if !read.is_some_and(|plans| plans.iter().all(|plan| !plan.chain.iter().any(|id| is_going(&going, id)))) {
+        return Err(StepError::Busy { job: job.id.to_string() });
+    }
     let mut destroy_keys: Vec<KeyId> = going.iter().map(|backup| backup.key_id).collect();
     destroy_keys.extend(unneeded_epochs(cp, service, &backups, &plan).await?);
     let grant = repository(cp, service, |key| !destroy_keys.contains(&key.id)).await?;
@@ -363,6 +375,10 @@ async fn remove_expired(cp: &ControlPlane, job: &Job, service: &Service) -> Resu
     Ok(Equipped::Run(service.id, Box::new(StepInput::RemoveExpired(Box::new(input)))))
 }
 
+fn is_going(going: &[&Backup], id: &BackupId) -> bool {
+    going.iter().any(|backup| backup.id == *id)
+}
+
 fn newest_manifest_before(backups: &[Backup], this: &Backup) -> Option<String> {
     let until = this.completed_at?;
     let earlier: Vec<Backup> =
@@ -371,7 +387,7 @@ fn newest_manifest_before(backups: &[Backup], this: &Backup) -> Option<String> {
 }
 
 /// Epochs whose log is all gone. The log from the start of the oldest kept base on is sealed with the epoch that was
-/// active then, which is the newest one made before that base began; everything older goes.
+/// active then: that of the last backup completed before that base. Everything older goes.
 async fn unneeded_epochs(
     cp: &ControlPlane,
     service: &Service,
@@ -399,6 +415,52 @@ async fn unneeded_epochs(
         .map(|backup| backup.created_at)
         .min();
     let Some(oldest_kept) = oldest_kept else { return Ok(Vec::new()) };
-    let before: Vec<&&KeyRecord> = epochs.iter().filter(|key| key.created_at < oldest_kept).collect();
-    Ok(before.iter().rev().skip(1).map(|key| key.id).collect())
+    let completed = backups.iter().filter(|backup| backup.facts.is_some()).map(|backup| backup.created_at);
+    let made: Vec<(KeyId, Timestamp)> = epochs.iter().map(|key| (key.id, key.created_at)).collect();
+    Ok(epochs_before(&made, completed, oldest_kept))
+}
+
+/// Of these epochs (with when their keys were made), those that ended before the epoch in which the backup made at
+/// `oldest_kept` began. An epoch begins when its backup completes; that of a failed backup never began.
+fn epochs_before(
+    made: &[(KeyId, Timestamp)],
+    completed: impl Iterator<Item = Timestamp>,
+    oldest_kept: Timestamp,
+) -> Vec<KeyId> {
+    let Some(active_since) = completed.filter(|at| *at < oldest_kept).max() else { return Vec::new() };
+    made.iter().filter(|(_, at)| *at < active_since).map(|(id, _)| *id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hour(hour: i64) -> Timestamp {
+        Timestamp::from_second(1_790_000_000 + hour * 3600).expect("in range")
+    }
+
+    /// Backups at hours 10, 20 and 30, each with an epoch of its own made a moment later, and a first epoch at hour 0.
+    fn epochs() -> [(KeyId, Timestamp); 4] {
+        [hour(0), hour(10), hour(20), hour(30)].map(|at| (KeyId::random(), at))
+    }
+
+    #[test]
+    fn the_epoch_in_which_the_oldest_kept_base_began_stays() {
+        let made = epochs();
+        let completed = [hour(10), hour(20), hour(30)];
+        let gone = epochs_before(&made, completed.into_iter(), hour(30));
+        assert_eq!(gone, [made[0].0, made[1].0], "the log from hour 20 on is sealed with the third");
+        assert!(
+            epochs_before(&made, completed.into_iter(), hour(10)).is_empty(),
+            "the first base needs the first epoch"
+        );
+    }
+
+    #[test]
+    fn the_epoch_of_a_failed_backup_covers_nothing() {
+        let made = epochs();
+        // The backup at hour 20 failed: until hour 30 the log was sealed with the epoch of hour 10.
+        let completed = [hour(10), hour(30)];
+        assert_eq!(epochs_before(&made, completed.into_iter(), hour(30)), [made[0].0]);
+    }
 }

@@ -29,6 +29,8 @@ pub enum StepError {
     Store(#[from] StoreError),
     #[error("the restore is no longer possible: {0}")]
     Refused(#[from] holdfast_core::window::RestoreRefusal),
+    #[error("job {job} waits for a restore that reads what is to be removed")]
+    Busy { job: String },
     #[error("job {job} lacks {what}")]
     Incomplete { job: String, what: String },
 }
@@ -42,6 +44,7 @@ impl StepError {
             Self::Vault(_) => ("vault", false),
             Self::Store(_) => ("object_store", true),
             Self::Refused(_) => ("restore_refused", false),
+            Self::Busy { .. } => ("restore_reads", true),
             Self::Incomplete { .. } => ("incomplete", false),
         };
         JobError { cause: cause.to_owned(), message: chain(self), retryable }

@@ -169,6 +169,8 @@ async fn record_backup(cp: &ControlPlane, job: &Job) -> Outcome {
             backup.status = BackupStatus::Completed;
             backup.completed_at = backup.completed_at.or(Some(Timestamp::now()));
             backup.error = None;
+            // The tool makes a full one where there is nothing to build on.
+            backup.mode = if facts.parent.is_some() { backup.mode } else { BackupMode::Full };
             backup.facts = Some(facts.clone());
         })
         .await?;
@@ -249,7 +251,10 @@ fn nothing_expires() -> ExpiryPlan {
 }
 
 /// Plans of the open restores that read this service; `None` while one of them is undecided.
-async fn plans_reading(cp: &ControlPlane, service: &Service) -> Result<Option<Vec<RestorePlan>>, StepError> {
+pub(super) async fn plans_reading(
+    cp: &ControlPlane,
+    service: &Service,
+) -> Result<Option<Vec<RestorePlan>>, StepError> {
     let mut plans = Vec::new();
     for job in cp.catalog.open_restores_from(service.id).await? {
         match output_of::<PlannedRestore>(&job, "plan_restore") {

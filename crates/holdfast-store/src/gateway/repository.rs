@@ -72,6 +72,11 @@ pub trait RepositoryKeys: Send + Sync {
     fn sealing_key(&self, class: &ObjectClass) -> Result<OwnedKey, KeyRefused>;
     /// The key that an object's header names.
     fn opening_key(&self, key_id: KeyId) -> Result<OwnedKey, KeyRefused>;
+    /// Whether the tool may remove objects of this class now. Its credential lies where the engine's user can read it, so
+    /// whoever is superuser inside the database must not be able to remove finished backups and log with it.
+    fn may_delete(&self, _class: &ObjectClass) -> bool {
+        true
+    }
 }
 
 /// Is told what happened, after the store has confirmed it (R1) and before the tool gets its answer. So who crashes

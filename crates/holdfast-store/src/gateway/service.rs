@@ -60,7 +60,18 @@ impl SealingService {
     async fn delete(&self, repository: &Repository, key: &str) -> S3Result<()> {
         let path = path(key)?;
         let lineage = repository.scope();
-        let deleted = if classify(path.as_str()) == ObjectClass::Info {
+        let class = classify(path.as_str());
+        if !repository.keys.may_delete(&class) {
+            // The tool also removes what was never there (a link to its newest backup): that is no removal.
+            return match self.store.head(&ObjectName::Repository { lineage, path }).await {
+                Err(error) if error.kind() == crate::ErrorKind::NotFound && class != ObjectClass::Info => {
+                    Ok(())
+                }
+                Err(error) if error.kind() != crate::ErrorKind::NotFound => Err(store_refusal(&error)),
+                _ => Err(s3_error!(AccessDenied, "this may not be removed now")),
+            };
+        }
+        let deleted = if class == ObjectClass::Info {
             info::remove_below(&self.store, lineage, &path, u64::MAX).await
         } else {
             self.store.delete(&ObjectName::Repository { lineage, path }).await
