@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use holdfast_api::agent::{
-    AgentReport, LeaseRequest, LeasedStep, ProgressAnswer, ProgressReport, ReportAnswer, Secret, StepResult,
+    AgentReport, LeaseRequest, LeasedStep, ProgressAnswer, ProgressReport, Secret, StepResult,
 };
 use holdfast_core::{AgentId, JobId};
 use serde::Serialize;
@@ -75,7 +75,7 @@ impl Client {
         self.post(&format!("jobs/{job}/result"), result).await
     }
 
-    pub(crate) async fn report(&self, report: &AgentReport) -> Result<ReportAnswer, AgentError> {
+    pub(crate) async fn report(&self, report: &AgentReport) -> Result<(), AgentError> {
         self.post("report", report).await
     }
 

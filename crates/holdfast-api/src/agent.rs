@@ -55,8 +55,6 @@ pub struct LeasedStep {
     pub step: Step,
     /// The service that the step acts on (shipping the log: the source).
     pub service_id: ServiceId,
-    /// Heartbeats must come well within this time.
-    pub lease_ms: u64,
     pub input: StepInput,
 }
 
@@ -302,18 +300,4 @@ pub struct InstanceMetrics {
     pub disk_free_bytes: u64,
     pub transactions_total: i64,
     pub cache_hit_ratio: Option<f64>,
-}
-
-/// What the control plane answers to a report: what should be.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ReportAnswer {
-    /// Services that should run here; the agent adopts or starts them. Their keys, so that archiving goes on
-    /// after the agent's own cache is lost.
-    pub desired: Vec<DesiredInstance>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct DesiredInstance {
-    pub service_id: ServiceId,
-    pub running: bool,
 }

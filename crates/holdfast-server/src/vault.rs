@@ -282,3 +282,16 @@ pub fn cipher_passphrase(repository_key: &DataKey) -> String {
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, repository_key.expose());
     hex::encode(aws_lc_rs::hmac::sign(&key, b"holdfast/v1/pgbackrest-cipher-passphrase"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_long_random_and_plain() {
+        let (a, b) = (new_password(), new_password());
+        assert_eq!(a.len(), 32);
+        assert_ne!(*a, *b);
+        assert!(a.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    }
+}

@@ -209,6 +209,16 @@ impl Drop for Holdfast {
             let _ = child.kill();
             let _ = child.wait();
         }
+        // Shown when the test fails, however it does.
+        for line in self
+            .log()
+            .lines()
+            .filter(|line| line.contains(" WARN ") || line.contains(" ERROR "))
+            .rev()
+            .take(20)
+        {
+            println!("log: {line}");
+        }
         let postmasters = self.postmasters();
         for pid in &postmasters {
             let _ = kill(Pid::from_raw(*pid), Signal::SIGQUIT); // immediate shutdown

@@ -1,5 +1,5 @@
 //! The files that configure an instance and its pgBackRest. All lie in `conf/`, which the engine's user may read and not
-//! write, so that nobody inside the database can turn archiving off for good.
+//! write. What the engine writes by itself (`ALTER SYSTEM`, for superusers alone) is emptied at every start.
 
 use std::fmt::Write as _;
 use std::fs;

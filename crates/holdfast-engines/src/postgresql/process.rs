@@ -72,7 +72,7 @@ impl Postgresql {
         config::make_folders(instance)?;
         config::write_all(instance, &self.pgbackrest()?)?;
         if !self.is_postmaster_alive(instance).await {
-            restore::clear_recovery_targets(instance)?;
+            restore::clear_written_settings(instance)?;
             self.pg_ctl_start(instance).await?;
         }
         self.wait_ready(instance, Duration::from_secs(START_SECONDS)).await

@@ -163,7 +163,7 @@ impl Postgresql {
     }
 
     /// The source's repository is out of reach from here on. The targets stay until the next start, which removes them
-    /// ([`clear_recovery_targets`]): a running server could not take their removal.
+    /// ([`clear_written_settings`]): a running server could not take their removal.
     async fn clear_recovery_settings(&self, instance: &Instance) -> Result<()> {
         rewrite_auto_conf(instance, |line| !line.starts_with("restore_command"))?;
         let source = Paths(&instance.folder).conf().join(SOURCE_CONF);
@@ -213,15 +213,14 @@ fn append_auto_conf(instance: &Instance, line: &str) -> Result<()> {
     config::write_private(&path, (old + line).as_bytes(), instance.run_as.as_ref())
 }
 
-/// Removes what a finished recovery left in the settings; before a start, never during a recovery.
-pub(super) fn clear_recovery_targets(instance: &Instance) -> Result<()> {
+/// Empties the file that the engine itself writes its settings into: what a finished recovery left there, and whatever
+/// somebody inside the database may have set. Before a start, never during a recovery.
+pub(super) fn clear_written_settings(instance: &Instance) -> Result<()> {
     let data = Paths(&instance.folder).data();
     if data.join("recovery.signal").exists() || !auto_conf(instance).exists() {
         return Ok(());
     }
-    rewrite_auto_conf(instance, |line| {
-        !line.starts_with("recovery_target") && !line.starts_with("restore_command")
-    })
+    config::write_private(&auto_conf(instance), b"", instance.run_as.as_ref())
 }
 
 fn remove_logs(instance: &Instance) -> Result<()> {

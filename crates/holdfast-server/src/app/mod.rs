@@ -57,8 +57,6 @@ pub enum AppError {
         #[source]
         source: serde_json::Error,
     },
-    #[error("the system gives no random bytes")]
-    Randomness,
 }
 
 /// What a caller may do about it.
@@ -82,9 +80,7 @@ impl AppError {
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::Conflict(_) => ErrorKind::Conflict,
             Self::Unavailable(_) | Self::CatalogBusy(_) => ErrorKind::Unavailable,
-            Self::Catalog(_) | Self::Vault(_) | Self::JobInput { .. } | Self::Randomness => {
-                ErrorKind::Internal
-            }
+            Self::Catalog(_) | Self::Vault(_) | Self::JobInput { .. } => ErrorKind::Internal,
         }
     }
 

@@ -10,13 +10,14 @@ use zeroize::Zeroizing;
 
 use super::{AppError, jobs, now, services};
 use crate::ControlPlane;
+use crate::jobs::grant::user_secret;
 use crate::jobs::input;
+use crate::vault::new_password;
 
 /// How long a reset may take before the caller is told to look again later; requests answer within 30 s.
 pub const RESET_PATIENCE: Duration = Duration::from_secs(25);
 /// Signals only make the wait shorter: the catalog is looked at this often anyway.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-const PASSWORD_CHARS: usize = 32;
 
 /// Everything that a client needs to connect.
 pub struct Revealed {
@@ -46,7 +47,7 @@ pub async fn reveal(cp: &ControlPlane, service: ServiceId, username: &str) -> Re
     };
     let credential = cp.catalog.credential(service.id, username).await?;
     let credential = credential.ok_or(AppError::NotFound("database user"))?;
-    let password = cp.vault.unwrap_secret(&service, &secret_name(username), &credential.wrapped)?;
+    let password = cp.vault.unwrap_secret(&service, &user_secret(username), &credential.wrapped)?;
     let database = service.engine.capability().default_database;
     let connection_string = Zeroizing::new(format!(
         "{}://{}:{}@{}:{port}/{database}?sslmode=require",
@@ -73,8 +74,8 @@ pub async fn reset_password(
         return Err(not_up(&service, "it does not run"));
     }
     cp.catalog.credential(service.id, username).await?.ok_or(AppError::NotFound("database user"))?;
-    let password = new_password()?;
-    let wrapped = cp.vault.wrap_secret(&service, &secret_name(username), &password);
+    let password = new_password();
+    let wrapped = cp.vault.wrap_secret(&service, &user_secret(username), &password);
     let input = input::ResetPassword { username: username.to_owned(), wrapped_hex: hex::encode(wrapped) };
     let job = NewJob::new(JobKind::ResetPassword, service.id, jobs::written(&input), now());
     cp.catalog.enqueue(&job).await?;
@@ -91,23 +92,6 @@ pub async fn reset_password(
             Err(AppError::Unavailable(format!("the password was not changed: {why}")))
         }
     }
-}
-
-/// The name under which the vault wraps a user's password.
-#[must_use]
-pub fn secret_name(username: &str) -> String {
-    format!("user:{username}")
-}
-
-/// A random password that needs no escaping anywhere: 32 characters of 64, 192 bits.
-///
-/// # Errors
-/// The system gives no random bytes.
-pub fn new_password() -> Result<Zeroizing<String>, AppError> {
-    use base64::Engine as _;
-    let mut bytes = Zeroizing::new([0; PASSWORD_CHARS * 6 / 8]);
-    aws_lc_rs::rand::fill(bytes.as_mut()).map_err(|_| AppError::Randomness)?;
-    Ok(Zeroizing::new(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes.as_ref())))
 }
 
 async fn ended(cp: &ControlPlane, id: JobId) -> Result<Job, AppError> {
@@ -143,14 +127,6 @@ fn percent_encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn passwords_are_long_random_and_plain() {
-        let (a, b) = (new_password().expect("random"), new_password().expect("random"));
-        assert_eq!(a.len(), PASSWORD_CHARS);
-        assert_ne!(*a, *b);
-        assert_eq!(percent_encoded(&a), *a);
-    }
 
     #[test]
     fn whatever_could_end_a_part_of_an_address_is_encoded() {

@@ -9,8 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use holdfast_api::agent::{
-    AgentReport, InstanceReport, LeaseRequest, LeasedStep, ProgressAnswer, ProgressReport, ReportAnswer,
-    StepResult,
+    AgentReport, InstanceReport, LeaseRequest, LeasedStep, ProgressAnswer, ProgressReport, StepResult,
 };
 use holdfast_catalog::{CatalogError, ErrorKind};
 use holdfast_core::backup::BackupMode;
@@ -154,7 +153,6 @@ async fn hand_over(cp: &ControlPlane, job: &Job) -> Result<Option<LeasedStep>, R
                 step_index: job.step_index,
                 step,
                 service_id,
-                lease_ms: u64::try_from(LEASE_SECONDS * 1000).unwrap_or(0),
                 input: *input,
             }))
         }
@@ -205,13 +203,13 @@ async fn result(
 async fn report(
     State(cp): State<ControlPlane>,
     Json(report): Json<AgentReport>,
-) -> Result<Json<ReportAnswer>, Refusal> {
+) -> Result<Json<()>, Refusal> {
     let now = Timestamp::now();
     cp.live.put_versions(report.agent_id, report.versions);
     for instance in report.instances {
         take_instance(&cp, now, instance).await?;
     }
-    Ok(Json(ReportAnswer { desired: Vec::new() }))
+    Ok(Json(()))
 }
 
 async fn take_instance(cp: &ControlPlane, now: Timestamp, report: InstanceReport) -> Result<(), Refusal> {
