@@ -3,6 +3,7 @@
 //!
 //! Engine processes are detached: they outlive the agent and are adopted again by its next life.
 
+mod adoption;
 mod archive;
 mod client;
 mod commands;
@@ -85,7 +86,7 @@ pub async fn run(config: AgentConfig, stop: tokio_util::sync::CancellationToken)
         client,
         config,
     });
-    instances::adopt_all(&agent).await?;
+    adoption::adopt_all(&agent).await?;
     tracing::info!(agent = %agent.host.id, instances = agent.instances.len(), "the agent is up");
     let work = async {
         tokio::join!(

@@ -7,11 +7,11 @@ use holdfast_engines::{Instance, ProgressSink};
 use holdfast_store::gateway::Access;
 
 use super::user_specs;
-use crate::Agent;
 use crate::error::{AgentError, chain};
 use crate::instances::{self, Record};
 use crate::keys::LineageKeys;
 use crate::lineage::Lineage;
+use crate::{Agent, adoption};
 
 pub(super) async fn create(
     agent: &Arc<Agent>,
@@ -22,8 +22,8 @@ pub(super) async fn create(
     if let Some(local) = agent.instances.get(spec.service_id) {
         return Ok(local.record().facts); // an earlier try came this far
     }
-    instances::discard_half_made(agent, spec).await?;
-    instances::clear_lineage(agent, instances::scope_of(spec)).await?;
+    adoption::discard_half_made(agent, spec).await?;
+    adoption::clear_lineage(agent, instances::scope_of(spec)).await?;
     let instance = instances::plan(agent, spec, &input.repository).await?;
     let made = make(agent, input, &instance, progress).await;
     if made.is_err() {
@@ -61,7 +61,7 @@ async fn make(
 }
 
 async fn discard_after_failure(agent: &Agent, input: &CreateInstance, instance: &Instance) {
-    if let Err(error) = instances::discard(agent, &input.instance, instance).await {
+    if let Err(error) = adoption::discard(agent, &input.instance, instance).await {
         // The next try, or the next start, removes what is left.
         tracing::error!(error = %chain(&error), "a half-made instance could not be removed");
     }

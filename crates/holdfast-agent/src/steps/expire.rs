@@ -18,7 +18,7 @@ use holdfast_store::{LineageScope, ObjectName, ObjectPrefix};
 use crate::error::AgentError;
 use crate::keys::LineageKeys;
 use crate::lineage::Lineage;
-use crate::{Agent, instances, users};
+use crate::{Agent, adoption, instances, users};
 
 pub(super) async fn remove(
     agent: &Arc<Agent>,
@@ -126,7 +126,7 @@ async fn expire_in_tool(
     };
     agent.gateway.unregister(&instance.repository.access_key);
     users::release(&agent.config.users_dir, instance.run_as.as_ref(), &instance.folder);
-    instances::remove_folder(&instance.folder).await?;
+    adoption::remove_folder(&instance.folder).await?;
     expired.map_err(AgentError::engine("expire backups in the repository"))
 }
 

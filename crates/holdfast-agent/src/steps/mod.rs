@@ -12,7 +12,7 @@ use holdfast_api::agent::{LeasedStep, NewUser, StepInput, StepOutput};
 use holdfast_engines::{ProgressSink, UserSpec};
 
 use crate::error::AgentError;
-use crate::{Agent, instances};
+use crate::{Agent, adoption};
 
 pub(crate) async fn run(
     agent: &Arc<Agent>,
@@ -61,8 +61,8 @@ pub(crate) fn may_be_given_up(step: &LeasedStep) -> bool {
 /// Removes what a step that was dropped half-way had made.
 pub(crate) async fn give_up(agent: &Agent, step: &LeasedStep) -> Result<(), AgentError> {
     match &step.input {
-        StepInput::CreateInstance(input) => instances::discard_half_made(agent, &input.instance).await,
-        StepInput::RestoreInstance(input) => instances::discard_half_made(agent, &input.instance).await,
+        StepInput::CreateInstance(input) => adoption::discard_half_made(agent, &input.instance).await,
+        StepInput::RestoreInstance(input) => adoption::discard_half_made(agent, &input.instance).await,
         StepInput::RunBackup(_) => {
             if let Some(local) = agent.instances.get(step.service_id) {
                 local.lineage.keys.end_backup();

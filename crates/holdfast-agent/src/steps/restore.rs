@@ -8,11 +8,11 @@ use holdfast_store::LineageScope;
 use holdfast_store::gateway::Access;
 
 use super::user_specs;
-use crate::Agent;
 use crate::error::{AgentError, chain};
 use crate::instances::{self, Record};
 use crate::keys::LineageKeys;
 use crate::lineage::Lineage;
+use crate::{Agent, adoption};
 
 pub(super) async fn restore(
     agent: &Arc<Agent>,
@@ -24,12 +24,12 @@ pub(super) async fn restore(
         return Ok(restored); // an earlier try came this far
     }
     progress.phase("preparing");
-    instances::discard_half_made(agent, spec).await?;
-    instances::clear_lineage(agent, instances::scope_of(spec)).await?;
+    adoption::discard_half_made(agent, spec).await?;
+    adoption::clear_lineage(agent, instances::scope_of(spec)).await?;
     let instance = instances::plan(agent, spec, &input.repository).await?;
     let made = make(agent, input, &instance, progress).await;
     if made.is_err()
-        && let Err(error) = instances::discard(agent, spec, &instance).await
+        && let Err(error) = adoption::discard(agent, spec, &instance).await
     {
         tracing::error!(error = %chain(&error), "a half-restored instance could not be removed");
     }

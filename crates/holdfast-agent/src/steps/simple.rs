@@ -9,7 +9,7 @@ use holdfast_engines::{ProgressSink, UserSpec};
 
 use crate::error::{AgentError, chain};
 use crate::instances::Local;
-use crate::{Agent, coverage, instances};
+use crate::{Agent, adoption, coverage, instances};
 
 /// Longest wait for the object store to confirm the log that was cut.
 const SHIP_LIMIT: Duration = Duration::from_secs(120);
@@ -118,7 +118,7 @@ pub(super) async fn remove(
         let folder = instances::folder_of(agent, service);
         if folder.exists() {
             tracing::warn!(%service, "removing what is left of a half-made instance");
-            instances::discard_leftover(agent, service).await?;
+            adoption::discard_leftover(agent, service).await?;
         }
         return Ok(ClosedLog::default());
     };
@@ -141,6 +141,6 @@ pub(super) async fn remove(
         ClosedLog { coverage: archive.coverage().to_vec(), gaps: archive.gaps().to_vec() }
     };
     progress.phase("removing the instance");
-    instances::discard(agent, &record.spec, &record.instance).await?;
+    adoption::discard(agent, &record.spec, &record.instance).await?;
     Ok(closed)
 }

@@ -1,20 +1,20 @@
 //! Equips the steps that agents run: which keys, passwords and facts each one needs, and nothing more.
 
 use holdfast_api::agent::{
-    ApplySettings, CreateInstance, ExpiredBackup, InstanceSpec, KeyGrant, NewUser, RemoveExpired,
-    RepositoryGrant, RestoreInstance, RestoreTarget, RunBackup, Secret, SetPassword, ShipLog, StepInput,
+    ApplySettings, CreateInstance, InstanceSpec, NewUser, RepositoryGrant, RestoreInstance, RestoreTarget,
+    RunBackup, Secret, SetPassword, ShipLog, StepInput,
 };
 use holdfast_catalog::Credential;
 use holdfast_core::backup::{Backup, BackupStatus};
 use holdfast_core::job::{Job, Step};
-use holdfast_core::key::{KeyPurpose, KeyRecord};
-use holdfast_core::retention::ExpiryPlan;
+use holdfast_core::key::KeyPurpose;
 use holdfast_core::service::Service;
 use holdfast_core::size::plan;
 use holdfast_core::window::Target;
 use holdfast_core::{BackupId, KeyId, ServiceId, Timestamp};
-use holdfast_store::{ObjectName, ServiceScope};
 
+use super::expiry::remove_expired;
+use super::repository::{grant, own_repository, repository};
 use super::steps::{PlannedRestore, PreparedKeys};
 use super::{StepError, input, input_of, output_of};
 use crate::ControlPlane;
@@ -66,7 +66,7 @@ pub async fn equip(cp: &ControlPlane, job: &Job) -> Result<Equipped, StepError> 
     }
 }
 
-fn incomplete(job: &Job, what: impl Into<String>) -> StepError {
+pub(super) fn incomplete(job: &Job, what: impl Into<String>) -> StepError {
     StepError::Incomplete { job: job.id.to_string(), what: what.into() }
 }
 
@@ -141,94 +141,6 @@ fn unwrap_password(
     Ok(Secret(password.to_string()))
 }
 
-/// The key of that id, made if it is not there, and stored wrapped in the bucket: a key that only the catalog knew would
-/// be lost with it.
-///
-/// # Errors
-/// When catalog or store do not take it.
-pub async fn ensure_key(
-    cp: &ControlPlane,
-    service: &Service,
-    id: KeyId,
-    purpose: KeyPurpose,
-) -> Result<KeyRecord, StepError> {
-    if cp.catalog.key(id).await?.is_none() {
-        let owner = (service.organization_id, service.id, service.lineage_id);
-        let record = cp.vault.mint(id, owner, purpose, Timestamp::now());
-        cp.catalog.insert_key(&record).await?;
-    }
-    let record = cp
-        .catalog
-        .key(id)
-        .await?
-        .ok_or_else(|| StepError::Incomplete { job: service.id.to_string(), what: format!("key {id}") })?;
-    store_key(cp, &record).await?;
-    Ok(record)
-}
-
-async fn store_key(cp: &ControlPlane, record: &KeyRecord) -> Result<(), StepError> {
-    let service = ServiceScope { organization: record.organization_id, service: record.service_id };
-    let wrapped = ObjectName::Key { service, key: record.id, kek_version: record.kek_version };
-    cp.store.put_if_absent(&wrapped, record.wrapped.clone().into()).await?;
-    let recovery = ObjectName::KeyRecovery { service, key: record.id };
-    cp.store.put_if_absent(&recovery, record.recovery_wrapped.clone().into()).await?;
-    Ok(())
-}
-
-/// The repository of the service's own lineage with the keys that archiving needs; made at the first call.
-async fn own_repository(cp: &ControlPlane, service: &Service) -> Result<RepositoryGrant, StepError> {
-    let keys = lineage_keys(cp, service).await?;
-    for purpose in [KeyPurpose::Repository, KeyPurpose::Coverage, KeyPurpose::Epoch] {
-        // Also a known one: a try that was cut off may have left it out of the bucket.
-        let id = keys.iter().find(|key| key.purpose == purpose).map_or_else(KeyId::random, |key| key.id);
-        ensure_key(cp, service, id, purpose).await?;
-    }
-    repository(cp, service, |key| key.purpose != KeyPurpose::Backup).await
-}
-
-async fn lineage_keys(cp: &ControlPlane, service: &Service) -> Result<Vec<KeyRecord>, StepError> {
-    let mut keys = cp.catalog.keys_of(service.id).await?;
-    keys.retain(|key| key.lineage_id == service.lineage_id && key.destroyed_at.is_none());
-    keys.sort_by_key(|key| key.created_at);
-    Ok(keys)
-}
-
-/// A repository with those of its keys that `wanted` names.
-async fn repository(
-    cp: &ControlPlane,
-    service: &Service,
-    wanted: impl Fn(&KeyRecord) -> bool,
-) -> Result<RepositoryGrant, StepError> {
-    let backups = cp.catalog.backups_of(service.id).await?;
-    let keys = lineage_keys(cp, service).await?;
-    let active_epoch = keys.iter().rev().find(|key| key.purpose == KeyPurpose::Epoch).map(|key| key.id);
-    let repository_key = keys.iter().find(|key| key.purpose == KeyPurpose::Repository);
-    let passphrase = match repository_key {
-        Some(key) => crate::vault::cipher_passphrase(&cp.vault.unwrap(key)?),
-        None => String::new(),
-    };
-    let keys = keys
-        .iter()
-        .filter(|key| wanted(key))
-        .map(|key| grant(cp, key, &backups))
-        .collect::<Result<_, StepError>>()?;
-    Ok(RepositoryGrant {
-        organization_id: service.organization_id,
-        service_id: service.id,
-        lineage_id: service.lineage_id,
-        cipher_passphrase: Secret(passphrase),
-        keys,
-        active_epoch,
-    })
-}
-
-fn grant(cp: &ControlPlane, key: &KeyRecord, backups: &[Backup]) -> Result<KeyGrant, StepError> {
-    let backup = backups.iter().find(|backup| backup.key_id == key.id);
-    let owner = backup.map_or_else(|| key.id.to_string(), |backup| backup.id.to_string());
-    let clear = cp.vault.unwrap(key)?;
-    Ok(KeyGrant { id: key.id, purpose: key.purpose, owner, key_hex: Secret(hex::encode(clear.expose())) })
-}
-
 async fn run_backup(cp: &ControlPlane, job: &Job, service: &Service) -> Result<RunBackup, StepError> {
     let asked: input::Backup = input_of(job)?;
     let prepared: PreparedKeys = output_of(job, "prepare_keys")?;
@@ -268,7 +180,7 @@ async fn run_backup(cp: &ControlPlane, job: &Job, service: &Service) -> Result<R
 }
 
 /// The manifest written last before this backup's, shredded ones included: the chain has no holes.
-fn newest_manifest(backups: &[Backup], this: &Backup) -> Option<String> {
+pub(super) fn newest_manifest(backups: &[Backup], this: &Backup) -> Option<String> {
     backups
         .iter()
         .filter(|other| other.id != this.id)
@@ -325,142 +237,4 @@ async fn restore_instance(
         database_bytes: planned.base.database_bytes,
         target,
     })
-}
-
-async fn remove_expired(cp: &ControlPlane, job: &Job, service: &Service) -> Result<Equipped, StepError> {
-    let plan: ExpiryPlan = output_of(job, "select_expired")?;
-    if plan.shred.is_empty() && plan.remove_log_before.is_empty() && !plan.lineage_done {
-        return Ok(Equipped::Skip);
-    }
-    let backups = cp.catalog.backups_of(service.id).await?;
-    let going: Vec<&Backup> =
-        plan.shred.iter().filter_map(|id| backups.iter().find(|b| b.id == *id)).collect();
-    // From here on no new restore is planned from them; one that was planned just before is waited for.
-    for backup in &going {
-        cp.catalog
-            .update_backup(&backup.id, |backup| {
-                backup.shredded_at = backup.shredded_at.or(Some(Timestamp::now()))
-            })
-            .await?;
-    }
-    let read = super::steps::plans_reading(cp, service).await?;
-    if !read.is_some_and(|plans| plans.iter().all(|plan| !plan.chain.iter().any(|id| is_going(&going, id)))) {
-        return Err(StepError::Busy { job: job.id.to_string() });
-    }
-    let mut destroy_keys: Vec<KeyId> = going.iter().map(|backup| backup.key_id).collect();
-    destroy_keys.extend(unneeded_epochs(cp, service, &backups, &plan).await?);
-    let grant = repository(cp, service, |key| !destroy_keys.contains(&key.id)).await?;
-    // From here on the catalog cannot give these keys to anybody; the agent removes their copies in the bucket, then the
-    // objects.
-    for key in &destroy_keys {
-        if cp.catalog.key(*key).await?.is_some() {
-            cp.catalog.destroy_key(*key, Timestamp::now()).await?;
-        }
-    }
-    let expired = |backup: &&Backup| ExpiredBackup {
-        backup_id: backup.id.clone(),
-        tool_label: backup.facts.as_ref().map(|facts| facts.tool_label.clone()),
-        manifest_sha256: backup.facts.as_ref().map(|facts| facts.manifest_sha256.clone()),
-        previous_manifest_sha256: newest_manifest_before(&backups, backup),
-        key_id: backup.key_id,
-        reason: if plan.delist.contains(&backup.id) { "expired" } else { "no longer needed" }.to_owned(),
-    };
-    let input = RemoveExpired {
-        repository: RepositoryGrant { active_epoch: None, ..grant },
-        backups: going.iter().map(expired).collect(),
-        remove_log_before: plan.remove_log_before.clone(),
-        destroy_keys,
-        whole_lineage: plan.lineage_done,
-    };
-    Ok(Equipped::Run(service.id, Box::new(StepInput::RemoveExpired(Box::new(input)))))
-}
-
-fn is_going(going: &[&Backup], id: &BackupId) -> bool {
-    going.iter().any(|backup| backup.id == *id)
-}
-
-fn newest_manifest_before(backups: &[Backup], this: &Backup) -> Option<String> {
-    let until = this.completed_at?;
-    let earlier: Vec<Backup> =
-        backups.iter().filter(|other| other.completed_at.is_some_and(|at| at < until)).cloned().collect();
-    newest_manifest(&earlier, this)
-}
-
-/// Epochs whose log is all gone. The log from the start of the oldest kept base on is sealed with the epoch that was
-/// active then: that of the last backup completed before that base. Everything older goes.
-async fn unneeded_epochs(
-    cp: &ControlPlane,
-    service: &Service,
-    backups: &[Backup],
-    plan: &ExpiryPlan,
-) -> Result<Vec<KeyId>, StepError> {
-    let keys = lineage_keys(cp, service).await?;
-    let epochs: Vec<&KeyRecord> = keys.iter().filter(|key| key.purpose == KeyPurpose::Epoch).collect();
-    if plan.lineage_done {
-        return Ok(keys.iter().map(|key| key.id).collect());
-    }
-    if plan.remove_log_before.is_empty() {
-        return Ok(Vec::new());
-    }
-    let oldest_kept = backups
-        .iter()
-        .filter(|backup| backup.is_restorable() && !plan.shred.contains(&backup.id))
-        .filter(|backup| {
-            backup.facts.as_ref().is_some_and(|facts| {
-                plan.remove_log_before
-                    .iter()
-                    .any(|cut| cut.timeline == facts.start.timeline && cut.offset <= facts.start.offset)
-            })
-        })
-        .map(|backup| backup.created_at)
-        .min();
-    let Some(oldest_kept) = oldest_kept else { return Ok(Vec::new()) };
-    let completed = backups.iter().filter(|backup| backup.facts.is_some()).map(|backup| backup.created_at);
-    let made: Vec<(KeyId, Timestamp)> = epochs.iter().map(|key| (key.id, key.created_at)).collect();
-    Ok(epochs_before(&made, completed, oldest_kept))
-}
-
-/// Of these epochs (with when their keys were made), those that ended before the epoch in which the backup made at
-/// `oldest_kept` began. An epoch begins when its backup completes; that of a failed backup never began.
-fn epochs_before(
-    made: &[(KeyId, Timestamp)],
-    completed: impl Iterator<Item = Timestamp>,
-    oldest_kept: Timestamp,
-) -> Vec<KeyId> {
-    let Some(active_since) = completed.filter(|at| *at < oldest_kept).max() else { return Vec::new() };
-    made.iter().filter(|(_, at)| *at < active_since).map(|(id, _)| *id).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hour(hour: i64) -> Timestamp {
-        Timestamp::from_second(1_790_000_000 + hour * 3600).expect("in range")
-    }
-
-    /// Backups at hours 10, 20 and 30, each with an epoch of its own made a moment later, and a first epoch at hour 0.
-    fn epochs() -> [(KeyId, Timestamp); 4] {
-        [hour(0), hour(10), hour(20), hour(30)].map(|at| (KeyId::random(), at))
-    }
-
-    #[test]
-    fn the_epoch_in_which_the_oldest_kept_base_began_stays() {
-        let made = epochs();
-        let completed = [hour(10), hour(20), hour(30)];
-        let gone = epochs_before(&made, completed.into_iter(), hour(30));
-        assert_eq!(gone, [made[0].0, made[1].0], "the log from hour 20 on is sealed with the third");
-        assert!(
-            epochs_before(&made, completed.into_iter(), hour(10)).is_empty(),
-            "the first base needs the first epoch"
-        );
-    }
-
-    #[test]
-    fn the_epoch_of_a_failed_backup_covers_nothing() {
-        let made = epochs();
-        // The backup at hour 20 failed: until hour 30 the log was sealed with the epoch of hour 10.
-        let completed = [hour(10), hour(30)];
-        assert_eq!(epochs_before(&made, completed.into_iter(), hour(30)), [made[0].0]);
-    }
 }

@@ -4,8 +4,10 @@
 //! records what follows when a job has ended, [`scheduler`] asks for what is due.
 
 pub mod agents;
+mod expiry;
 pub mod grant;
 pub mod input;
+pub mod repository;
 pub mod runner;
 pub mod scheduler;
 pub mod settle;

@@ -13,7 +13,7 @@ use holdfast_core::{BackupId, KeyId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{StepError, grant, input, input_of, output_of};
+use super::{StepError, grant, input, input_of, output_of, repository};
 use crate::ControlPlane;
 
 type Outcome = Result<Value, StepError>;
@@ -146,10 +146,10 @@ async fn prepare_keys(cp: &ControlPlane, job: &Job) -> Outcome {
     let asked: input::Backup = input_of(job)?;
     let service = service_of(cp, job).await?;
     let backup = grant::backup(cp, job, &asked.backup_id).await?;
-    grant::ensure_key(cp, &service, backup.key_id, KeyPurpose::Backup).await?;
+    repository::ensure_key(cp, &service, backup.key_id, KeyPurpose::Backup).await?;
     // The epoch's key takes its id from the job's, so that a repeated step makes no second one.
     let epoch_key = KeyId(job.id.0);
-    grant::ensure_key(cp, &service, epoch_key, KeyPurpose::Epoch).await?;
+    repository::ensure_key(cp, &service, epoch_key, KeyPurpose::Epoch).await?;
     cp.catalog
         .update_backup(&asked.backup_id, |backup| {
             backup.status = BackupStatus::Running;
