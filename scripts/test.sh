@@ -27,6 +27,7 @@ contract  |  300 | no  | holdfast/contract
 lifecycle |  400 | no  | holdfast/lifecycle
 exactness |  400 | no  | holdfast/exactness
 kill      |  500 | no  | holdfast/kill
+gap       |  300 | no  | holdfast/gap
 docs      |  300 | no  | examples
 '
 DEFAULT_SECONDS=300

@@ -64,6 +64,9 @@ async fn perform(agent: &Arc<Agent>, step: LeasedStep) {
     };
     match &outcome {
         Ok(_) => tracing::info!(%job, step = ?step.step, service = %step.service_id, "done"),
+        Err(AgentError::Cancelled) => {
+            tracing::info!(%job, step = ?step.step, service = %step.service_id, "cancelled")
+        }
         Err(error) => {
             tracing::error!(%job, step = ?step.step, service = %step.service_id, error = %crate::error::chain(error), "failed");
         }

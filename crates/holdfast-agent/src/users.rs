@@ -31,7 +31,7 @@ pub(crate) async fn claim(users_dir: &Path, folder: &Path) -> Result<Option<RunA
             if has_processes(user.uid) && !already_runs_here(folder) {
                 // Left by an instance whose folder somebody removed: not ours to touch.
                 release(users_dir, Some(&user), folder);
-                tracing::warn!(
+                tracing::debug!(
                     user = name,
                     "a user of the pool has processes that belong to no instance; passing it over"
                 );

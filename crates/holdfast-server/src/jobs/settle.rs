@@ -30,7 +30,11 @@ pub async fn all(cp: &ControlPlane) {
 async fn one(cp: &ControlPlane, job: &Job) -> Result<(), StepError> {
     if job.state != JobState::Completed {
         let why = reason(job);
-        tracing::warn!(job = %job.id, kind = ?job.kind, service = %job.service_id, why, "a job has ended badly");
+        if job.state == JobState::Cancelled {
+            tracing::info!(job = %job.id, kind = ?job.kind, service = %job.service_id, "a job was cancelled");
+        } else {
+            tracing::warn!(job = %job.id, kind = ?job.kind, service = %job.service_id, why, "a job has ended badly");
+        }
         match job.kind {
             JobKind::Provision | JobKind::Restore => service_failed(cp, job, &why).await?,
             JobKind::Backup => backup_failed(cp, job, &why).await?,
