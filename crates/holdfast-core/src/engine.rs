@@ -32,9 +32,14 @@ pub struct Capability {
     /// Versions accepted on creation, the default last in no particular role.
     pub versions: &'static [&'static str],
     pub default_version: &'static str,
+    /// Log is archived, and removed, in whole pieces of so many units of its offsets; 1 where any cut will do.
+    pub log_piece: u64,
     /// The database that a tenant finds after provisioning.
     pub default_database: &'static str,
 }
+
+/// PostgreSQL's default size of a WAL segment.
+const WAL_SEGMENT_BYTES: u64 = 16 << 20;
 
 impl EngineKind {
     pub const ALL: [Self; 7] = [
@@ -70,6 +75,7 @@ impl EngineKind {
             backup_method,
             versions,
             default_version,
+            log_piece: 1,
             default_database: "defaultdb",
         };
         match self {
@@ -81,6 +87,7 @@ impl EngineKind {
                 // initdb's builtin locale provider came with 17.
                 versions: &["17", "18"],
                 default_version: "17",
+                log_piece: WAL_SEGMENT_BYTES,
                 default_database: "defaultdb",
             },
             Self::Mysql => planned(true, "mysqldump", &["8.4"], "8.4"),
@@ -90,6 +97,7 @@ impl EngineKind {
             Self::Opensearch => planned(false, "snapshot", &["2"], "2"),
             Self::Mssql => Capability {
                 default_database: "master",
+                log_piece: WAL_SEGMENT_BYTES,
                 incremental: true,
                 ..planned(true, "pgbackrest", &["4.8"], "4.8")
             },

@@ -5,7 +5,7 @@ use holdfast_catalog::{Credential, NewJob, OnDemandRule};
 use holdfast_core::backup::{Backup, BackupFacts, BackupMode, BackupStatus, BackupType};
 use holdfast_core::job::{Job, JobKind, Step};
 use holdfast_core::key::KeyPurpose;
-use holdfast_core::position::Position;
+use holdfast_core::position::{Coverage, Position};
 use holdfast_core::retention::{ExpiryPlan, plan_expiry};
 use holdfast_core::service::{Service, ServiceStatus};
 use holdfast_core::window::{History, RestorePlan, Target, plan_backup_restore, plan_restore_point};
@@ -231,13 +231,23 @@ async fn select_expired(cp: &ControlPlane, job: &Job) -> Outcome {
     let gaps = cp.catalog.gaps_of(service.lineage_id).await?;
     let history = History { backups: &backups, coverage: &coverage, gaps: &gaps, live_until: None };
     let now = super::scheduler::expiry_now(cp).await?.unwrap_or(service.created_at);
-    let plan = plan_expiry(&history, &cp.settings.policy, now, service.deleted_at, &reading);
+    let mut plan = plan_expiry(&history, &cp.settings.policy, now, service.deleted_at, &reading);
+    plan.remove_log_before =
+        whole_pieces(&plan.remove_log_before, &coverage, service.engine.capability().log_piece);
     for id in &plan.delist {
         cp.catalog
             .update_backup(id, |backup| backup.delisted_at = backup.delisted_at.or(Some(Timestamp::now())))
             .await?;
     }
     Ok(serde_json::to_value(plan).expect("a plan has only string keys"))
+}
+
+/// Log goes in whole pieces: a cut inside one takes nothing of it, and one that takes nothing at all is no cut.
+fn whole_pieces(cuts: &[Position], coverage: &[Coverage], piece: u64) -> Vec<Position> {
+    cuts.iter()
+        .map(|cut| Position { offset: cut.offset - cut.offset % piece, ..*cut })
+        .filter(|cut| coverage.iter().any(|c| c.from.timeline == cut.timeline && c.from.offset < cut.offset))
+        .collect()
 }
 
 fn nothing_expires() -> ExpiryPlan {
@@ -340,4 +350,20 @@ async fn forget_expired(cp: &ControlPlane, job: &Job, now: Timestamp) -> Result<
         cp.catalog.trim_coverage(service.lineage_id, *before).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_is_cut_between_segments_and_only_where_that_removes_something() {
+        let at = |offset| Position { timeline: 1, offset };
+        let coverage = [Coverage { from: at(0x100_0000), to: at(0x900_0000), complete_until: None }];
+        let piece = 16 << 20;
+        assert_eq!(whole_pieces(&[at(0x300_0028)], &coverage, piece), [at(0x300_0000)]);
+        assert_eq!(whole_pieces(&[at(0x1FF_FFFF)], &coverage, piece), []);
+        let other = Position { timeline: 2, offset: 0x300_0028 };
+        assert_eq!(whole_pieces(&[other], &coverage, piece), []);
+    }
 }
