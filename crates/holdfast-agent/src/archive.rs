@@ -171,6 +171,19 @@ impl ArchiveTracker {
         (now.duration_since(since).as_secs_f64().max(0.0), bytes)
     }
 
+    /// Whether hardly anything was written since the oldest mark that waits: log that the engine has no reason to close.
+    #[must_use]
+    pub(crate) fn is_quiet(&self) -> bool {
+        const HARDLY_ANYTHING_BYTES: u64 = 64 << 10;
+        match (self.waiting.front(), &self.newest) {
+            (Some(first), Some(newest)) => {
+                newest.position.timeline == first.position.timeline
+                    && newest.position.offset.saturating_sub(first.position.offset) < HARDLY_ANYTHING_BYTES
+            }
+            _ => false,
+        }
+    }
+
     /// Forgets log before `before`, which has been removed from the store.
     pub(crate) fn trim(&mut self, before: Position) {
         self.coverage.retain(|c| c.to.timeline > before.timeline || c.to.offset > before.offset);
@@ -228,6 +241,21 @@ mod tests {
         tracker.mark(mark(600, 1, 2 * MIB16 + 400, "b"));
         assert_eq!(tracker.newest_coverage().and_then(|c| c.complete_until), Some(second(500)));
         assert_eq!(tracker.lag(second(610)).0, 110.0);
+    }
+
+    #[test]
+    fn only_a_log_that_stands_still_is_quiet() {
+        let mut tracker = ArchiveTracker::default();
+        store(&mut tracker, 1, 1);
+        assert!(!tracker.is_quiet(), "nothing waits");
+        tracker.mark(mark(5, 1, 2 * MIB16 + 100, "unknown at 5"));
+        tracker.mark(mark(6, 1, 2 * MIB16 + 300, "unknown at 6"));
+        assert!(tracker.is_quiet(), "a checkpoint's few bytes");
+        tracker.mark(mark(7, 1, 3 * MIB16, "c"));
+        assert!(
+            !tracker.is_quiet(),
+            "the segment was closed: the store is behind, more segments do not help"
+        );
     }
 
     #[test]

@@ -94,7 +94,9 @@ async fn look(agent: &Agent, local: &Local) -> (InstanceReport, Option<Action>) 
                 report.metrics = probe.statistics.as_ref().map(|statistics| metrics(local, statistics));
                 archiver_error = probe.statistics.and_then(|statistics| statistics.archiver_error);
                 local.lineage.mark(probe.mark);
-                if local.lineage.archive().lag(Timestamp::now()).0 > NUDGE_LAG_SECONDS {
+                let archive = local.lineage.archive();
+                let lags = archive.lag(Timestamp::now()).0 > NUDGE_LAG_SECONDS;
+                if lags && archive.is_quiet() && archiver_error.is_none() {
                     action = Some(Action::Nudge);
                 }
             }

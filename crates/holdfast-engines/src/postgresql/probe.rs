@@ -81,15 +81,16 @@ fn mark_of(row: &Row) -> Option<Mark> {
     })
 }
 
-/// Commits a message of our own, then closes the segment. Recovery to a time stops only at a commit later than it, so
-/// with this one every instant up to the mark can be reached (R17).
+/// Commits a message of our own, then closes the segment. Recovery to a time stops only at a commit later than it: this is
+/// one for every instant before (R17). The mark is taken behind it, so that while nothing else is committed every later
+/// instant is covered too.
 pub(super) async fn cut_log(instance: &Instance) -> Result<Mark> {
     let client = connect(instance, "postgres").await?;
-    let mark = take_mark(&client).await?;
     client
         .batch_execute("SELECT pg_logical_emit_message(true, 'holdfast', 'mark')")
         .await
         .map_err(EngineError::sql("commit a mark into the log"))?;
+    let mark = take_mark(&client).await?;
     let row = client
         .query_one("SELECT pg_switch_wal()::text AS lsn", &[])
         .await
