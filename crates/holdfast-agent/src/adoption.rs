@@ -160,7 +160,7 @@ async fn adopt(agent: &Arc<Agent>, path: &Path) -> Result<(), AgentError> {
             .await
             .map_err(AgentError::engine("write the repository settings"))?;
     }
-    let lineage = Arc::new(Lineage::new(scope_of(&record.spec), keys));
+    let lineage = Arc::new(Lineage::unlisted(scope_of(&record.spec), keys));
     let access = record.instance.repository.clone();
     agent.instances.insert(record, Arc::clone(&lineage));
     tokio::spawn(open_archive(Arc::clone(agent), access, lineage));

@@ -33,6 +33,9 @@ pub(crate) async fn run(agent: &Arc<Agent>) {
         tokio::time::sleep(INTERVAL).await;
         for local in agent.instances.all() {
             let lineage = &local.lineage;
+            if !lineage.is_listed() {
+                continue;
+            }
             let now = snapshot(lineage);
             if written.get(&lineage.scope.lineage) == Some(&now) {
                 continue;
@@ -73,9 +76,9 @@ pub(crate) async fn newest(
     Ok(serde_json::from_slice(&plain).ok())
 }
 
-/// Writes the coverage as it is now.
+/// Writes the coverage as it is now; nothing while it is not known, for the newest document is the one that counts.
 pub(crate) async fn write(agent: &Agent, lineage: &Lineage) -> Result<(), AgentError> {
-    let Some(key) = lineage.keys.coverage_key() else { return Ok(()) };
+    let Some(key) = lineage.keys.coverage_key().filter(|_| lineage.is_listed()) else { return Ok(()) };
     let (coverage, gaps) = snapshot(lineage);
     let written_at = Timestamp::now();
     let document = CoverageDocument { format: 1, written_at, coverage, gaps };

@@ -1,6 +1,7 @@
 //! One lineage as the agent serves it: its keys, what of its log is proven, and the files of the backup being made.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::TryStreamExt;
@@ -22,16 +23,36 @@ pub(crate) struct Lineage {
     pub scope: LineageScope,
     pub keys: LineageKeys,
     archive: Mutex<ArchiveTracker>,
+    /// Whether `archive` tells what the store holds; not yet after a restart, until the store was listed.
+    is_listed: AtomicBool,
     /// Stored files of backups since the agent started, by the tool's label.
     files: Mutex<HashMap<String, HashMap<String, ManifestObject>>>,
     changed: Notify,
 }
 
 impl Lineage {
-    /// A lineage whose store is empty, or is only read.
+    /// A lineage whose part of the store is empty, or is only read.
     #[must_use]
     pub(crate) fn new(scope: LineageScope, keys: LineageKeys) -> Self {
-        Self { scope, keys, archive: Mutex::default(), files: Mutex::default(), changed: Notify::new() }
+        Self {
+            scope,
+            keys,
+            archive: Mutex::default(),
+            is_listed: AtomicBool::new(true),
+            files: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// A lineage of an earlier life: what the store holds of it is to be loaded.
+    #[must_use]
+    pub(crate) fn unlisted(scope: LineageScope, keys: LineageKeys) -> Self {
+        Self { is_listed: AtomicBool::new(false), ..Self::new(scope, keys) }
+    }
+
+    #[must_use]
+    pub(crate) fn is_listed(&self) -> bool {
+        self.is_listed.load(Ordering::Acquire)
     }
 
     /// Looks in the store for what is there: the truth after a restart.
@@ -53,6 +74,7 @@ impl Lineage {
             archive.remember(&document.coverage, &document.gaps);
         }
         *self.archive() = archive;
+        self.is_listed.store(true, Ordering::Release);
         Ok(())
     }
 

@@ -7,11 +7,15 @@ use holdfast_core::key::{KeyPurpose, KeyRecord};
 use holdfast_core::retention::ExpiryPlan;
 use holdfast_core::service::Service;
 use holdfast_core::{BackupId, KeyId, Timestamp};
+use jiff::SignedDuration;
 
 use super::grant::{Equipped, newest_manifest};
-use super::repository::{lineage_keys, repository};
+use super::repository::repository;
 use super::{StepError, output_of};
 use crate::ControlPlane;
+
+/// How long after a key's end in the catalog its copies in the bucket are looked for again.
+const LEFTOVERS_OF: SignedDuration = SignedDuration::from_hours(48);
 
 pub(super) async fn remove_expired(
     cp: &ControlPlane,
@@ -84,7 +88,10 @@ async fn unneeded_epochs(
     backups: &[Backup],
     plan: &ExpiryPlan,
 ) -> Result<Vec<KeyId>, StepError> {
-    let keys = lineage_keys(cp, service).await?;
+    // Those destroyed of late too: a try that was cut off may have left their copies in the bucket.
+    let lately = Timestamp::now().checked_sub(LEFTOVERS_OF).unwrap_or(Timestamp::MIN);
+    let mut keys = cp.catalog.keys_of(service.id).await?;
+    keys.retain(|key| key.lineage_id == service.lineage_id && key.destroyed_at.is_none_or(|at| at > lately));
     let epochs: Vec<&KeyRecord> = keys.iter().filter(|key| key.purpose == KeyPurpose::Epoch).collect();
     if plan.lineage_done {
         return Ok(keys.iter().map(|key| key.id).collect());

@@ -58,7 +58,7 @@ pub(super) async fn own_repository(
     repository(cp, service, |key| key.purpose != KeyPurpose::Backup).await
 }
 
-pub(super) async fn lineage_keys(cp: &ControlPlane, service: &Service) -> Result<Vec<KeyRecord>, StepError> {
+async fn lineage_keys(cp: &ControlPlane, service: &Service) -> Result<Vec<KeyRecord>, StepError> {
     let mut keys = cp.catalog.keys_of(service.id).await?;
     keys.retain(|key| key.lineage_id == service.lineage_id && key.destroyed_at.is_none());
     keys.sort_by_key(|key| key.created_at);
