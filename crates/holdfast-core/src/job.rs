@@ -87,6 +87,19 @@ impl JobState {
 }
 
 impl JobKind {
+    /// Every kind there is, for whoever must treat each of them.
+    pub const ALL: [Self; 9] = [
+        Self::Provision,
+        Self::Backup,
+        Self::Restore,
+        Self::Configure,
+        Self::Stop,
+        Self::Start,
+        Self::ResetPassword,
+        Self::DeleteService,
+        Self::Expire,
+    ];
+
     /// The steps, in order.
     #[must_use]
     pub fn steps(self) -> &'static [Step] {
@@ -238,21 +251,9 @@ pub fn after_failure(kind: JobKind, attempt: u32, retryable: bool, now: Timestam
 mod tests {
     use super::*;
 
-    const KINDS: [JobKind; 9] = [
-        JobKind::Provision,
-        JobKind::Backup,
-        JobKind::Restore,
-        JobKind::Configure,
-        JobKind::Stop,
-        JobKind::Start,
-        JobKind::ResetPassword,
-        JobKind::DeleteService,
-        JobKind::Expire,
-    ];
-
     #[test]
     fn every_kind_walks_its_steps_once_each_and_ends_in_the_control_plane() {
-        for kind in KINDS {
+        for kind in JobKind::ALL {
             let steps = kind.steps();
             for index in 0..steps.len() {
                 let next = u32::try_from(index + 1).expect("few steps");
@@ -280,7 +281,7 @@ mod tests {
     #[test]
     fn failures_are_retried_with_growing_waits_until_the_tries_are_used_up() {
         let now = Timestamp::UNIX_EPOCH;
-        for kind in KINDS {
+        for kind in JobKind::ALL {
             let mut last_wait = SignedDuration::ZERO;
             for attempt in 1..kind.max_attempts() {
                 let Move::Retry { not_before } = after_failure(kind, attempt, true, now) else {
