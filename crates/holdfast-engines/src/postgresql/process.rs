@@ -130,8 +130,13 @@ impl Postgresql {
     }
 
     /// `pg_ctl status` runs as the engine's user and judges the lock file itself; exit code 3 means not running, 4 no data
-    /// folder (PostgreSQL 17, pg_ctl). Whatever else it says, the engine may be alive.
+    /// folder (PostgreSQL 17, pg_ctl). Whatever else it says, the engine may be alive. Without a lock file it is not
+    /// asked: in a folder that was copied half, with settings and no `PG_VERSION`, it reads those settings and fails.
     pub(super) async fn is_postmaster_alive(&self, instance: &Instance) -> bool {
+        let lock_file = Paths(&instance.folder).data().join("postmaster.pid");
+        if lock_file.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            return false;
+        }
         // Without its programs there is no engine that this host could have started.
         let Ok(program) = self.program(instance, "pg_ctl") else { return false };
         let spec = ProcessSpec::new(program, &instance.folder)
