@@ -30,6 +30,8 @@ pub enum CatalogError {
     },
     #[error("the name {name:?} is taken")]
     NameTaken { name: String },
+    #[error("the organization has {quota} services, as many as it may have")]
+    QuotaReached { quota: u32 },
     #[error("the catalog knows no {what} {id}")]
     NotFound { what: &'static str, id: String },
     #[error("{what} {id}: {reason}")]
@@ -74,7 +76,7 @@ impl CatalogError {
         match self {
             Self::NameTaken { .. } => ErrorKind::NameTaken,
             Self::NotFound { .. } => ErrorKind::NotFound,
-            Self::Conflict { .. } => ErrorKind::Conflict,
+            Self::Conflict { .. } | Self::QuotaReached { .. } => ErrorKind::Conflict,
             Self::Stale { .. } => ErrorKind::Stale,
             Self::Contended { .. } => ErrorKind::Unavailable,
             Self::Database { source, .. } => match source {

@@ -15,14 +15,20 @@ use crate::{Catalog, NewJob, Row, Transaction};
 const UPDATE_TRIES: u32 = 16;
 
 impl Catalog {
-    /// The service and its first job, both or none.
+    /// The service and its first job, both or none. With a `quota`, only while the organization has fewer living
+    /// services than that.
     ///
     /// # Errors
     /// `NameTaken` when a living service of the organization has the name; `NotFound` without the organization;
-    /// `Conflict` when the id or lineage exists already.
-    pub async fn create_service(&self, service: &Service, job: &NewJob) -> Result<()> {
+    /// `Conflict` when the id or lineage exists already; `QuotaReached`.
+    pub async fn create_service(&self, service: &Service, job: &NewJob, quota: Option<u32>) -> Result<()> {
         let doing = "creating a service";
         let mut tx = self.write(doing).await?;
+        if let Some(quota) = quota
+            && count_living(&mut tx, service.organization_id).await? >= i64::from(quota)
+        {
+            return Err(CatalogError::QuotaReached { quota });
+        }
         if let Err(error) = insert(&mut tx, service).await? {
             drop(tx);
             return Err(self.explain_refusal(service, error, doing).await?);
@@ -202,6 +208,17 @@ pub(crate) async fn lock(tx: &mut Transaction, id: ServiceId) -> Result<()> {
 }
 
 /// The inner result is the database's own refusal, for the caller to explain.
+async fn count_living(tx: &mut Transaction, organization: OrganizationId) -> Result<i64> {
+    let count = "SELECT COUNT(*) AS living FROM services \
+                 WHERE organization_id = $1 AND status NOT IN ('deleting', 'deleted')";
+    let row = sqlx::query(count)
+        .bind(organization.to_string())
+        .fetch_one(&mut **tx)
+        .await
+        .map_err(database("counting the services"))?;
+    row.int("living")
+}
+
 async fn insert(tx: &mut Transaction, service: &Service) -> Result<Result<(), sqlx::Error>> {
     let insert = "INSERT INTO services (id, organization_id, lineage_id, name, engine, version, engine_version, status, \
                   status_message, plan_name, zone, allowed_cidrs, attributes, restored_from, host, port, created_at, \

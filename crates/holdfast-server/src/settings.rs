@@ -13,6 +13,9 @@ pub struct Settings {
     pub store_url: String,
     /// Largest request body that is read, in bytes.
     pub max_body_bytes: usize,
+    /// Living services that an organization may have before it is refused another; restores are not, they may be all
+    /// that is left of a service.
+    pub max_services: Option<u32>,
     /// Days that automated backups are listed, and days that a restore point reaches back.
     pub policy: holdfast_core::retention::Policy,
 }

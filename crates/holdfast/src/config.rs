@@ -98,6 +98,11 @@ const SETTINGS: &[Setting] = &[
     Setting { key: "automated_days", meaning: "days that automated backups are listed", default: "7" },
     Setting { key: "pitr_days", meaning: "days that the recovery window reaches back", default: "7" },
     Setting { key: "max_body_bytes", meaning: "largest request body that is read", default: "1048576" },
+    Setting {
+        key: "max_services",
+        meaning: "living services an organization may have; restores are never refused for it; 0: any number",
+        default: "0",
+    },
     Setting { key: "log", meaning: "what is logged, a tracing filter", default: DEFAULT_LOG },
     Setting { key: "log_format", meaning: "text or json", default: "text" },
 ];
@@ -214,6 +219,9 @@ fn check(values: &BTreeMap<String, String>) -> anyhow::Result<Config> {
             store_url,
             max_body_bytes: get("max_body_bytes")
                 .map_or(Ok(1 << 20), |text| parsed("max_body_bytes", text))?,
+            max_services: get("max_services")
+                .map_or(Ok(0), |text| parsed("max_services", text))
+                .map(|limit: u32| (limit > 0).then_some(limit))?,
             policy: Policy { automated_days: days("automated_days")?, pitr_days: days("pitr_days")? },
         },
     })

@@ -52,7 +52,7 @@ impl Fixture {
     pub(crate) async fn service(&self, name: &str) -> ServiceId {
         let service = service(self.organization, name);
         let job = new_job(service.id, JobKind::Provision, at(0));
-        self.catalog.create_service(&service, &job).await.unwrap();
+        self.catalog.create_service(&service, &job, None).await.unwrap();
         self.catalog.cancel(job.id, at(0)).await.unwrap();
         self.catalog.settle_job(job.id).await.unwrap();
         service.id

@@ -10,7 +10,7 @@ use holdfast_core::{AgentId, BackupId, OrganizationId, ServiceId};
 use crate::fixture::{Fixture, add_organization, at, new_job, service};
 
 async fn create(fixture: &Fixture, service: &Service) -> Result<(), CatalogError> {
-    fixture.catalog.create_service(service, &new_job(service.id, JobKind::Provision, at(0))).await
+    fixture.catalog.create_service(service, &new_job(service.id, JobKind::Provision, at(0)), None).await
 }
 
 #[tokio::test]
@@ -50,6 +50,40 @@ async fn a_living_name_is_unique_within_its_organization() {
 }
 
 #[tokio::test]
+async fn a_quota_holds_against_creates_at_the_same_time_and_counts_the_living_of_its_organization() {
+    let fixture = Arc::new(Fixture::new().await);
+    let create = |organization, name: String| {
+        let fixture = Arc::clone(&fixture);
+        async move {
+            let service = service(organization, &name);
+            let job = new_job(service.id, JobKind::Provision, at(0));
+            fixture.catalog.create_service(&service, &job, Some(3)).await.map(|()| service.id)
+        }
+    };
+    let racing: Vec<_> =
+        (0..8).map(|n| tokio::spawn(create(fixture.organization, format!("racer-{n}")))).collect();
+    let mut made = Vec::new();
+    for racer in racing {
+        match racer.await.unwrap() {
+            Ok(id) => made.push(id),
+            Err(error) => assert!(matches!(error, CatalogError::QuotaReached { quota: 3 }), "{error}"),
+        }
+    }
+    assert_eq!(made.len(), 3);
+    let other = add_organization(&fixture.catalog, "other").await;
+    create(other, "theirs".to_owned()).await.unwrap();
+    let from = [ServiceStatus::Pending];
+    assert!(
+        fixture
+            .catalog
+            .set_service_status(made[0], &from, ServiceStatus::Deleting, None, at(5))
+            .await
+            .unwrap()
+    );
+    create(fixture.organization, "next".to_owned()).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_name_is_free_again_once_its_service_is_being_deleted() {
     for gone in [ServiceStatus::Deleting, ServiceStatus::Deleted] {
         let fixture = Fixture::new().await;
@@ -78,7 +112,7 @@ async fn of_many_who_want_a_name_at_once_one_gets_it() {
             let catalog = handles[n % 2].clone();
             tokio::spawn(async move {
                 let service = service(organization, "orders");
-                catalog.create_service(&service, &new_job(service.id, JobKind::Provision, at(0))).await
+                catalog.create_service(&service, &new_job(service.id, JobKind::Provision, at(0)), None).await
             })
         })
         .collect();

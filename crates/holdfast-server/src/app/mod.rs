@@ -101,6 +101,10 @@ impl From<CatalogError> for AppError {
             }
             CatalogError::NotFound { what, .. } => Self::NotFound(what),
             CatalogError::Conflict { what, id, reason } => Self::Conflict(format!("{what} {id}: {reason}")),
+            CatalogError::QuotaReached { quota } => Self::Conflict(format!(
+                "this organization has {quota} services, as many as it may have: delete one, or let the operator raise \
+                 max_services"
+            )),
             other => match other.kind() {
                 CatalogKind::Unavailable => Self::CatalogBusy(other),
                 _ => Self::Catalog(other),

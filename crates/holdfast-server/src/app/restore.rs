@@ -150,7 +150,7 @@ async fn start(
     };
     let input = input::Restore { source: source.id, point, backup_id: backup_id.clone() };
     let job = NewJob::new(JobKind::Restore, service.id, jobs::written(&input), now);
-    cp.catalog.create_service(&service, &job).await?;
+    cp.catalog.create_service(&service, &job, None).await?;
     let view = services::shown(cp, service).await?;
     Ok(Started { view, source: source.id, backup_id, restore_point: point, job: job.id })
 }

@@ -21,7 +21,7 @@ pub struct ServiceView {
 /// Makes a service: its row, `pending`, and the job that provisions it.
 ///
 /// # Errors
-/// `Invalid`; `Conflict` when a living service of the organization has the name.
+/// `Invalid`; `Conflict` when a living service of the organization has the name, or its quota is reached.
 pub async fn create(
     cp: &ControlPlane,
     caller: &Caller,
@@ -32,7 +32,7 @@ pub async fn create(
     let service =
         service_input::new_service(asked, organization_id, |engine| platform::offered(cp, engine), now)?;
     let job = NewJob::new(JobKind::Provision, service.id, jobs::written(&input::Provision {}), now);
-    cp.catalog.create_service(&service, &job).await?;
+    cp.catalog.create_service(&service, &job, cp.settings.max_services).await?;
     shown(cp, service).await
 }
 

@@ -23,6 +23,8 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 
 pub(crate) const PASSWORD: &str = "correct horse: battery";
+/// More than any test creates by chance.
+pub(crate) const MAX_SERVICES: u32 = 40;
 pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// Argon2 is slow; every test has the same password.
@@ -103,6 +105,7 @@ pub(crate) async fn platform() -> Platform {
             listen: ([127, 0, 0, 1], 0).into(),
             store_url,
             max_body_bytes: MAX_BODY_BYTES,
+            max_services: Some(MAX_SERVICES),
             policy: Policy::default(),
         }),
     };
@@ -164,7 +167,7 @@ impl Platform {
             deleted_at: None,
         };
         let job = NewJob::new(JobKind::Provision, service.id, serde_json::json!({}), minutes_ago(90));
-        self.cp.catalog.create_service(&service, &job).await.unwrap();
+        self.cp.catalog.create_service(&service, &job, None).await.unwrap();
         if is_up {
             self.cp.catalog.cancel(job.id, minutes_ago(89)).await.unwrap();
         }

@@ -306,3 +306,21 @@ async fn the_platform_says_what_it_offers() {
     let beyond = p.get("/managed-services?offset=4294967295&limit=0").await.expect(200);
     assert_eq!(beyond["services"], json!([]));
 }
+
+#[tokio::test]
+async fn a_service_beyond_the_quota_is_refused_and_says_what_to_do() {
+    let p = platform().await;
+    for number in 0..crate::harness::MAX_SERVICES {
+        let asked =
+            json!({"name": format!("db-{number}"), "database_type": "postgresql", "plan_name": "tier-2"});
+        p.post("/managed-services", asked).await.expect(201);
+    }
+    let said = p
+        .post(
+            "/managed-services",
+            json!({"name": "more", "database_type": "postgresql", "plan_name": "tier-2"}),
+        )
+        .await;
+    let said = said.expect(409);
+    assert!(said["error"].as_str().unwrap().contains("raise max_services"), "{said}");
+}
