@@ -1,16 +1,23 @@
-//! What the end-to-end tests share: a whole Holdfast in a folder of its own, a client, and a ledger of what a writer was
-//! told was committed.
+//! What the end-to-end tests share: a whole Holdfast in a folder of its own, a client, a ledger of what a writer was
+//! told was committed, a real S3 server and a faulty network in front of it.
 
 #![allow(clippy::print_stdout, reason = "what a test prints is how it tells its seed and its figures")]
 
 pub mod client;
+pub mod exactness;
+pub mod fault;
 pub mod holdfast;
 pub mod ledger;
+pub mod proxy;
+pub mod s3;
 pub mod seed;
 
 pub use client::Client;
+pub use fault::Fault;
 pub use holdfast::Holdfast;
 pub use ledger::{Ledger, Verdict, Writer};
+pub use proxy::Proxy;
+pub use s3::S3Server;
 
 /// Waits until `check` gives something, looking every 100 ms.
 ///
