@@ -75,7 +75,7 @@ impl AgentError {
     fn cause(&self) -> &'static str {
         match self {
             Self::Engine { source, .. } => source.cause(),
-            Self::Store { .. } => "object_store",
+            Self::Store { source, .. } => source.cause(),
             Self::File { .. } => "file_system",
             Self::ControlPlane(_) | Self::Refused { .. } => "control_plane",
             Self::NoInstance(_) | Self::NotAdopted(_) => "no_instance",
@@ -87,9 +87,15 @@ impl AgentError {
         }
     }
 
-    /// The whole chain of causes in one sentence, for the job's record.
+    /// The whole chain of causes in one sentence, and what to do, for the job's record.
     pub(crate) fn to_job_error(&self) -> JobError {
-        JobError { cause: self.cause().to_owned(), message: chain(self), retryable: self.is_retryable() }
+        let mut message = chain(self);
+        if let Self::Store { source, .. } = self
+            && let Some(hint) = source.hint()
+        {
+            message = format!("{message}. Next: {hint}");
+        }
+        JobError { cause: self.cause().to_owned(), message, retryable: self.is_retryable() }
     }
 }
 

@@ -3,6 +3,10 @@
 use std::path::PathBuf;
 
 use holdfast_core::KeyId;
+use jiff::SignedDuration;
+use object_store::client::HttpError;
+
+use crate::store::{Answer, Refusal, WireError};
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
@@ -30,6 +34,34 @@ pub enum StoreError {
         #[source]
         source: object_store::Error,
     },
+    /// The store answered, and did not do it.
+    #[error("{operation} {object} in the object store: {refusal}")]
+    Refused {
+        operation: &'static str,
+        object: String,
+        refusal: Refusal,
+        #[source]
+        answer: Answer,
+    },
+    /// No answer came, or it broke off, however often we asked.
+    #[error("{operation} {object}: the object store cannot be reached")]
+    Unreachable {
+        operation: &'static str,
+        object: String,
+        #[source]
+        source: object_store::Error,
+    },
+    #[error("{operation} {object} in the object store: there are no credentials")]
+    NoCredentials {
+        operation: &'static str,
+        object: String,
+        #[source]
+        source: object_store::Error,
+    },
+    #[error("the object store does not confirm that it encrypted {object}: it says {}", found.as_deref().unwrap_or("nothing"))]
+    NotEncrypted { object: String, found: Option<String> },
+    #[error("{object} was begun {seconds} s ago; an upload that takes so long is given up")]
+    TooOld { object: String, seconds: u64 },
     #[error("{operation} {} in the local object store", path.display())]
     Io {
         operation: &'static str,
@@ -43,6 +75,8 @@ pub enum StoreError {
     AlreadyExists { object: String },
     #[error("{object} has {found} bytes in the object store, {sent} were sent")]
     Unconfirmed { object: String, sent: u64, found: u64 },
+    #[error("{object} has checksum {found} in the object store, {sent} was sent")]
+    OtherChecksum { object: String, sent: String, found: String },
     #[error("{object} has more than {limit} bytes")]
     TooLarge { object: String, limit: u64 },
     #[error("cannot seal or open {object}")]
@@ -72,12 +106,52 @@ impl StoreError {
             Self::AlreadyExists { .. } => ErrorKind::AlreadyExists,
             Self::Store { source, .. } => kind_of_store_error(source),
             Self::Io { source, .. } => kind_of_io_error(source),
-            Self::Unconfirmed { .. } | Self::Listen { .. } => ErrorKind::Transient,
+            Self::Refused { refusal, .. } => refusal.kind(),
+            Self::Unconfirmed { .. }
+            | Self::OtherChecksum { .. }
+            | Self::Unreachable { .. }
+            | Self::TooOld { .. }
+            | Self::Listen { .. } => ErrorKind::Transient,
             Self::Url { .. }
             | Self::TooLarge { .. }
+            | Self::NotEncrypted { .. }
+            | Self::NoCredentials { .. }
             | Self::Seal { .. }
             | Self::OtherKey { .. }
             | Self::Certificate { .. } => ErrorKind::Permanent,
+        }
+    }
+
+    /// The word for programs: what a job's record says, whatever the text says to people.
+    #[must_use]
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Refused { refusal, .. } => refusal.cause(),
+            Self::Unreachable { .. } => "store_unreachable",
+            Self::NoCredentials { .. } => Refusal::Credentials.cause(),
+            Self::NotEncrypted { .. } => "store_not_encrypted",
+            Self::Unconfirmed { .. } | Self::OtherChecksum { .. } => "store_unconfirmed",
+            Self::Io { source, .. } if is_full(source) => "store_full",
+            _ => "object_store",
+        }
+    }
+
+    /// What a person does next, where that can be said.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused { refusal, .. } => Some(refusal.hint()),
+            Self::NoCredentials { .. } => Some(Refusal::Credentials.hint()),
+            Self::Unreachable { .. } => {
+                Some("check AWS_ENDPOINT_URL, AWS_REGION, the network and whether the store runs")
+            }
+            Self::NotEncrypted { .. } => Some(
+                "let the store encrypt with AES-256 (SSE-S3); if it encrypts all that it holds in another way, say so by \
+                 ?encryption=elsewhere at the end of store_url",
+            ),
+            Self::Io { source, .. } if is_full(source) => Some("make room on the object store's disk"),
+            Self::Io { .. } => Some("check the folder's owner and permissions"),
+            _ => None,
         }
     }
 
@@ -87,12 +161,29 @@ impl StoreError {
         object: &impl ToString,
         source: object_store::Error,
     ) -> Self {
+        Self::store_at(operation, object, source, None)
+    }
+
+    /// The same, given how far our clock is ahead of the store's.
+    pub(crate) fn store_at(
+        operation: &'static str,
+        object: &impl ToString,
+        source: object_store::Error,
+        ahead: Option<SignedDuration>,
+    ) -> Self {
+        let object = object.to_string();
+        if let Some(answer) = find::<Answer>(&source) {
+            let answer = answer.clone();
+            return Self::Refused { operation, object, refusal: answer.refusal(ahead), answer };
+        }
+        if matches!(find(&source), Some(WireError::NoCredentials)) {
+            return Self::NoCredentials { operation, object, source };
+        }
         match kind_of_store_error(&source) {
-            ErrorKind::NotFound => Self::NotFound { object: object.to_string() },
-            ErrorKind::AlreadyExists => Self::AlreadyExists { object: object.to_string() },
-            ErrorKind::Transient | ErrorKind::Permanent => {
-                Self::Store { operation, object: object.to_string(), source }
-            }
+            ErrorKind::NotFound => Self::NotFound { object },
+            ErrorKind::AlreadyExists => Self::AlreadyExists { object },
+            _ if find::<HttpError>(&source).is_some() => Self::Unreachable { operation, object, source },
+            ErrorKind::Transient | ErrorKind::Permanent => Self::Store { operation, object, source },
         }
     }
 }
@@ -104,22 +195,28 @@ fn kind_of_store_error(error: &object_store::Error) -> ErrorKind {
         // A refused `If-None-Match: *` is how S3 says that the name is taken.
         E::AlreadyExists { .. } | E::Precondition { .. } => ErrorKind::AlreadyExists,
         E::Generic { source, .. } => {
-            find_io_error(source.as_ref()).map_or(ErrorKind::Transient, kind_of_io_error)
+            find::<std::io::Error>(source.as_ref()).map_or(ErrorKind::Transient, kind_of_io_error)
         }
         E::JoinError { .. } => ErrorKind::Transient,
         _ => ErrorKind::Permanent,
     }
 }
 
-fn find_io_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
+/// The first cause of this type.
+fn find<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {
     let mut current = Some(error);
     while let Some(error) = current {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return Some(io);
+        if let Some(found) = error.downcast_ref::<E>() {
+            return Some(found);
         }
         current = error.source();
     }
     None
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as E;
+    matches!(error.kind(), E::StorageFull | E::QuotaExceeded)
 }
 
 fn kind_of_io_error(error: &std::io::Error) -> ErrorKind {

@@ -44,12 +44,18 @@ impl StepError {
         let (cause, retryable) = match self {
             Self::Catalog(_) => ("catalog", true),
             Self::Vault(_) => ("vault", false),
-            Self::Store(_) => ("object_store", true),
+            Self::Store(source) => (source.cause(), true),
             Self::Refused(_) => ("restore_refused", false),
             Self::Busy { .. } => ("restore_reads", true),
             Self::Incomplete { .. } => ("incomplete", false),
         };
-        JobError { cause: cause.to_owned(), message: chain(self), retryable }
+        let mut message = chain(self);
+        if let Self::Store(source) = self
+            && let Some(hint) = source.hint()
+        {
+            message = format!("{message}. Next: {hint}");
+        }
+        JobError { cause: cause.to_owned(), message, retryable }
     }
 }
 

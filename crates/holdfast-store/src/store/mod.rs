@@ -3,9 +3,14 @@
 //! *Stored* means confirmed: when a write returns, the object lies in the store whole, with the size that was sent
 //! (asked back from the store), and a power cut does not take it away. No operation holds a whole object in memory.
 
+mod answer;
+mod clock;
+mod confirm;
+mod limits;
 mod local;
 mod s3;
 mod sweep;
+mod wire;
 mod writer;
 
 use std::fmt;
@@ -22,6 +27,11 @@ use sha2::{Digest, Sha256};
 use crate::error::{ErrorKind, Result, StoreError};
 use crate::layout::{ObjectName, ObjectPrefix};
 
+use wire::Facts;
+
+pub use answer::{Answer, Refusal};
+pub use limits::{Limits, StoreSettings};
+pub(crate) use wire::WireError;
 pub use writer::StoreWriter;
 
 /// What the store says of an object.
@@ -95,11 +105,17 @@ enum Backend {
 
 impl Store {
     /// Opens `file:///absolute/path` (the rest is the path as it stands; the folder is made if missing) or
-    /// `s3://bucket/prefix` (credentials, region and endpoint from the `AWS_*` environment; plain HTTP only if
-    /// `AWS_ENDPOINT_URL` says so). On a local folder it also removes what killed writers left behind.
+    /// `s3://bucket/prefix?options` (credentials, region and endpoint from the `AWS_*` environment; plain HTTP only if
+    /// `AWS_ENDPOINT_URL` says so; `docs/object-stores.md` has the options). On a local folder it also removes what
+    /// killed writers left behind.
     ///
     /// An S3 bucket is not contacted yet.
     pub fn open(url: &str) -> Result<Self> {
+        Self::open_with(url, &StoreSettings::default())
+    }
+
+    /// As [`Store::open`], with other limits or credentials.
+    pub fn open_with(url: &str, settings: &StoreSettings) -> Result<Self> {
         if let Some(path) = url.strip_prefix("file://") {
             if !path.starts_with('/') {
                 return Err(StoreError::Url { url: url.to_owned(), reason: "file: needs an absolute path" });
@@ -109,8 +125,7 @@ impl Store {
             return Ok(Self { backend: Backend::Local(Arc::new(folder)) });
         }
         if let Some(rest) = url.strip_prefix("s3://") {
-            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-            let bucket = s3::Bucket::open(url, bucket, prefix)?;
+            let bucket = s3::Bucket::open(url, rest, settings)?;
             return Ok(Self { backend: Backend::S3(Arc::new(bucket)) });
         }
         Err(StoreError::Url { url: url.to_owned(), reason: "expected file:///path or s3://bucket/prefix" })
@@ -155,39 +170,41 @@ impl Store {
 
     async fn read(&self, name: &ObjectName, range: Option<Range<u64>>) -> Result<Reading> {
         let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
-        let (objects, path) = self.objects(&name.to_path());
-        let result = objects
-            .get_opts(&path, options)
-            .await
-            .map_err(|source| StoreError::store("reading", name, source))?;
+        let (objects, path) = self.reader(&name.to_path());
+        let result =
+            objects.get_opts(&path, options).await.map_err(|source| self.error("reading", name, source))?;
         let info = object_info(&result.meta);
-        let text = name.to_string();
-        let bytes =
-            result.into_stream().map_err(move |source| StoreError::store("reading", &text, source)).boxed();
+        let (store, text) = (self.clone(), name.to_string());
+        let bytes = result.into_stream().map_err(move |source| store.error("reading", &text, source)).boxed();
         Ok(Reading { info, bytes })
     }
 
     /// Asks for an object's length and date.
     pub async fn head(&self, name: &ObjectName) -> Result<ObjectInfo> {
+        Ok(self.look_at(name).await?.0)
+    }
+
+    /// The same, with what else the store says of the object.
+    async fn look_at(&self, name: &ObjectName) -> Result<(ObjectInfo, Facts)> {
         let options = GetOptions { head: true, ..GetOptions::default() };
-        let (objects, path) = self.objects(&name.to_path());
-        let result = objects
+        let (objects, path) = self.reader(&name.to_path());
+        let mut result = objects
             .get_opts(&path, options)
             .await
-            .map_err(|source| StoreError::store("looking at", name, source))?;
-        Ok(object_info(&result.meta))
+            .map_err(|source| self.error("looking at", name, source))?;
+        Ok((object_info(&result.meta), result.extensions.remove().unwrap_or_default()))
     }
 
     /// Lists a group of objects, in no particular order. Objects with names that are not of this layout are left
     /// out, with a warning.
     pub fn list(&self, prefix: &ObjectPrefix) -> BoxStream<'static, Result<ListedObject>> {
-        let store = self.clone();
+        let (store, failing) = (self.clone(), self.clone());
         let folder = prefix.to_path();
         let (objects, path) = self.objects(&folder);
         let listing = objects.list(Some(&path));
         let folder = folder.to_string();
         listing
-            .map_err(move |source| StoreError::store("listing", &folder, source))
+            .map_err(move |source| failing.error("listing", &folder, source))
             .try_filter_map(move |meta| std::future::ready(Ok(store.listed(&meta))))
             .boxed()
     }
@@ -202,7 +219,7 @@ impl Store {
         let result = objects
             .list_with_delimiter(Some(&path))
             .await
-            .map_err(|source| StoreError::store("listing", &folder, source))?;
+            .map_err(|source| self.error("listing", &folder, source))?;
         let listed = result.objects.iter().filter_map(|meta| self.listed(meta)).collect();
         let folders =
             result.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
@@ -214,10 +231,10 @@ impl Store {
         let result = match &self.backend {
             Backend::Local(folder) => folder.delete(&name.to_path()).await,
             Backend::S3(bucket) => bucket
-                .objects(false)
+                .objects()
                 .delete(&bucket.key(&name.to_path()))
                 .await
-                .map_err(|source| StoreError::store("deleting", name, source)),
+                .map_err(|source| bucket.error("deleting", name, source)),
         };
         match result {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -239,7 +256,26 @@ impl Store {
     fn objects(&self, path: &Path) -> (Arc<dyn ObjectStore>, Path) {
         match &self.backend {
             Backend::Local(folder) => (folder.objects(), path.clone()),
-            Backend::S3(bucket) => (bucket.objects(false), bucket.key(path)),
+            Backend::S3(bucket) => (bucket.objects(), bucket.key(path)),
+        }
+    }
+
+    fn reader(&self, path: &Path) -> (Arc<dyn ObjectStore>, Path) {
+        match &self.backend {
+            Backend::Local(folder) => (folder.objects(), path.clone()),
+            Backend::S3(bucket) => (bucket.reader(), bucket.key(path)),
+        }
+    }
+
+    fn error(
+        &self,
+        operation: &'static str,
+        object: &impl ToString,
+        source: object_store::Error,
+    ) -> StoreError {
+        match &self.backend {
+            Backend::Local(_) => StoreError::store(operation, object, source),
+            Backend::S3(bucket) => bucket.error(operation, object, source),
         }
     }
 

@@ -1,84 +1,130 @@
-//! An S3 bucket as object store: `object_store`'s client, with server-side encryption (AES-256) asked for on every
-//! write and multipart uploads that can be create-only.
+//! An S3 bucket as object store: `object_store`'s clients, with server-side encryption (AES-256) asked for on every
+//! write, SHA-256 checksums, and writes that can be create-only ([`super::wire`]).
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use hyper::Method;
-use hyper::header::{HeaderValue, IF_NONE_MATCH};
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
-use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
-};
-use object_store::multipart::MultipartStore;
+use hyper::header::HeaderValue;
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::path::Path;
-use object_store::{ClientOptions, ObjectStore};
+use object_store::{ClientOptions, HeaderMap, ObjectStore, RetryConfig};
 
+use super::clock::StoreClock;
+use super::limits::{Limits, StoreSettings};
+use super::wire::Wire;
 use crate::error::{Result, StoreError};
 
-/// No byte for so long, and a request counts as hung and is tried again (R22). There is no limit on the whole of a
-/// request: a restore may read as slowly as its disk writes.
-const SILENCE_LIMIT: Duration = Duration::from_secs(60);
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// A long object is read for hours, and breaks may be healed all the while; each one is bounded by its retries.
+const READ_RETRY_FOR: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) struct Bucket {
+    name: String,
     prefix: Path,
-    /// Completes a multipart upload over whatever lies under its name.
+    /// Writes over whatever lies under a name; also lists and deletes.
     overwriting: Arc<AmazonS3>,
-    /// Completes one only if nothing does.
+    /// Writes only where nothing lies.
     creating: Arc<AmazonS3>,
+    /// Reads, and asks for checksums along with it.
+    reading: Arc<AmazonS3>,
+    /// Whether the store must say that it encrypts.
+    pub(super) encryption: Encryption,
+    pub(super) limits: Limits,
+    pub(super) clock: Arc<StoreClock>,
+}
+
+/// Who encrypts at rest, beside our own sealing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encryption {
+    /// Asked for on every write (SSE-S3), and confirmed by the store for every object.
+    Asked,
+    /// The operator says that the store sees to it: `?encryption=elsewhere`.
+    Elsewhere,
+}
+
+/// What may stand behind the `?` of a store's address.
+#[derive(Debug, Clone, Copy)]
+struct Options {
+    encryption: Encryption,
+    checksums: bool,
+}
+
+impl Options {
+    fn parse(text: &str) -> Option<Self> {
+        let mut options = Self { encryption: Encryption::Asked, checksums: true };
+        for part in text.split('&').filter(|part| !part.is_empty()) {
+            match part {
+                "encryption=aes256" => options.encryption = Encryption::Asked,
+                "encryption=elsewhere" => options.encryption = Encryption::Elsewhere,
+                "checksums=sha256" => options.checksums = true,
+                "checksums=none" => options.checksums = false,
+                _ => return None,
+            }
+        }
+        Some(options)
+    }
 }
 
 impl fmt::Debug for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bucket").field("prefix", &self.prefix).finish_non_exhaustive()
+        f.debug_struct("Bucket")
+            .field("name", &self.name)
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
     }
 }
 
 impl Bucket {
-    pub(super) fn open(url: &str, bucket: &str, prefix: &str) -> Result<Self> {
-        if bucket.is_empty() {
-            return Err(StoreError::Url { url: url.to_owned(), reason: "s3: needs a bucket" });
+    /// Opens what stands behind `s3://`: `bucket/prefix?options`.
+    pub(super) fn open(url: &str, place: &str, settings: &StoreSettings) -> Result<Self> {
+        let limits = settings.limits;
+        let wrong = |reason| StoreError::Url { url: url.to_owned(), reason };
+        let (place, options) = place.split_once('?').unwrap_or((place, ""));
+        let (name, prefix) = place.split_once('/').unwrap_or((place, ""));
+        if name.is_empty() {
+            return Err(wrong("s3: needs a bucket"));
         }
-        let prefix = Path::parse(prefix).map_err(|_| StoreError::Url {
-            url: url.to_owned(),
-            reason: "the prefix has an empty or dotted part",
+        let prefix = Path::parse(prefix).map_err(|_| wrong("the prefix has an empty or dotted part"))?;
+        let options = Options::parse(options).ok_or_else(|| {
+            wrong("behind the ? stand encryption=aes256|elsewhere and checksums=sha256|none")
         })?;
-        // Only reachable by its name: the type of encryption keys is private in `object_store`.
-        let server_side_encryption: AmazonS3ConfigKey =
-            "aws_server_side_encryption".parse().expect("a documented configuration key");
-        let build = |connector: CreateOnly| {
-            let environment = AmazonS3Builder::from_env();
-            let endpoint = environment.get_config_value(&AmazonS3ConfigKey::Endpoint).unwrap_or_default();
-            let options = ClientOptions::new()
-                .with_timeout_disabled()
-                .with_read_timeout(SILENCE_LIMIT)
-                .with_connect_timeout(CONNECT_LIMIT)
-                .with_allow_http(endpoint.starts_with("http://"));
-            environment
-                .with_bucket_name(bucket)
-                .with_client_options(options)
-                .with_config(server_side_encryption, "AES256")
-                .with_http_connector(connector)
-                .build()
+        let clock = Arc::new(StoreClock::default());
+        let build = |create_only, headers, retry_timeout| {
+            let wire = Wire { create_only, limits, clock: Arc::clone(&clock) };
+            let retry = RetryConfig { max_retries: limits.retries, retry_timeout, ..RetryConfig::default() };
+            client(name, options, &settings.environment, headers, wire, retry)
                 .map(Arc::new)
                 .map_err(|source| StoreError::store("opening", &url, source))
         };
+        let mut with_checksums = HeaderMap::new();
+        if options.checksums {
+            with_checksums.insert("x-amz-checksum-mode", HeaderValue::from_static("ENABLED"));
+        }
         Ok(Self {
+            name: name.to_owned(),
             prefix,
-            overwriting: build(CreateOnly { multipart: false })?,
-            creating: build(CreateOnly { multipart: true })?,
+            overwriting: build(false, HeaderMap::new(), limits.retry_for)?,
+            creating: build(true, HeaderMap::new(), limits.retry_for)?,
+            reading: build(false, with_checksums, READ_RETRY_FOR)?,
+            encryption: options.encryption,
+            limits,
+            clock,
         })
     }
 
-    pub(super) fn objects(&self, create_only: bool) -> Arc<dyn ObjectStore> {
-        Arc::clone(if create_only { &self.creating } else { &self.overwriting }) as Arc<dyn ObjectStore>
+    pub(super) fn objects(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.overwriting) as Arc<dyn ObjectStore>
     }
 
-    pub(super) fn multipart(&self, create_only: bool) -> Arc<dyn MultipartStore> {
-        Arc::clone(if create_only { &self.creating } else { &self.overwriting }) as Arc<dyn MultipartStore>
+    /// To get and to head.
+    pub(super) fn reader(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.reading) as Arc<dyn ObjectStore>
+    }
+
+    /// To put and to upload in parts. Its puts are "overwriting" ones for `object_store`, which then repeats them; the
+    /// wire makes them create-only.
+    pub(super) fn writer(&self, create_only: bool) -> Arc<AmazonS3> {
+        Arc::clone(if create_only { &self.creating } else { &self.overwriting })
     }
 
     /// The key in the bucket of a path of the layout.
@@ -93,39 +139,51 @@ impl Bucket {
         }
         key.as_ref().strip_prefix(self.prefix.as_ref())?.strip_prefix('/')
     }
-}
 
-/// Adds `If-None-Match: *` to the request that completes a multipart upload. S3 takes it there (CompleteMultipartUpload,
-/// conditional writes), but `object_store` 0.14 asks for it only on single puts. The header may stand outside of the
-/// signature: only `host` and `x-amz-*` must be signed.
-#[derive(Debug, Clone, Copy)]
-struct CreateOnly {
-    multipart: bool,
-}
-
-impl HttpConnector for CreateOnly {
-    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let inner = ReqwestConnector::default().connect(options)?;
-        Ok(if self.multipart { HttpClient::new(CreateOnlyClient { inner }) } else { inner })
+    /// An error of `object_store`, understood as well as can be.
+    pub(super) fn error(
+        &self,
+        operation: &'static str,
+        object: &impl ToString,
+        source: object_store::Error,
+    ) -> StoreError {
+        StoreError::store_at(operation, object, source, self.clock.ahead())
     }
 }
 
-#[derive(Debug)]
-struct CreateOnlyClient {
-    inner: HttpClient,
-}
-
-#[async_trait]
-impl HttpService for CreateOnlyClient {
-    async fn call(&self, mut request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
-        let completes = request.method() == Method::POST
-            && request
-                .uri()
-                .query()
-                .is_some_and(|query| query.split('&').any(|part| part.starts_with("uploadId=")));
-        if completes {
-            request.headers_mut().insert(IF_NONE_MATCH, HeaderValue::from_static("*"));
-        }
-        self.inner.execute(request).await
+fn client(
+    bucket: &str,
+    options: Options,
+    environment: &[(&'static str, String)],
+    headers: HeaderMap,
+    wire: Wire,
+    retry: RetryConfig,
+) -> object_store::Result<AmazonS3> {
+    let mut builder = AmazonS3Builder::from_env();
+    for (name, value) in environment {
+        builder = builder.with_config(name.to_lowercase().parse()?, value);
     }
+    let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint).unwrap_or_default();
+    let client_options = ClientOptions::new()
+        // The wire has the deadlines.
+        .with_timeout_disabled()
+        .with_connect_timeout(wire.limits.connect)
+        .with_default_headers(headers)
+        .with_allow_http(endpoint.starts_with("http://"));
+    if options.encryption == Encryption::Asked {
+        // Only reachable by its name: the type of encryption keys is private in `object_store`.
+        let key = "aws_server_side_encryption".parse().expect("a documented configuration key");
+        builder = builder.with_config(key, "AES256");
+    }
+    if options.checksums {
+        builder = builder.with_checksum_algorithm(Checksum::SHA256);
+    }
+    builder
+        .with_bucket_name(bucket)
+        .with_client_options(client_options)
+        .with_retry(retry)
+        // One object at a time: fewer stores know the other request, and its answer is a 200 whatever happened.
+        .with_disable_bulk_delete(true)
+        .with_http_connector(wire)
+        .build()
 }

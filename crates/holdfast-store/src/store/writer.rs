@@ -4,16 +4,17 @@
 //! beyond. On a local folder: what one call brings.
 
 use bytes::{Bytes, BytesMut};
-use object_store::multipart::PartId;
-use object_store::{PutMode, PutOptions, PutPayload};
+use object_store::multipart::{MultipartStore, PartId};
+use object_store::{ObjectStore, PutOptions, PutPayload};
 use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::task::JoinHandle;
 
 use super::local::{LocalFolder, Staged, io_error, run_blocking};
 use super::s3::Bucket;
-use super::{Backend, Store, Stored};
+use super::{Backend, Refusal, Store, Stored};
 use crate::error::{ErrorKind, Result, StoreError};
 use crate::layout::ObjectName;
 
@@ -42,9 +43,11 @@ enum Target {
 
 struct Upload {
     bucket: Arc<Bucket>,
+    create_only: bool,
     buffer: BytesMut,
     /// The multipart upload, begun when a first part is full.
     id: Option<String>,
+    begun_at: Instant,
     parts: Vec<PartId>,
     in_flight: Option<JoinHandle<object_store::Result<PartId>>>,
 }
@@ -60,8 +63,10 @@ impl StoreWriter {
             }
             Backend::S3(bucket) => Target::S3(Upload {
                 bucket: Arc::clone(bucket),
+                create_only: if_absent,
                 buffer: BytesMut::new(),
                 id: None,
+                begun_at: Instant::now(),
                 parts: Vec::new(),
                 in_flight: None,
             }),
@@ -91,7 +96,7 @@ impl StoreWriter {
                 *staged = Some(file);
                 result.map_err(io_error("writing", self.name.to_string().as_ref()))
             }
-            Target::S3(upload) => upload.write(&self.name, self.if_absent, bytes).await,
+            Target::S3(upload) => upload.write(&self.name, bytes).await,
         }
     }
 
@@ -109,32 +114,37 @@ impl StoreWriter {
                 let staged = staged.take().expect("a failed writer is aborted, not finished");
                 run_blocking(move || folder.publish(staged, &path, if_absent)).await
             }
-            Target::S3(upload) => upload.finish(&self.name, self.if_absent).await,
+            Target::S3(upload) => upload.finish(&self.name).await,
         };
-        match result {
-            Ok(()) => {}
-            // The answer to our own earlier try may have been lost (T13): the same bytes, salt included, are ours.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                let found = self.store.hash(&self.name).await?;
-                let same = found.sha256 == sent.sha256;
-                self.abort().await;
-                return if same { Ok(found) } else { Err(error) };
-            }
-            Err(error) => {
-                self.abort().await;
-                return Err(error);
-            }
+        if let Err(error) = result {
+            let is_ours = self.lies_there(&error, &sent).await;
+            let (store, name) = (self.store.clone(), self.name.clone());
+            self.abort().await;
+            return match is_ours? {
+                true => store.confirm(&name, sent).await,
+                false => Err(error),
+            };
         }
-        let found = self.store.head(&self.name).await?;
-        if found.sealed_bytes != sent.sealed_bytes {
-            let object = self.name.to_string();
-            return Err(StoreError::Unconfirmed {
-                object,
+        self.store.confirm(&self.name, sent).await
+    }
+
+    /// The answer to an earlier try of ours may have been lost (T13): then the name is taken, or the upload is gone, and
+    /// exactly our bytes, random salt included, lie there.
+    async fn lies_there(&self, error: &StoreError, sent: &Stored) -> Result<bool> {
+        let upload_gone = matches!(error, StoreError::Refused { refusal: Refusal::UploadGone, .. });
+        if error.kind() != ErrorKind::AlreadyExists && !upload_gone {
+            return Ok(false);
+        }
+        match self.store.hash(&self.name).await {
+            Ok(found) => Ok(found.sha256 == sent.sha256),
+            // Somebody else's write was under way and came to nothing, or was removed meanwhile: write again.
+            Err(failed) if failed.kind() == ErrorKind::NotFound => Err(StoreError::Unconfirmed {
+                object: self.name.to_string(),
                 sent: sent.sealed_bytes,
-                found: found.sealed_bytes,
-            });
+                found: 0,
+            }),
+            Err(failed) => Err(failed),
         }
-        Ok(Stored { etag: found.etag, ..sent })
     }
 
     /// Gives the object up and removes what was sent of it.
@@ -155,7 +165,7 @@ impl Drop for StoreWriter {
 }
 
 impl Upload {
-    async fn write(&mut self, name: &ObjectName, create_only: bool, mut bytes: Bytes) -> Result<()> {
+    async fn write(&mut self, name: &ObjectName, mut bytes: Bytes) -> Result<()> {
         loop {
             let part_bytes = if self.parts.len() < SHORT_PARTS { PART_BYTES } else { LONG_PART_BYTES };
             let room = part_bytes - self.buffer.len();
@@ -164,57 +174,59 @@ impl Upload {
                 return Ok(());
             }
             self.buffer.extend_from_slice(&bytes.split_to(room));
-            self.send_part(name, create_only).await?;
+            self.send_part(name).await?;
         }
     }
 
     /// Sends the buffer as the next part, once the part before it has arrived.
-    async fn send_part(&mut self, name: &ObjectName, create_only: bool) -> Result<()> {
-        let wrap = |source| StoreError::store("writing", name, source);
+    async fn send_part(&mut self, name: &ObjectName) -> Result<()> {
         let path = self.bucket.key(&name.to_path());
-        let multipart = self.bucket.multipart(create_only);
+        let writer = self.bucket.writer(self.create_only);
         let id = match &self.id {
             Some(id) => id.clone(),
             None => {
-                let id = multipart.create_multipart(&path).await.map_err(wrap)?;
+                self.begun_at = Instant::now();
+                let begun = writer.create_multipart(&path).await;
+                let id = begun.map_err(|source| self.bucket.error("writing", name, source))?;
                 self.id = Some(id.clone());
                 id
             }
         };
-        self.wait_for_part().await.map_err(wrap)?;
+        self.wait_for_part(name).await?;
         let payload = PutPayload::from(std::mem::take(&mut self.buffer).freeze());
         let index = self.parts.len();
-        self.in_flight =
-            Some(tokio::spawn(async move { multipart.put_part(&path, &id, index, payload).await }));
+        self.in_flight = Some(tokio::spawn(async move { writer.put_part(&path, &id, index, payload).await }));
         Ok(())
     }
 
-    async fn wait_for_part(&mut self) -> object_store::Result<()> {
+    async fn wait_for_part(&mut self, name: &ObjectName) -> Result<()> {
+        let seconds = self.begun_at.elapsed().as_secs();
+        if self.id.is_some() && self.begun_at.elapsed() > self.bucket.limits.upload_life() {
+            return Err(StoreError::TooOld { object: name.to_string(), seconds });
+        }
         if let Some(sending) = &mut self.in_flight {
-            let sent = sending.await;
+            let sent = sending.await.map_err(object_store::Error::from).flatten();
             self.in_flight = None;
-            self.parts.push(sent??);
+            self.parts.push(sent.map_err(|source| self.bucket.error("writing", name, source))?);
         }
         Ok(())
     }
 
-    async fn finish(&mut self, name: &ObjectName, create_only: bool) -> Result<()> {
-        let wrap = |source| StoreError::store("writing", name, source);
+    async fn finish(&mut self, name: &ObjectName) -> Result<()> {
         let path = self.bucket.key(&name.to_path());
-        if self.id.is_none() {
-            let mode = if create_only { PutMode::Create } else { PutMode::Overwrite };
+        let writer = self.bucket.writer(self.create_only);
+        let result = if self.id.is_none() {
             let payload = PutPayload::from(std::mem::take(&mut self.buffer).freeze());
-            let options = PutOptions { mode, ..PutOptions::default() };
-            self.bucket.objects(create_only).put_opts(&path, payload, options).await.map_err(wrap)?;
-            return Ok(());
-        }
-        if !self.buffer.is_empty() {
-            self.send_part(name, create_only).await?;
-        }
-        self.wait_for_part().await.map_err(wrap)?;
-        let id = self.id.as_ref().expect("looked at above");
-        let parts = std::mem::take(&mut self.parts);
-        self.bucket.multipart(create_only).complete_multipart(&path, id, parts).await.map_err(wrap)?;
+            writer.put_opts(&path, payload, PutOptions::default()).await
+        } else {
+            if !self.buffer.is_empty() {
+                self.send_part(name).await?;
+            }
+            self.wait_for_part(name).await?;
+            let id = self.id.as_ref().expect("looked at above");
+            writer.complete_multipart(&path, id, std::mem::take(&mut self.parts)).await
+        };
+        result.map_err(|source| self.bucket.error("writing", name, source))?;
         self.id = None;
         Ok(())
     }
@@ -224,10 +236,7 @@ impl Upload {
             sending.abort();
         }
         if let Some(id) = self.id.take() {
-            let path = self.bucket.key(&name.to_path());
-            if let Err(error) = self.bucket.multipart(false).abort_multipart(&path, &id).await {
-                tracing::warn!(%name, %error, "an unfinished multipart upload stays in the bucket");
-            }
+            abort_upload(&self.bucket, name, &id).await;
         }
     }
 
@@ -237,9 +246,23 @@ impl Upload {
             sending.abort();
         }
         let Some(id) = self.id.take() else { return };
-        let (bucket, path) = (Arc::clone(&self.bucket), self.bucket.key(&name.to_path()));
+        let (bucket, name) = (Arc::clone(&self.bucket), name.clone());
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { bucket.multipart(false).abort_multipart(&path, &id).await });
+            runtime.spawn(async move { abort_upload(&bucket, &name, &id).await });
+        }
+    }
+}
+
+/// Best effort: what stays is swept when it is old.
+async fn abort_upload(bucket: &Bucket, name: &ObjectName, id: &str) {
+    let path = bucket.key(&name.to_path());
+    let aborted = bucket.writer(false).abort_multipart(&path, &id.to_owned()).await;
+    match aborted.map_err(|source| bucket.error("aborting", name, source)) {
+        // Finished or swept meanwhile.
+        Ok(())
+        | Err(StoreError::NotFound { .. } | StoreError::Refused { refusal: Refusal::UploadGone, .. }) => {}
+        Err(error) => {
+            tracing::warn!(%name, %error, "an unfinished multipart upload stays in the bucket until it is swept");
         }
     }
 }
