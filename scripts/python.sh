@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes the virtual environment that the tests use, in the cache folder: the public FoundryDB client
-# (tests/python/requirements.txt) and what the independent reader of the backup format needs
-# (tests/oracle/requirements.txt). Everything is pinned by hash; the system's Python is not touched.
+# (tests/python/requirements.txt), what the independent reader of the backup format needs
+# (tests/oracle/requirements.txt), and what checks the API (tests/openapi/requirements.txt). Everything is pinned by
+# hash; the system's Python is not touched.
 # A second run does nothing; another set of requirements gets an environment of its own.
 #
 # usage: scripts/python.sh             install; the last line on standard output is the interpreter's path
@@ -9,7 +10,7 @@
 . "$(dirname "$0")/lib.sh"
 
 requirements=()
-for file in "$ROOT/tests/python/requirements.txt" "$ROOT/tests/oracle/requirements.txt"; do
+for file in "$ROOT"/tests/{python,oracle,openapi}/requirements.txt; do
     [ ! -f "$file" ] || requirements+=(-r "$file")
 done
 

@@ -18,6 +18,7 @@ pub struct TriggerBackup {
     #[schema(max_length = 200)]
     pub label: Option<String>,
     /// Absent: kept until deleted.
+    #[serde(deserialize_with = "crate::number::whole")]
     #[schema(minimum = 1, maximum = 365)]
     pub retention_days: Option<u32>,
     /// Only the engine's own method is accepted; absent means that one.

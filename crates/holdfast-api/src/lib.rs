@@ -8,6 +8,7 @@ pub mod backup;
 pub mod error;
 pub mod job;
 pub mod metrics;
+mod number;
 pub mod platform;
 pub mod restore;
 pub mod service;

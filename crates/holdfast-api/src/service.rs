@@ -5,9 +5,14 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Array, ArrayBuilder, Object, ObjectBuilder, SchemaType, Type};
 use uuid::Uuid;
 
 use crate::job::Progress;
+
+/// What stands in a log or on a terminal must not forge its surroundings: no control characters, none that turn the
+/// reading direction.
+const PLAIN_TEXT: &str = r"^[^\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]*$";
 
 /// Asks for a new service. Required: `name`, `database_type`, `plan_name`. Fields that the server does not know are
 /// ignored; null equals absent.
@@ -30,12 +35,14 @@ pub struct CreateService {
     #[schema(pattern = "^[a-z]{2}-[a-z]{3}[0-9]$")]
     pub zone: Option<String>,
     /// Default 50.
+    #[serde(deserialize_with = "crate::number::whole")]
     #[schema(minimum = 10, maximum = 16384)]
     pub storage_size_gb: Option<u32>,
     /// `maxiops` (default) or `standard`.
     #[schema(pattern = "^(maxiops|standard)$")]
     pub storage_tier: Option<String>,
     /// Default 1.
+    #[serde(deserialize_with = "crate::number::whole")]
     #[schema(minimum = 1, maximum = 9)]
     pub node_count: Option<u32>,
     /// Default false.
@@ -46,12 +53,16 @@ pub struct CreateService {
     /// Default true.
     pub encryption_enabled: Option<bool>,
     /// Networks that may connect, in CIDR notation; the order is kept. Empty: no restriction.
-    #[schema(max_items = 256)]
+    #[schema(schema_with = cidrs_schema)]
     pub allowed_cidrs: Option<Vec<String>>,
     /// `sun:03:00-sun:05:00`, UTC.
-    #[schema(example = "sun:03:00-sun:05:00")]
+    #[schema(
+        example = "sun:03:00-sun:05:00",
+        pattern = "^(|(mon|tue|wed|thu|fri|sat|sun):([01][0-9]|2[0-3]):[0-5][0-9]-(mon|tue|wed|thu|fri|sat|sun):([01][0-9]|2[0-3]):[0-5][0-9])$"
+    )]
     pub maintenance_window: Option<String>,
-    /// Stored and echoed.
+    /// Stored and echoed; names are not empty, names and values hold no control characters.
+    #[schema(schema_with = labels_schema)]
     pub labels: Option<BTreeMap<String, String>>,
     /// The id of a preset, see `GET /managed-services/presets`.
     pub preset: Option<String>,
@@ -59,6 +70,7 @@ pub struct CreateService {
     pub is_ephemeral: Option<bool>,
     /// The command line's spelling of `is_ephemeral`.
     pub ephemeral: Option<bool>,
+    #[serde(deserialize_with = "crate::number::whole")]
     #[schema(minimum = 1, maximum = 720)]
     pub ttl_hours: Option<u32>,
     #[schema(max_length = 200)]
@@ -75,14 +87,18 @@ pub struct CreateService {
 pub struct PatchService {
     #[schema(pattern = "^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")]
     pub name: Option<String>,
-    #[schema(max_items = 256)]
+    #[schema(schema_with = cidrs_schema)]
     pub allowed_cidrs: Option<Vec<String>>,
     /// An empty text removes the window.
-    #[schema(example = "sun:03:00-sun:05:00")]
+    #[schema(
+        example = "sun:03:00-sun:05:00",
+        pattern = "^(|(mon|tue|wed|thu|fri|sat|sun):([01][0-9]|2[0-3]):[0-5][0-9]-(mon|tue|wed|thu|fri|sat|sun):([01][0-9]|2[0-3]):[0-5][0-9])$"
+    )]
     pub maintenance_window: Option<String>,
     #[schema(pattern = "^tier-([1-9]|1[0-6])$")]
     pub plan_name: Option<String>,
     /// May only grow.
+    #[serde(deserialize_with = "crate::number::whole")]
     #[schema(minimum = 10, maximum = 16384)]
     pub storage_size_gb: Option<u32>,
 }
@@ -172,4 +188,36 @@ pub struct ServiceList {
     pub total: u64,
     pub limit: u64,
     pub offset: u64,
+}
+
+fn cidrs_schema() -> Array {
+    let (octet, group) = ("(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])", "[0-9a-fA-F]{1,4}");
+    let v4 = format!("{octet}([.]{octet}){{3}}/(3[0-2]|[12]?[0-9])");
+    // Groups before a `::`, and the most that may come after it (RFC 4291, 2.2).
+    let shortened = (1..=7).map(|before| {
+        let after = 7 - before;
+        format!("{group}(:{group}){{{}}}::({group}(:{group}){{0,{}}})?", before - 1, after.max(1) - 1)
+    });
+    let shortened = shortened.collect::<Vec<_>>().join("|");
+    let whole = format!("{group}(:{group}){{7}}");
+    let from_the_start = format!("::({group}(:{group}){{0,6}})?");
+    let v6 = format!("({whole}|{shortened}|{from_the_start})/(12[0-8]|1[01][0-9]|[1-9]?[0-9])");
+    let cidr = ObjectBuilder::new().schema_type(Type::String).pattern(Some(format!("^({v4}|{v6})$")));
+    ArrayBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
+        .items(cidr)
+        .max_items(Some(256))
+        .build()
+}
+
+fn labels_schema() -> Object {
+    let text =
+        || ObjectBuilder::new().schema_type(Type::String).max_length(Some(200)).pattern(Some(PLAIN_TEXT));
+    let null_or_object = SchemaType::from_iter([Type::Object, Type::Null]);
+    ObjectBuilder::new()
+        .schema_type(null_or_object)
+        .max_properties(Some(64))
+        .property_names(Some(text().min_length(Some(1))))
+        .additional_properties(Some(text()))
+        .build()
 }

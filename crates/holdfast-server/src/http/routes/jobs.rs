@@ -33,7 +33,7 @@ pub(crate) async fn list(
     QueryOf(query): QueryOf<JobsQuery>,
 ) -> Result<Json<JobList>, ApiError> {
     let id = |text: String| text.parse().map_err(|_| ApiError::invalid("service_id is no service id"));
-    let service = query.service_id.filter(|text| !text.is_empty()).map(id).transpose()?;
+    let service = query.service_id.map(id).transpose()?;
     Ok(Json(JobList { jobs: app::jobs::list(&cp, service).await?.into_iter().map(convert::job).collect() }))
 }
 

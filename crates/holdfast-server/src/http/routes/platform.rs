@@ -84,7 +84,7 @@ pub(crate) async fn zones() -> Json<ZoneList> {
 pub(crate) struct VersionsQuery {
     /// Only this engine's.
     #[serde(rename = "type")]
-    #[param(example = "postgresql", pattern = "^(postgresql|mysql|mongodb|valkey|kafka|opensearch|mssql)$")]
+    #[param(example = "postgresql", pattern = "^(|postgresql|mysql|mongodb|valkey|kafka|opensearch|mssql)$")]
     engine: Option<String>,
 }
 

@@ -20,8 +20,10 @@ use crate::http::openapi::{Conflicting, Guarded, Missing, WithBody};
 #[into_params(parameter_in = Query)]
 pub(crate) struct Page {
     /// Show at most so many; absent: all.
+    #[param(value_type = Option<i64>, minimum = 0, maximum = 4294967295_i64)]
     limit: Option<u32>,
     /// Leave out so many first.
+    #[param(value_type = Option<i64>, minimum = 0, maximum = 4294967295_i64)]
     offset: Option<u32>,
 }
 
