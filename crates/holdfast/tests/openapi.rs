@@ -4,6 +4,8 @@
 //! There is a real service with a backup to work on; the agent is paused and new services are limited, so that what is
 //! accepted costs nothing.
 
+#![allow(clippy::print_stdout, reason = "what was checked belongs to the test's output")]
+
 use std::path::Path;
 use std::process::Stdio;
 
