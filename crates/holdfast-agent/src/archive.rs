@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use holdfast_core::Timestamp;
-use holdfast_core::position::{Continuity, Coverage, Gap, Position, continuity};
+use holdfast_core::position::{Continuity, Coverage, Gap, Position, continuity, recall, stretches};
 use holdfast_engines::Mark;
 
 /// Marks that wait for the store; one every probe, thinned out when a long outage piles them up.
@@ -27,30 +27,15 @@ pub(crate) struct ArchiveTracker {
 impl ArchiveTracker {
     /// From what the store lists: the starts of all segments, in any order.
     #[must_use]
-    pub(crate) fn from_segments(mut segments: Vec<Position>, segment_bytes: u64) -> Self {
-        segments.sort_by_key(|start| (start.timeline, start.offset));
-        let mut tracker = Self::default();
-        for start in segments {
-            tracker.add(start, Position { offset: start.offset + segment_bytes, ..start });
-        }
+    pub(crate) fn from_segments(segments: Vec<Position>, segment_bytes: u64) -> Self {
         // Holes found in a listing are no news: they were reported when they arose, or are the trimmed past.
-        tracker.gaps.clear();
-        tracker
+        Self { coverage: stretches(segments, segment_bytes), ..Self::default() }
     }
 
     /// Takes over what was known before a restart: a stretch that ends no earlier than it was known to is complete at least
     /// until then.
     pub(crate) fn remember(&mut self, coverage: &[Coverage], gaps: &[Gap]) {
-        for known in coverage {
-            for stretch in &mut self.coverage {
-                let holds = stretch.from.timeline == known.from.timeline
-                    && stretch.from.offset <= known.to.offset
-                    && stretch.to.offset >= known.to.offset;
-                if holds {
-                    stretch.complete_until = stretch.complete_until.max(known.complete_until);
-                }
-            }
-        }
+        recall(&mut self.coverage, coverage);
         self.gaps = gaps.to_vec();
     }
 

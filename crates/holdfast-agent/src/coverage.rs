@@ -1,48 +1,41 @@
-//! Coverage and gaps as sealed objects in the bucket, so that the bucket describes itself: written whenever they changed,
-//! at most every half a minute a lineage. The newest object counts; older ones are removed once it is stored.
+//! Coverage and gaps as sealed objects in the bucket, so that the bucket describes itself: written a few
+//! seconds after log was archived, and every half a minute while none is. The newest object counts; older ones are removed
+//! once it is stored.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures::TryStreamExt;
 use holdfast_core::position::{Coverage, Gap};
 use holdfast_core::{LineageId, Timestamp};
+use holdfast_store::documents::{CoverageDocument, DOCUMENT_FORMAT, newest_sequence, remove_older};
 use holdfast_store::manifest::{read_document, write_document};
 use holdfast_store::{ObjectName, ObjectPrefix};
-use serde::{Deserialize, Serialize};
 
 use crate::Agent;
 use crate::error::{AgentError, chain};
 use crate::lineage::Lineage;
 
-const INTERVAL: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_secs(5);
+/// While the archive stands still only the instant grows up to which it is complete.
+const STANDING_STILL: Duration = Duration::from_secs(30);
 
-/// The sealed document (`docs/format.md`, "Coverage").
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct CoverageDocument {
-    pub format: u32,
-    pub written_at: Timestamp,
-    pub coverage: Vec<Coverage>,
-    pub gaps: Vec<Gap>,
-}
+type Snapshot = (Vec<Coverage>, Vec<Gap>);
 
 pub(crate) async fn run(agent: &Arc<Agent>) {
-    let mut written: HashMap<LineageId, (Vec<Coverage>, Vec<Gap>)> = HashMap::new();
+    let mut written: HashMap<LineageId, (Instant, Snapshot)> = HashMap::new();
     loop {
-        tokio::time::sleep(INTERVAL).await;
+        tokio::time::sleep(LOOK).await;
         for local in agent.instances.all() {
             let lineage = &local.lineage;
-            if !lineage.is_listed() {
-                continue;
-            }
             let now = snapshot(lineage);
-            if written.get(&lineage.scope.lineage) == Some(&now) {
+            let before = written.get(&lineage.scope.lineage);
+            if !lineage.is_listed() || before.is_some_and(|(at, before)| !is_due(*at, before, &now)) {
                 continue;
             }
             match write(agent, lineage).await {
                 Ok(()) => {
-                    written.insert(lineage.scope.lineage, now);
+                    written.insert(lineage.scope.lineage, (Instant::now(), now));
                 }
                 Err(error) => {
                     tracing::warn!(service = %lineage.scope.service, error = %chain(&error), "coverage not stored yet")
@@ -52,7 +45,14 @@ pub(crate) async fn run(agent: &Arc<Agent>) {
     }
 }
 
-fn snapshot(lineage: &Lineage) -> (Vec<Coverage>, Vec<Gap>) {
+/// New log is told at once: should this host be lost, what it holds can be restored by instants.
+fn is_due(written_at: Instant, before: &Snapshot, now: &Snapshot) -> bool {
+    let ends = |snapshot: &Snapshot| snapshot.0.iter().map(|c| (c.from, c.to)).collect::<Vec<_>>();
+    let log_differs = ends(before) != ends(now) || before.1 != now.1;
+    log_differs || (before != now && written_at.elapsed() >= STANDING_STILL)
+}
+
+fn snapshot(lineage: &Lineage) -> Snapshot {
     let archive = lineage.archive();
     (archive.coverage().to_vec(), archive.gaps().to_vec())
 }
@@ -63,17 +63,12 @@ pub(crate) async fn newest(
     lineage: &Lineage,
 ) -> Result<Option<CoverageDocument>, holdfast_store::StoreError> {
     let Some(key) = lineage.keys.coverage_key() else { return Ok(None) };
-    let mut newest: Option<u64> = None;
-    let mut listed = store.list(&ObjectPrefix::Coverage(lineage.scope));
-    while let Some(object) = listed.try_next().await? {
-        if let ObjectName::Coverage { sequence, .. } = object.name {
-            newest = newest.max(Some(sequence));
-        }
-    }
-    let Some(sequence) = newest else { return Ok(None) };
+    let Some(sequence) = newest_sequence(store, &ObjectPrefix::Coverage(lineage.scope)).await? else {
+        return Ok(None);
+    };
     let name = ObjectName::Coverage { lineage: lineage.scope, sequence };
     let plain = read_document(store, &name, &key).await?;
-    Ok(serde_json::from_slice(&plain).ok())
+    Ok(CoverageDocument::from_bytes(&name, &plain).ok())
 }
 
 /// Writes the coverage as it is now; nothing while it is not known, for the newest document is the one that counts.
@@ -81,19 +76,14 @@ pub(crate) async fn write(agent: &Agent, lineage: &Lineage) -> Result<(), AgentE
     let Some(key) = lineage.keys.coverage_key().filter(|_| lineage.is_listed()) else { return Ok(()) };
     let (coverage, gaps) = snapshot(lineage);
     let written_at = Timestamp::now();
-    let document = CoverageDocument { format: 1, written_at, coverage, gaps };
-    let plain = serde_json::to_vec(&document).expect("a coverage document has only string keys");
+    let document = CoverageDocument { format: DOCUMENT_FORMAT, written_at, coverage, gaps };
+    let plain = document.to_bytes();
     // The wall clock in milliseconds orders them; one lineage has one writer.
     let sequence = u64::try_from(written_at.as_millisecond()).unwrap_or(0);
     let name = ObjectName::Coverage { lineage: lineage.scope, sequence };
     write_document(&agent.store, &name, &key, &plain)
         .await
         .map_err(AgentError::store("store the coverage"))?;
-    let mut older = agent.store.list(&ObjectPrefix::Coverage(lineage.scope));
-    while let Some(object) = older.try_next().await.map_err(AgentError::store("list coverage objects"))? {
-        if matches!(object.name, ObjectName::Coverage { sequence: other, .. } if other < sequence) {
-            agent.store.delete(&object.name).await.map_err(AgentError::store("remove older coverage"))?;
-        }
-    }
-    Ok(())
+    let prefix = ObjectPrefix::Coverage(lineage.scope);
+    remove_older(&agent.store, &prefix, sequence).await.map_err(AgentError::store("remove older coverage"))
 }

@@ -33,6 +33,7 @@ impl Catalog {
             refuse_a_second_manual(&mut tx, backup.service_id).await?;
         }
         insert(&mut tx, backup).await?;
+        crate::descriptions::touch(&mut tx, &backup.service_id.to_string()).await?;
         crate::jobs::insert(&mut tx, job).await?;
         commit(tx, doing).await?;
         self.announce();
@@ -101,6 +102,7 @@ impl Catalog {
             let Backup { id, service_id, lineage_id, backup_type, key_id, created_at, .. } = before;
             backup = Backup { id, service_id, lineage_id, backup_type, key_id, created_at, ..backup };
             if let Some(stored) = write_back(&mut tx, &backup, row.int("revision")?).await? {
+                crate::descriptions::touch(&mut tx, &backup.service_id.to_string()).await?;
                 commit(tx, doing).await?;
                 self.announce();
                 return Ok(stored);

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::error::{CatalogError, Result, database, is_foreign_key_violation, not_found};
 use crate::open::commit;
 use crate::rows::{RowExt as _, micros, micros_opt, word};
-use crate::{Catalog, Row};
+use crate::{Catalog, Row, Transaction};
 
 impl Catalog {
     /// Stores a key; the same key again is fine.
@@ -18,41 +18,7 @@ impl Catalog {
     pub async fn insert_key(&self, key: &KeyRecord) -> Result<()> {
         let doing = "storing a data key";
         let mut tx = self.write(doing).await?;
-        let insert = "INSERT INTO data_keys (id, organization_id, service_id, lineage_id, purpose, kek_version, wrapped, \
-                      recovery_wrapped, created_at, destroyed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
-                      ON CONFLICT (id) DO NOTHING";
-        let done = sqlx::query(insert)
-            .bind(key.id.to_string())
-            .bind(key.organization_id.to_string())
-            .bind(key.service_id.to_string())
-            .bind(key.lineage_id.to_string())
-            .bind(word(&key.purpose))
-            .bind(i64::from(key.kek_version))
-            .bind(&key.wrapped)
-            .bind(&key.recovery_wrapped)
-            .bind(micros(key.created_at))
-            .bind(micros_opt(key.destroyed_at))
-            .execute(&mut *tx)
-            .await
-            .map_err(|e| match is_foreign_key_violation(&e) {
-                true => not_found("service", key.service_id),
-                false => database(doing)(e),
-            })?;
-        if done.rows_affected() == 0 {
-            let row = sqlx::query("SELECT * FROM data_keys WHERE id = $1")
-                .bind(key.id.to_string())
-                .fetch_one(&mut *tx)
-                .await
-                .map_err(database(doing))?;
-            let stored = from_row(&row)?;
-            let created_at = stored.created_at; // cut to microseconds
-            if stored != (KeyRecord { created_at, ..key.clone() })
-                || micros(key.created_at) != micros(created_at)
-            {
-                let reason = "another key has this id, or it was destroyed";
-                return Err(CatalogError::Conflict { what: "key", id: key.id.to_string(), reason });
-            }
-        }
+        insert(&mut tx, key).await?;
         commit(tx, doing).await
     }
 
@@ -137,9 +103,55 @@ impl Catalog {
         if done.rows_affected() == 0 {
             return Err(not_found("key", id));
         }
+        let service: String = sqlx::query_scalar("SELECT service_id FROM data_keys WHERE id = $1")
+            .bind(id.to_string())
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(database(doing))?;
+        crate::descriptions::touch(&mut tx, &service).await?;
         commit(tx, doing).await?;
         self.scrub_write_ahead_log().await
     }
+}
+
+/// Stores the key in the caller's transaction; the same key again is fine.
+pub(crate) async fn insert(tx: &mut Transaction, key: &KeyRecord) -> Result<()> {
+    let doing = "storing a data key";
+    let insert = "INSERT INTO data_keys (id, organization_id, service_id, lineage_id, purpose, kek_version, wrapped, \
+                  recovery_wrapped, created_at, destroyed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+                  ON CONFLICT (id) DO NOTHING";
+    let done = sqlx::query(insert)
+        .bind(key.id.to_string())
+        .bind(key.organization_id.to_string())
+        .bind(key.service_id.to_string())
+        .bind(key.lineage_id.to_string())
+        .bind(word(&key.purpose))
+        .bind(i64::from(key.kek_version))
+        .bind(&key.wrapped)
+        .bind(&key.recovery_wrapped)
+        .bind(micros(key.created_at))
+        .bind(micros_opt(key.destroyed_at))
+        .execute(&mut **tx)
+        .await
+        .map_err(|e| match is_foreign_key_violation(&e) {
+            true => not_found("service", key.service_id),
+            false => database(doing)(e),
+        })?;
+    if done.rows_affected() == 0 {
+        let row = sqlx::query("SELECT * FROM data_keys WHERE id = $1")
+            .bind(key.id.to_string())
+            .fetch_one(&mut **tx)
+            .await
+            .map_err(database(doing))?;
+        let stored = from_row(&row)?;
+        let created_at = stored.created_at; // cut to microseconds
+        if stored != (KeyRecord { created_at, ..key.clone() }) || micros(key.created_at) != micros(created_at)
+        {
+            let reason = "another key has this id, or it was destroyed";
+            return Err(CatalogError::Conflict { what: "key", id: key.id.to_string(), reason });
+        }
+    }
+    crate::descriptions::touch(tx, &key.service_id.to_string()).await
 }
 
 fn from_row(row: &Row) -> Result<KeyRecord> {

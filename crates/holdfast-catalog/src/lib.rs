@@ -9,6 +9,7 @@
 mod backups;
 mod coverage;
 mod credentials;
+mod descriptions;
 mod due;
 mod error;
 mod jobs;
@@ -25,6 +26,7 @@ mod settings;
 
 pub use backups::OnDemandRule;
 pub use credentials::Credential;
+pub use descriptions::Undescribed;
 pub use error::{CatalogError, ErrorKind, Result};
 pub use jobs::{JobFilter, NewJob, StepOutcome, StepRecord};
 pub use lease::HeartbeatAnswer;

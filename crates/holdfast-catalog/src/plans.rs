@@ -4,7 +4,7 @@
 use sqlx::Row as _;
 use tempfile::TempDir;
 
-use crate::{Catalog, backups, jobs, lease, queue, services};
+use crate::{Catalog, backups, descriptions, jobs, lease, queue, services};
 
 /// A catalog with 5,000 services in 5 organizations, and 10 backups and 4 ended jobs each. Without `ANALYZE`: Holdfast
 /// never runs it, so the plans are those of the real catalog.
@@ -56,9 +56,10 @@ async fn lists_go_through_their_index_and_need_no_sorting() {
         sqlx::query_scalar("SELECT COUNT(*) FROM backups").fetch_one(catalog.reader()).await.expect("counts");
     assert_eq!(backups, 50_000);
     // The query, and the index (or indices) that its plan must name.
-    let rows: [(&str, &[&str]); 10] = [
+    let rows: [(&str, &[&str]); 11] = [
         (services::LIST, &["services_listed_all"]),
         (services::LIST_OF_ORGANIZATION, &["services_listed"]),
+        (descriptions::LIST_UNDESCRIBED, &["services_undescribed"]),
         (backups::LIST_OF_SERVICE, &["backups_of_service"]),
         (backups::LIST_UNSHREDDED, &["backups_unshredded"]),
         (jobs::LIST_OF_SERVICE, &["jobs_of_service"]),

@@ -257,7 +257,7 @@ async fn write_back(
 ) -> Result<Result<Option<Row>, sqlx::Error>> {
     let update = "UPDATE services SET name = $3, version = $4, engine_version = $5, status = $6, status_message = $7, \
                   plan_name = $8, zone = $9, allowed_cidrs = $10, attributes = $11, restored_from = $12, host = $13, \
-                  port = $14, updated_at = $15, deleted_at = $16, revision = revision + 1 \
+                  port = $14, updated_at = $15, deleted_at = $16, revision = revision + 1, changes = changes + 1 \
                   WHERE id = $1 AND revision = $2 RETURNING *";
     Ok(sqlx::query(update)
         .bind(service.id.to_string())

@@ -77,6 +77,40 @@ pub fn continuity(covered: &Coverage, from: Position, to: Position) -> Continuit
     }
 }
 
+/// The stretches that pieces of `piece_bytes` make, given where each begins, in any order. When they are complete is not
+/// known from this ([`recall`]).
+#[must_use]
+pub fn stretches(mut starts: Vec<Position>, piece_bytes: u64) -> Vec<Coverage> {
+    starts.sort_unstable_by_key(|start| (start.timeline, start.offset));
+    let mut stretches: Vec<Coverage> = Vec::new();
+    for from in starts {
+        let to = Position { offset: from.offset + piece_bytes, ..from };
+        match stretches.last_mut().map(|last| (continuity(last, from, to), last)) {
+            Some((Continuity::Extends, last)) => last.to = to,
+            Some((Continuity::Known | Continuity::Older | Continuity::Malformed, _)) => {}
+            None | Some((Continuity::NewTimeline | Continuity::Gap, _)) => {
+                stretches.push(Coverage { from, to, complete_until: None });
+            }
+        }
+    }
+    stretches
+}
+
+/// Takes over until when stretches were complete as known before: one that ends no earlier than it was known to is
+/// complete at least until then.
+pub fn recall(stretches: &mut [Coverage], known: &[Coverage]) {
+    for known in known {
+        for stretch in stretches.iter_mut() {
+            let holds = stretch.from.timeline == known.from.timeline
+                && stretch.from.offset <= known.to.offset
+                && stretch.to.offset >= known.to.offset;
+            if holds {
+                stretch.complete_until = stretch.complete_until.max(known.complete_until);
+            }
+        }
+    }
+}
+
 /// Joins stretches that touch or overlap, as after a gap has been filled. The result ascends, with a hole or a change
 /// of timeline between any two. Joining loses nothing: whatever was complete stays complete.
 #[must_use]

@@ -118,6 +118,7 @@ pub async fn serve(booted: Booted, listener: TcpListener, stop: CancellationToke
     let router = crate::http::router(cp.clone()).merge(agents);
     let runner = tokio::spawn(jobs::runner::run(cp.clone(), stop.clone()));
     let scheduler = tokio::spawn(jobs::scheduler::run(cp.clone(), stop.clone()));
+    let describer = tokio::spawn(jobs::describe::run(cp.clone(), stop.clone()));
     let serving = axum::serve(listener, router).with_graceful_shutdown({
         let stop = stop.clone();
         async move { stop.cancelled().await }
@@ -128,7 +129,7 @@ pub async fn serve(booted: Booted, listener: TcpListener, stop: CancellationToke
         () = async { stop.cancelled().await; tokio::time::sleep(std::time::Duration::from_secs(3)).await } => Ok(()),
     };
     stop.cancel();
-    let _ = tokio::join!(runner, scheduler); // both end at the token
+    let _ = tokio::join!(runner, scheduler, describer); // all end at the token
     cp.catalog.close().await;
     served
 }

@@ -87,6 +87,8 @@ pub enum StoreError {
     },
     #[error("{object} is sealed with key {found}, not with {expected}")]
     OtherKey { object: String, expected: KeyId, found: KeyId },
+    #[error("cannot read {object}: {problem}")]
+    Document { object: String, problem: String },
     #[error("cannot use the sealing gateway's certificate: {reason}")]
     Certificate { reason: String },
     #[error("cannot listen on {address} for the sealing gateway")]
@@ -118,6 +120,7 @@ impl StoreError {
             | Self::NoCredentials { .. }
             | Self::Seal { .. }
             | Self::OtherKey { .. }
+            | Self::Document { .. }
             | Self::Certificate { .. } => ErrorKind::Permanent,
         }
     }

@@ -3,6 +3,8 @@
 //!
 //! Reading order: [`layout`], [`store`], [`gateway`]. Nothing here knows the catalog or a database.
 
+pub mod description;
+pub mod documents;
 pub mod error;
 pub mod gateway;
 pub mod layout;

@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use holdfast_core::BackupId;
+use holdfast_core::backup::BackupFacts;
 use holdfast_seal::{HEADER_LEN, Header, Manifest, Tombstone, open_to_vec, seal_to_vec, sha256_hex};
 
 use crate::error::{Result, StoreError};
@@ -13,7 +14,9 @@ use crate::store::Store;
 
 /// Longest sealed document that is read into memory. A manifest entry has about 250 bytes, so this is for a quarter of
 /// a million objects.
-const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
+/// Where the facts stand in a manifest.
+const FACTS: &str = "backup";
 
 /// Seals `plain` with `key` as what `name` says and stores it if nothing lies there. `Ok` also when the same
 /// plaintext lies there already; [`crate::ErrorKind::AlreadyExists`] when another does.
@@ -67,6 +70,26 @@ pub async fn read_manifest(
     let plain = zeroize::Zeroizing::new(read_document(store, &name, key).await?);
     let manifest = Manifest::from_bytes(&plain).map_err(seal_error(&name))?;
     Ok((manifest, sha256_hex(&plain)))
+}
+
+/// What a manifest keeps of its backup's facts; [`facts_of`] reads it back.
+#[must_use]
+pub fn facts_to_keep(facts: &BackupFacts) -> serde_json::Map<String, serde_json::Value> {
+    let value = serde_json::to_value(facts).expect("facts have only string keys");
+    serde_json::Map::from_iter([(FACTS.to_owned(), value)])
+}
+
+/// The facts of a stored backup, from its manifest and the SHA-256 of the manifest's plaintext.
+///
+/// # Errors
+/// [`StoreError::Document`] when they are not there or not understood.
+pub fn facts_of(manifest: &Manifest, sha256: String) -> Result<BackupFacts> {
+    let facts = manifest.facts.get(FACTS).cloned().unwrap_or_default();
+    let facts: BackupFacts = serde_json::from_value(facts).map_err(|error| StoreError::Document {
+        object: format!("the manifest of {}", manifest.backup_id),
+        problem: format!("its facts are not understood: {error}"),
+    })?;
+    Ok(BackupFacts { manifest_sha256: sha256, ..facts })
 }
 
 /// Stores a deleted backup's tombstone, sealed with the lineage's coverage key, before the backup's own key and

@@ -9,14 +9,12 @@ use holdfast_core::{ServiceId, Timestamp};
 use holdfast_engines::{BackupRequest, ProgressSink, ToolBackup};
 use holdfast_seal::{MANIFEST_FORMAT, Manifest, ManifestObject};
 use holdfast_store::gateway::{ObjectClass, OwnedKey, classify};
-use holdfast_store::manifest::{read_manifest, write_manifest};
+use holdfast_store::manifest::{facts_of, facts_to_keep, read_manifest, write_manifest};
 use holdfast_store::{ErrorKind, ObjectName, ObjectPrefix};
 
 use crate::error::AgentError;
 use crate::instances::Local;
 use crate::{Agent, coverage};
-
-const FACTS: &str = "backup";
 
 pub(super) async fn run(
     agent: &Arc<Agent>,
@@ -54,7 +52,9 @@ async fn earlier_try(
     key: &OwnedKey,
 ) -> Result<Option<BackupFacts>, AgentError> {
     match read_manifest(&agent.store, local.lineage.scope, &input.backup_id, key).await {
-        Ok((manifest, sha256)) => facts_of(&manifest, sha256).map(Some),
+        Ok((manifest, sha256)) => {
+            facts_of(&manifest, sha256).map(Some).map_err(AgentError::store("read an earlier try's manifest"))
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(AgentError::store("look for an earlier try's manifest")(error)),
     }
@@ -193,8 +193,6 @@ async fn write(
         database_bytes: copied.database_bytes,
         manifest_sha256: String::new(),
     };
-    let mut kept = serde_json::Map::new();
-    kept.insert(FACTS.to_owned(), serde_json::to_value(&facts).expect("facts have only string keys"));
     let manifest = Manifest {
         format: MANIFEST_FORMAT,
         backup_id: input.backup_id.to_string(),
@@ -206,17 +204,10 @@ async fn write(
         previous_manifest_sha256: input.previous_manifest_sha256.clone(),
         key_id: key.key_id.0,
         objects,
-        facts: kept,
+        facts: facts_to_keep(&facts),
     };
     facts.manifest_sha256 = write_manifest(&agent.store, scope, &input.backup_id, key, &manifest)
         .await
         .map_err(AgentError::store("store the backup's manifest"))?;
     Ok(facts)
-}
-
-fn facts_of(manifest: &Manifest, sha256: String) -> Result<BackupFacts, AgentError> {
-    let facts = manifest.facts.get(FACTS).cloned().unwrap_or_default();
-    let facts: BackupFacts = serde_json::from_value(facts)
-        .map_err(|error| AgentError::Unusable(format!("a stored manifest has no facts: {error}")))?;
-    Ok(BackupFacts { manifest_sha256: sha256, ..facts })
 }

@@ -45,10 +45,9 @@ pub(super) async fn remove(
     progress.phase("removing objects");
     if input.whole_lineage {
         delete_all(agent, &ObjectPrefix::Lineage(scope), |_| true).await?;
-        return delete_all(agent, &ObjectPrefix::Keys { service: scope.service_scope(), key: None }, |_| {
-            true
-        })
-        .await;
+        delete_all(agent, &ObjectPrefix::Descriptions(scope.service_scope()), |_| true).await?;
+        let keys = ObjectPrefix::Keys { service: scope.service_scope(), key: None };
+        return delete_all(agent, &keys, |_| true).await;
     }
     expire_in_tool(agent, &lineage, input).await?;
     for backup in &input.backups {

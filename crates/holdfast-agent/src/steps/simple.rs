@@ -68,7 +68,11 @@ pub(super) async fn stop(agent: &Arc<Agent>, service: ServiceId) -> Result<(), A
         local.update(|record| record.running = true)?; // it runs, so it is looked after
         return Err(AgentError::engine("stop the engine")(error));
     }
-    close_log(agent, &local).await
+    close_log(agent, &local).await?;
+    if let Err(error) = coverage::write(agent, &local.lineage).await {
+        tracing::warn!(%service, error = %chain(&error), "the last coverage of a stopped service is not stored yet");
+    }
+    Ok(())
 }
 
 /// At a clean shutdown the engine ships the last of its log by itself; from then on every instant until now is covered.

@@ -3,6 +3,7 @@
 
 mod backups;
 mod coverage;
+mod descriptions;
 mod fixture;
 mod keys;
 mod kill;

@@ -89,6 +89,18 @@ fn t9_documents_of_version_1_are_still_read() {
 }
 
 #[test]
+fn t9_a_description_of_version_1_still_opens() {
+    let written = Written::read();
+    let context = ObjectContext {
+        lineage: String::new(),
+        owner: written.get("tombstone.owner").to_owned(),
+        ..written.context(ObjectKind::Service, written.get("description.name"))
+    };
+    let plain = open_to_vec(&written.key(), &context, &written.bytes("description.sealed")).unwrap();
+    assert_eq!(plain, written.get("description.plain").as_bytes());
+}
+
+#[test]
 fn t9_keys_of_version_1_still_unwrap() {
     let written = Written::read();
     let identity = KeyIdentity {

@@ -75,6 +75,7 @@ pub(crate) fn compute() -> Vectors {
     let objects = LENGTHS.map(|len| vectors.object(len));
     vectors.documents(objects.into());
     vectors.keys();
+    vectors.description();
     vectors
 }
 
@@ -172,6 +173,21 @@ impl Vectors {
         self.line("recovery_fingerprint", kit.public().fingerprint());
         let for_recovery = wrap_for_recovery_with_byte(&kit.public(), &identity, &data_key(), 0x77);
         self.line("recovery_wrapped_key", hex::encode(for_recovery));
+    }
+
+    /// A description belongs to no lineage: that field of its context is empty.
+    fn description(&mut self) {
+        let ctx = ObjectContext {
+            lineage: String::new(),
+            owner: COVERAGE_KEY_ID.to_string(),
+            ..context(ObjectKind::Service, "description/00000000000000000001")
+        };
+        let plain = br#"{"format":1}"#;
+        let sealed = seal_with_salt(&data_key(), KEY_ID, &ctx, &salt(), plain).expect("it is short");
+        self.line("description.name", &ctx.name);
+        self.line("description.plain", String::from_utf8_lossy(plain));
+        self.line("description.context", hex::encode(ctx.encode(&Header::new(KEY_ID).to_bytes())));
+        self.line("description.sealed", hex::encode(sealed));
     }
 }
 

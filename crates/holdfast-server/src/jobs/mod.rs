@@ -1,9 +1,11 @@
 //! Jobs of the control plane: their inputs, the steps that run here, and the hand-over of the others to agents.
 //!
 //! The queue in the catalog is the truth. [`runner`] leases what runs here, [`grant`] equips what agents lease, [`settle`]
-//! records what follows when a job has ended, [`scheduler`] asks for what is due.
+//! records what follows when a job has ended, [`scheduler`] asks for what is due, [`describe`] keeps the bucket's own
+//! description of each service.
 
 pub mod agents;
+pub mod describe;
 mod expiry;
 pub mod grant;
 pub mod input;
