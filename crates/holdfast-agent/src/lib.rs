@@ -15,6 +15,7 @@ mod keys;
 mod lineage;
 mod steps;
 mod supervisor;
+mod sweep;
 mod users;
 
 use std::net::IpAddr;
@@ -93,7 +94,8 @@ pub async fn run(config: AgentConfig, stop: tokio_util::sync::CancellationToken)
             commands::run(&agent),
             supervisor::run(&agent),
             supervisor::measure_sizes(&agent),
-            coverage::run(&agent)
+            coverage::run(&agent),
+            sweep::run(&agent)
         );
     };
     tokio::select! {

@@ -29,6 +29,9 @@ pub use crate::repository_path::{InvalidPath, RepositoryPath};
 /// Version of the layout; the first part of each name.
 pub const LAYOUT_VERSION: &str = "v1";
 
+/// Where `holdfast check store` writes what it removes again; never read otherwise.
+pub(crate) const PROBES: &str = "probe";
+
 const KEY: &str = "key";
 const RECOVERY: &str = "recovery";
 const DESCRIPTION: &str = "description";

@@ -14,4 +14,6 @@ pub mod store;
 
 pub use error::{ErrorKind, Result, StoreError};
 pub use layout::{LineageScope, ObjectName, ObjectPrefix, RepositoryPath, ServiceScope};
-pub use store::{Answer, Limits, ListedObject, ObjectInfo, Reading, Refusal, Store, StoreWriter, Stored};
+pub use store::{
+    Answer, Limits, ListedObject, ObjectInfo, Reading, Refusal, Store, StoreSettings, StoreWriter, Stored,
+};

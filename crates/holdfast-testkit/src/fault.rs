@@ -35,6 +35,14 @@ pub enum Fault {
     Full,
     /// 403 on a delete: the object is locked.
     Locked,
+    /// One bit of a body that is written is another one when it arrives.
+    FlippedBitSent,
+    /// The store never says that it encrypts.
+    Unencrypted,
+    /// The store does not know `If-None-Match`.
+    Unconditional,
+    /// 403 `RequestTimeTooSkewed`: the store's clock is 20 minutes further.
+    WrongClock,
 }
 
 /// The faults of a bad day, each of which passes: what a client must live with by itself.
@@ -119,10 +127,18 @@ impl Fault {
     #[must_use]
     pub fn can_meet(self, request: &Seen) -> bool {
         match self {
-            Self::ServerError | Self::SlowDown | Self::TooManyRequests | Self::Hang | Self::Forbidden => true,
+            Self::ServerError
+            | Self::Unencrypted
+            | Self::WrongClock
+            | Self::SlowDown
+            | Self::TooManyRequests
+            | Self::Hang
+            | Self::Forbidden => true,
             Self::ResetRequest => request.method == Method::PUT,
             Self::ResetAnswer | Self::ShortAnswer => request.reads_object(),
             Self::ErrorInsideOk => request.completes_upload(),
+            Self::FlippedBitSent => request.puts_object() || request.puts_part(),
+            Self::Unconditional => request.puts_object() || request.completes_upload(),
             Self::Slow => request.reads_object() || request.method == Method::PUT,
             Self::WrongEtag => request.reads_object() || request.puts_object() || request.puts_part(),
             Self::FlippedBit => request.reads_object(),

@@ -15,7 +15,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HeaderValue, IF_NONE_MATCH};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rand::rngs::StdRng;
@@ -258,16 +258,30 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
         Some(Fault::ErrorInsideOk) => refuse(request, 200, "InternalError").await,
         Some(Fault::Forbidden | Fault::Locked) => refuse(request, 403, "AccessDenied").await,
         Some(Fault::Full) => refuse(request, 507, "InsufficientStorage").await,
+        Some(Fault::WrongClock) => {
+            let mut answer = refuse(request, 403, "RequestTimeTooSkewed").await?;
+            let later = std::time::SystemTime::now() + Duration::from_secs(20 * 60);
+            let date = jiff::Timestamp::try_from(later).map_err(io::Error::other)?;
+            let date = date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            answer.headers_mut().insert(DATE, HeaderValue::from_str(&date).map_err(io::Error::other)?);
+            Ok(answer)
+        }
         Some(Fault::ResetRequest) => {
             let _ = request.into_body().frame().await;
             Err(io::ErrorKind::ConnectionReset.into())
         }
         Some(Fault::Hang) => std::future::pending().await,
         _ => {
-            let (head, body) = request.into_parts();
+            let (mut head, body) = request.into_parts();
+            if fault == Some(Fault::Unconditional) {
+                head.headers.remove(IF_NONE_MATCH);
+            }
             let limit = shared.state().slow_for;
             let slow = (fault == Some(Fault::Slow)).then_some(limit);
-            let body = read(body, slow).await?;
+            let mut body = read(body, slow).await?;
+            if fault == Some(Fault::FlippedBitSent) {
+                body = flip_a_bit(&body);
+            }
             let (answer, body) = forward(&shared, head, body).await?;
             if seen.reads_object() && answer.status.is_success() {
                 shared.note_encryption(&seen, &answer.headers);
@@ -354,16 +368,24 @@ fn spoil(
             head.headers.insert(ETAG, HeaderValue::from_str(&wrong).map_err(io::Error::other)?);
             whole(body)
         }
-        Some(Fault::FlippedBit) if !body.is_empty() => {
-            let mut bytes = body.to_vec();
-            let (at, bit) = (rand::random_range(0..bytes.len()), rand::random_range(0..8));
-            bytes[at] ^= 1 << bit;
-            whole(bytes.into())
+        Some(Fault::FlippedBit) => whole(flip_a_bit(&body)),
+        Some(Fault::Unencrypted) => {
+            head.headers.remove("x-amz-server-side-encryption");
+            whole(body)
         }
         Some(Fault::Slow) => slowly(body, shared.state().slow_for),
         _ => whole(body),
     };
     Ok(Response::from_parts(head, body))
+}
+
+fn flip_a_bit(body: &[u8]) -> Bytes {
+    let mut bytes = body.to_vec();
+    if !bytes.is_empty() {
+        let (at, bit) = (rand::random_range(0..bytes.len()), rand::random_range(0..8));
+        bytes[at] ^= 1 << bit;
+    }
+    bytes.into()
 }
 
 fn whole(body: Bytes) -> AnswerBody {

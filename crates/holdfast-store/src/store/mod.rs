@@ -31,6 +31,7 @@ use wire::Facts;
 
 pub use answer::{Answer, Refusal};
 pub use limits::{Limits, StoreSettings};
+pub use sweep::Swept;
 pub(crate) use wire::WireError;
 pub use writer::StoreWriter;
 
@@ -121,7 +122,7 @@ impl Store {
                 return Err(StoreError::Url { url: url.to_owned(), reason: "file: needs an absolute path" });
             }
             let folder = local::LocalFolder::open(path.as_ref())?;
-            sweep::sweep(&folder)?;
+            sweep::sweep_folder(&folder)?;
             return Ok(Self { backend: Backend::Local(Arc::new(folder)) });
         }
         if let Some(rest) = url.strip_prefix("s3://") {

@@ -5,9 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::Method;
 use hyper::header::HeaderValue;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
+use object_store::client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody, HttpResponse};
 use object_store::path::Path;
+use object_store::signer::{SignedUrlOptions, Signer};
 use object_store::{ClientOptions, HeaderMap, ObjectStore, RetryConfig};
 
 use super::clock::StoreClock;
@@ -17,6 +20,8 @@ use crate::error::{Result, StoreError};
 
 /// A long object is read for hours, and breaks may be healed all the while; each one is bounded by its retries.
 const READ_RETRY_FOR: Duration = Duration::from_secs(24 * 3600);
+/// How long a request of our own is good for.
+const SIGNED_FOR: Duration = Duration::from_secs(300);
 
 pub(super) struct Bucket {
     name: String,
@@ -27,6 +32,8 @@ pub(super) struct Bucket {
     creating: Arc<AmazonS3>,
     /// Reads, and asks for checksums along with it.
     reading: Arc<AmazonS3>,
+    /// For what `object_store` has no request.
+    http: HttpClient,
     /// Whether the store must say that it encrypts.
     pub(super) encryption: Encryption,
     pub(super) limits: Limits,
@@ -96,6 +103,10 @@ impl Bucket {
                 .map(Arc::new)
                 .map_err(|source| StoreError::store("opening", &url, source))
         };
+        let wire = Wire { create_only: false, limits, clock: Arc::clone(&clock) };
+        let http = wire
+            .connect(&client_options(&limits, HeaderMap::new(), true))
+            .map_err(|source| StoreError::store("opening", &url, source))?;
         let mut with_checksums = HeaderMap::new();
         if options.checksums {
             with_checksums.insert("x-amz-checksum-mode", HeaderValue::from_static("ENABLED"));
@@ -106,6 +117,7 @@ impl Bucket {
             overwriting: build(false, HeaderMap::new(), limits.retry_for)?,
             creating: build(true, HeaderMap::new(), limits.retry_for)?,
             reading: build(false, with_checksums, READ_RETRY_FOR)?,
+            http,
             encryption: options.encryption,
             limits,
             clock,
@@ -125,6 +137,23 @@ impl Bucket {
     /// wire makes them create-only.
     pub(super) fn writer(&self, create_only: bool) -> Arc<AmazonS3> {
         Arc::clone(if create_only { &self.creating } else { &self.overwriting })
+    }
+
+    /// Sends a signed request with parameters that `object_store` does not know; `Ok` is a success.
+    pub(super) async fn ask(
+        &self,
+        operation: &'static str,
+        object: &Path,
+        parameters: &[(&str, &str)],
+    ) -> Result<HttpResponse> {
+        let wrap = |source| self.error(operation, object, source);
+        let signed = SignedUrlOptions::new().with_query(parameters.iter().copied());
+        let url = self.overwriting.signed_url_opts(Method::GET, object, SIGNED_FOR, &signed).await;
+        let url = url.map_err(wrap)?;
+        let mut request = HttpRequest::new(HttpRequestBody::empty());
+        *request.uri_mut() = url.as_str().parse().expect("a URL is a URI");
+        let generic = |error| object_store::Error::Generic { store: "S3", source: Box::new(error) };
+        self.http.execute(request).await.map_err(|error| wrap(generic(error)))
     }
 
     /// The key in the bucket of a path of the layout.
@@ -164,12 +193,7 @@ fn client(
         builder = builder.with_config(name.to_lowercase().parse()?, value);
     }
     let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint).unwrap_or_default();
-    let client_options = ClientOptions::new()
-        // The wire has the deadlines.
-        .with_timeout_disabled()
-        .with_connect_timeout(wire.limits.connect)
-        .with_default_headers(headers)
-        .with_allow_http(endpoint.starts_with("http://"));
+    let client_options = client_options(&wire.limits, headers, endpoint.starts_with("http://"));
     if options.encryption == Encryption::Asked {
         // Only reachable by its name: the type of encryption keys is private in `object_store`.
         let key = "aws_server_side_encryption".parse().expect("a documented configuration key");
@@ -186,4 +210,13 @@ fn client(
         .with_disable_bulk_delete(true)
         .with_http_connector(wire)
         .build()
+}
+
+fn client_options(limits: &Limits, headers: HeaderMap, allow_http: bool) -> ClientOptions {
+    ClientOptions::new()
+        // The wire has the deadlines.
+        .with_timeout_disabled()
+        .with_connect_timeout(limits.connect)
+        .with_default_headers(headers)
+        .with_allow_http(allow_http)
 }

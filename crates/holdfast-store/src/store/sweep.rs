@@ -1,15 +1,149 @@
-//! Removes what killed writers and interrupted deletes left in a local folder: files in `.writing/` that no living
-//! writer holds locked, and empty folders (a listing would show them).
+//! Removes what killed writers and interrupted deletes left behind (R22).
+//!
+//! In a local folder: files in `.writing/` that no living writer holds locked, and empty folders (a listing would show
+//! them). In a bucket: multipart uploads below our names that are older than any living writer's (`Limits::orphan_age`),
+//! by the store's own clock. `object_store` cannot list uploads, so that request is made here.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::local::{LocalFolder, io_error};
-use crate::error::Result;
+use jiff::{SignedDuration, Timestamp};
+use object_store::multipart::MultipartStore as _;
+use object_store::path::Path as Key;
+use serde::Deserialize;
+
+use super::clock;
+use super::local::{LocalFolder, io_error, run_blocking};
+use super::s3::Bucket;
+use super::{Backend, Store};
+use crate::error::{ErrorKind, Result};
+use crate::layout::{LAYOUT_VERSION, PROBES};
+
+/// What a sweep found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Unfinished writes that were removed.
+    pub removed: u64,
+    /// Unfinished writes that may be somebody's.
+    pub kept: u64,
+}
+
+impl Store {
+    /// Removes what killed writers left behind and leaves all living ones alone, on whichever host they are.
+    pub async fn sweep(&self) -> Result<Swept> {
+        match &self.backend {
+            Backend::Local(folder) => {
+                let folder = Arc::clone(folder);
+                run_blocking(move || sweep_folder(&folder)).await
+            }
+            Backend::S3(bucket) => bucket.sweep().await,
+        }
+    }
+}
+
+/// A multipart upload that is not complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unfinished {
+    pub(super) key: Key,
+    pub(super) id: String,
+    /// By the store's clock; `None` where the store says nothing that can be read.
+    pub(super) age: Option<SignedDuration>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Page {
+    #[serde(default)]
+    upload: Vec<Listed>,
+    #[serde(default)]
+    is_truncated: bool,
+    next_key_marker: Option<String>,
+    next_upload_id_marker: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Listed {
+    key: String,
+    upload_id: String,
+    #[serde(default)]
+    initiated: String,
+}
+
+impl Bucket {
+    async fn sweep(&self) -> Result<Swept> {
+        let limit = SignedDuration::try_from(self.limits.orphan_age).unwrap_or(SignedDuration::MAX);
+        let mut swept = Swept::default();
+        for below in [LAYOUT_VERSION, PROBES] {
+            for upload in self.unfinished(&Key::from(below)).await? {
+                if upload.age.is_none_or(|age| age <= limit) {
+                    swept.kept += 1;
+                    continue;
+                }
+                match self.abort(&upload).await {
+                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                    _ => swept.removed += 1,
+                }
+            }
+        }
+        Ok(swept)
+    }
+
+    pub(super) async fn abort(&self, upload: &Unfinished) -> Result<()> {
+        let aborted = self.writer(false).abort_multipart(&upload.key, &upload.id).await;
+        aborted.map_err(|source| self.error("aborting an upload of", &upload.key, source))
+    }
+
+    /// Lists the unfinished uploads below a folder of ours (Amazon S3, `ListMultipartUploads`).
+    pub(super) async fn unfinished(&self, folder: &Key) -> Result<Vec<Unfinished>> {
+        let prefix = format!("{}/", self.key(folder));
+        let (mut found, mut after) = (Vec::new(), (String::new(), String::new()));
+        loop {
+            let parameters = [
+                ("uploads", ""),
+                ("prefix", prefix.as_str()),
+                ("key-marker", after.0.as_str()),
+                ("upload-id-marker", after.1.as_str()),
+            ];
+            // Some stores take an empty marker for one.
+            let parameters = if after.0.is_empty() { &parameters[..2] } else { &parameters[..] };
+            let answer = self.ask("listing uploads below", &Key::default(), parameters).await?;
+            let now = clock::date(answer.headers());
+            let wrap = |source: Box<dyn std::error::Error + Send + Sync>| {
+                self.error(
+                    "listing uploads below",
+                    folder,
+                    object_store::Error::Generic { store: "S3", source },
+                )
+            };
+            let body = answer.into_body().bytes().await.map_err(|error| wrap(error.into()))?;
+            let page: Page = quick_xml::de::from_reader(&body[..]).map_err(|error| wrap(error.into()))?;
+            // The prefix is asked for, and not believed.
+            let ours = page.upload.iter().filter(|upload| upload.key.starts_with(&prefix));
+            found.extend(ours.filter_map(|upload| unfinished(upload, now)));
+            match (page.is_truncated, page.next_key_marker) {
+                (true, Some(key))
+                    if (&key, page.next_upload_id_marker.as_ref()) != (&after.0, Some(&after.1)) =>
+                {
+                    after = (key, page.next_upload_id_marker.unwrap_or_default());
+                }
+                _ => return Ok(found),
+            }
+        }
+    }
+}
+
+fn unfinished(listed: &Listed, now: Option<Timestamp>) -> Option<Unfinished> {
+    let begun_at: Option<Timestamp> = listed.initiated.parse().ok();
+    let age = now.zip(begun_at).map(|(now, begun_at)| now.duration_since(begun_at));
+    Some(Unfinished { key: Key::parse(&listed.key).ok()?, id: listed.upload_id.clone(), age })
+}
 
 /// Sweeps once. Blocking. Writers of this or another process that are at work are left alone.
-pub(super) fn sweep(folder: &LocalFolder) -> Result<()> {
+pub(super) fn sweep_folder(folder: &LocalFolder) -> Result<Swept> {
+    let mut swept = Swept::default();
     let writing = folder.writing();
     for entry in fs::read_dir(&writing).map_err(io_error("listing", &writing))? {
         let path = entry.map_err(io_error("listing", &writing))?.path();
@@ -20,12 +154,17 @@ pub(super) fn sweep(folder: &LocalFolder) -> Result<()> {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(io_error("removing", &path)(error));
                 }
-                _ => tracing::info!(path = %path.display(), "removed what a killed writer left behind"),
+                _ => swept.removed += 1,
             }
+        } else {
+            swept.kept += 1;
         }
     }
-    remove_empty_folders_below(&folder.root().join(crate::layout::LAYOUT_VERSION));
-    Ok(())
+    remove_empty_folders_below(&folder.root().join(LAYOUT_VERSION));
+    if swept.removed > 0 {
+        tracing::info!(files = swept.removed, "removed what killed writers left behind");
+    }
+    Ok(swept)
 }
 
 /// Best effort: a folder that cannot be read or removed is not empty for our purpose. True if `folder` is gone.
