@@ -53,8 +53,9 @@ impl Client {
         })
     }
 
-    pub(crate) async fn lease(&self) -> Result<Option<LeasedStep>, AgentError> {
-        self.post("lease", &LeaseRequest { agent_id: self.id, wait_ms: LEASE_WAIT_MS }).await
+    /// Waits for a step to do. `fresh`: this process holds nothing yet.
+    pub(crate) async fn lease(&self, fresh: bool) -> Result<Option<LeasedStep>, AgentError> {
+        self.post("lease", &LeaseRequest { agent_id: self.id, wait_ms: LEASE_WAIT_MS, fresh }).await
     }
 
     pub(crate) async fn progress(

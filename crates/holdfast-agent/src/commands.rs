@@ -21,10 +21,13 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(crate) async fn run(agent: &Arc<Agent>) {
     let slots = Arc::new(Semaphore::new(SLOTS));
     let mut running = HashMap::new();
+    let mut fresh = true;
     loop {
         let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore is never closed");
         running.retain(|_, task: &mut JoinHandle<()>| !task.is_finished());
-        match agent.client.lease().await {
+        let leased = agent.client.lease(fresh).await;
+        fresh &= leased.is_err();
+        match leased {
             Ok(Some(step)) => {
                 // Our own lease had lapsed: the earlier try ends before the same step is begun again.
                 if let Some(earlier) = running.remove(&step.job_id) {

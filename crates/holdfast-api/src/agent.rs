@@ -12,7 +12,7 @@ use std::fmt;
 use holdfast_core::backup::{BackupFacts, BackupMode};
 use holdfast_core::engine::EngineKind;
 use holdfast_core::id::{AgentId, BackupId, JobId, KeyId, LineageId, OrganizationId, ServiceId};
-use holdfast_core::job::{JobError, Progress, Step};
+use holdfast_core::job::{JobError, JobKind, Progress, Step};
 use holdfast_core::key::KeyPurpose;
 use holdfast_core::position::{Coverage, Gap, Position};
 use jiff::Timestamp;
@@ -44,12 +44,16 @@ pub struct LeaseRequest {
     pub agent_id: AgentId,
     /// How long the control plane may hold the answer back when there is nothing to do.
     pub wait_ms: u64,
+    /// The agent has just started: nobody works any more on what an earlier life of it held.
+    #[serde(default)]
+    pub fresh: bool,
 }
 
 /// A step to do, with everything it needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LeasedStep {
     pub job_id: JobId,
+    pub kind: JobKind,
     pub generation: i64,
     pub step_index: u32,
     pub step: Step,

@@ -213,6 +213,27 @@ impl Catalog {
         Ok(ended)
     }
 
+    /// The workers of `place` are dead, says who knows it: their leases lapse at once, so that the jobs go on without
+    /// waiting for it. One that lives after all is refused as any late worker is.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn lapse_leases(&self, place: Place, now: Timestamp) -> Result<()> {
+        let doing = "ending the leases of dead workers";
+        let mut tx = self.write(doing).await?;
+        sqlx::query(
+            "UPDATE jobs SET lease_until = $2 WHERE state = 'running' AND place = $1 AND lease_until > $2",
+        )
+        .bind(word(&place))
+        .bind(micros(now) - 1) // a lease has lapsed once now is later
+        .execute(&mut *tx)
+        .await
+        .map_err(database(doing))?;
+        commit(tx, doing).await?;
+        self.announce();
+        Ok(())
+    }
+
     /// When a worker of `place` should look again at the latest, unless [`Self::changed`] wakes it earlier: the
     /// earliest instant at which a job becomes due or a lease lapses; in the past when one is due now; `None` when
     /// nothing is queued or leased there, or all of it waits for other jobs.

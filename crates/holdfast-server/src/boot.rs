@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use holdfast_api::agent::Secret;
 use holdfast_catalog::{Catalog, CatalogError, Organization};
+use holdfast_core::job::Place;
 use holdfast_core::{OrganizationId, Timestamp};
 use holdfast_seal::RecoveryPrivate;
 use holdfast_store::{Store, StoreError};
@@ -114,6 +115,8 @@ pub async fn boot(settings: Settings, admin_password: Option<String>) -> Result<
 /// When the listener fails.
 pub async fn serve(booted: Booted, listener: TcpListener, stop: CancellationToken) -> Result<(), BootError> {
     let cp = booted.control_plane.clone();
+    // The data folder is locked: whoever worked here before is dead.
+    cp.catalog.lapse_leases(Place::ControlPlane, Timestamp::now()).await?;
     let agents = jobs::agents::router(cp.clone(), booted.agent_token.clone());
     let router = crate::http::router(cp.clone()).merge(agents);
     let runner = tokio::spawn(jobs::runner::run(cp.clone(), stop.clone()));

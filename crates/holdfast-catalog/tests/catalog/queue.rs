@@ -58,6 +58,22 @@ async fn a_job_goes_through_its_steps_in_their_places() {
 }
 
 #[tokio::test]
+async fn the_leases_of_dead_workers_need_not_run_out() {
+    let fixture = Fixture::new().await;
+    let catalog = &fixture.catalog;
+    let service = fixture.service("orders").await;
+    queue(catalog, service, JobKind::Stop, 0).await;
+    let dead = lease(catalog, Place::Agent, 0).await.unwrap();
+    catalog.lapse_leases(Place::ControlPlane, at(1)).await.unwrap();
+    assert_eq!(lease(catalog, Place::Agent, 1).await, None, "its place was not meant");
+    catalog.lapse_leases(Place::Agent, at(1)).await.unwrap();
+    let next = lease(catalog, Place::Agent, 1).await.unwrap();
+    assert_eq!((next.id, next.generation), (dead.id, dead.generation + 1));
+    let late = catalog.complete_step(dead.id, dead.generation, 0, json!("alive after all"), at(2)).await;
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::Stale);
+}
+
+#[tokio::test]
 async fn a_late_worker_is_fenced_and_changes_nothing() {
     let fixture = Fixture::new().await;
     let catalog = &fixture.catalog;

@@ -95,6 +95,9 @@ async fn lease(
 ) -> Result<Json<Option<LeasedStep>>, Refusal> {
     only_agent(&cp, asked.agent_id).await?;
     cp.catalog.record_agent_seen(asked.agent_id, Timestamp::now()).await?;
+    if asked.fresh {
+        cp.catalog.lapse_leases(Place::Agent, Timestamp::now()).await?;
+    }
     let deadline = tokio::time::Instant::now() + Duration::from_millis(asked.wait_ms).min(LONGEST_WAIT);
     let mut changed = cp.catalog.changed();
     loop {
@@ -149,6 +152,7 @@ async fn hand_over(cp: &ControlPlane, job: &Job) -> Result<Option<LeasedStep>, R
             }
             Ok(Some(LeasedStep {
                 job_id: job.id,
+                kind: job.kind,
                 generation: job.generation,
                 step_index: job.step_index,
                 step,
