@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_api::agent::{LeasedStep, ProgressReport, StepResult};
+use holdfast_api::agent::{LeasedStep, ProgressReport, StepOutput, StepResult};
 use holdfast_engines::ProgressSink;
+use holdfast_fault::Moment;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -56,7 +57,7 @@ async fn perform(agent: &Arc<Agent>, step: LeasedStep) {
     let (job, generation, index) = (step.job_id, step.generation, step.step_index);
     tracing::info!(%job, step = ?step.step, service = %step.service_id, "begin");
     let outcome = tokio::select! {
-        outcome = steps::run(agent, &step, &progress) => outcome,
+        outcome = carry_out(agent, &step, &progress) => outcome,
         ended = keep_lease(agent, &step, &progress) => match ended {
             LeaseEnd::Lost => {
                 tracing::warn!(%job, step = ?step.step, "the lease went to another worker; leaving the step to it");
@@ -84,6 +85,18 @@ async fn perform(agent: &Arc<Agent>, step: LeasedStep) {
             Err(_) => tokio::time::sleep(RETRY).await,
         }
     }
+}
+
+async fn carry_out(
+    agent: &Arc<Agent>,
+    step: &LeasedStep,
+    progress: &ProgressSink,
+) -> Result<StepOutput, AgentError> {
+    let faults = &agent.config.faults;
+    faults.reached(step.service_id, step.kind, Some(step.step), Moment::Before).await?;
+    let output = steps::run(agent, step, progress).await?;
+    faults.reached(step.service_id, step.kind, Some(step.step), Moment::After).await?;
+    Ok(output)
 }
 
 /// Why a step ends before it is done.

@@ -6,6 +6,7 @@ use holdfast_core::ServiceId;
 use holdfast_core::engine::EngineKind;
 use holdfast_core::job::JobError;
 use holdfast_engines::EngineError;
+use holdfast_fault::Injected;
 use holdfast_store::StoreError;
 
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,8 @@ pub enum AgentError {
     NoDriver(EngineKind),
     #[error("{0}")]
     Unusable(String),
+    #[error(transparent)]
+    Injected(#[from] Injected),
     #[error("{doing} took longer than {seconds} s")]
     TooLong { doing: &'static str, seconds: u64 },
 }
@@ -67,6 +70,7 @@ impl AgentError {
     fn is_retryable(&self) -> bool {
         match self {
             Self::Engine { source, .. } => source.is_retryable(),
+            Self::Injected(injected) => injected.retryable,
             Self::NoDriver(_) | Self::Unusable(_) | Self::Cancelled => false,
             _ => true,
         }
@@ -82,6 +86,7 @@ impl AgentError {
             Self::NotRunning(_) => "not_running",
             Self::NoDriver(_) => "no_driver",
             Self::Cancelled => "cancelled",
+            Self::Injected(_) => Injected::CAUSE,
             Self::Unusable(_) => "unusable",
             Self::TooLong { .. } => "too_long",
         }

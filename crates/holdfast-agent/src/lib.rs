@@ -26,6 +26,7 @@ use holdfast_api::agent::Secret;
 use holdfast_core::engine::EngineKind;
 use holdfast_engines::Driver;
 use holdfast_engines::postgresql::Postgresql;
+use holdfast_fault::FaultPoints;
 use holdfast_store::Store;
 use holdfast_store::gateway::Gateway;
 
@@ -47,6 +48,8 @@ pub struct AgentConfig {
     pub store_url: String,
     /// Address that engines listen on and that clients are told.
     pub service_address: IpAddr,
+    /// Where tests make steps fail; nowhere.
+    pub faults: FaultPoints,
 }
 
 /// What all parts of the agent share.

@@ -18,4 +18,6 @@ pub struct Settings {
     pub max_services: Option<u32>,
     /// Days that automated backups are listed, and days that a restore point reaches back.
     pub policy: holdfast_core::retention::Policy,
+    /// Where tests make steps fail; nowhere.
+    pub faults: holdfast_fault::FaultPoints,
 }

@@ -56,6 +56,7 @@ pub(crate) async fn run(args: AgentArgs) -> anyhow::Result<()> {
         users_dir: args.users,
         store_url: args.store_url,
         service_address: args.service_address,
+        faults: crate::config::faults(),
     };
     let stop = CancellationToken::new();
     crate::serve::stop_at_signals(stop.clone())?;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 use holdfast_core::retention::Policy;
+use holdfast_fault::FaultPoints;
 
 /// Flags of `holdfast serve`.
 #[derive(Args, Default)]
@@ -135,6 +136,11 @@ pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// For the tests of this repository (crate `holdfast-fault`); a release build forgets it.
+pub(crate) fn faults() -> FaultPoints {
+    FaultPoints::in_folder(variable("HOLDFAST_FAULTS").map(PathBuf::from))
+}
+
 /// # Errors
 /// An unknown key, or a value that cannot be what it should be; the text names key and source.
 pub(crate) fn load(flags: &Flags) -> anyhow::Result<Config> {
@@ -222,6 +228,7 @@ fn check(values: &BTreeMap<String, String>) -> anyhow::Result<Config> {
             max_services: get("max_services")
                 .map_or(Ok(0), |text| parsed("max_services", text))
                 .map(|limit: u32| (limit > 0).then_some(limit))?,
+            faults: faults(),
             policy: Policy { automated_days: days("automated_days")?, pitr_days: days("pitr_days")? },
         },
     })

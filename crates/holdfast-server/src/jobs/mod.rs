@@ -17,6 +17,7 @@ pub mod steps;
 
 use holdfast_catalog::CatalogError;
 use holdfast_core::job::{Job, JobError};
+use holdfast_fault::Injected;
 use holdfast_store::StoreError;
 use serde::de::DeserializeOwned;
 
@@ -37,6 +38,8 @@ pub enum StepError {
     Busy { job: String },
     #[error("job {job} lacks {what}")]
     Incomplete { job: String, what: String },
+    #[error(transparent)]
+    Injected(#[from] Injected),
 }
 
 impl StepError {
@@ -50,6 +53,7 @@ impl StepError {
             Self::Refused(_) => ("restore_refused", false),
             Self::Busy { .. } => ("restore_reads", true),
             Self::Incomplete { .. } => ("incomplete", false),
+            Self::Injected(injected) => (Injected::CAUSE, injected.retryable),
         };
         let mut message = chain(self);
         if let Self::Store(source) = self

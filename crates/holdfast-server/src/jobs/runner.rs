@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use holdfast_core::job::Place;
+use holdfast_core::job::{Job, Place};
 use holdfast_core::{AgentId, Timestamp};
+use holdfast_fault::Moment;
 use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 
-use super::{chain, settle, steps};
+use super::{StepError, chain, settle, steps};
 use crate::ControlPlane;
 
 const LEASE: SignedDuration = SignedDuration::from_secs(60);
@@ -31,6 +32,14 @@ pub async fn run(cp: ControlPlane, stop: CancellationToken) {
     }
 }
 
+async fn perform(cp: &ControlPlane, job: &Job) -> Result<serde_json::Value, StepError> {
+    let faults = &cp.settings.faults;
+    faults.reached(job.service_id, job.kind, job.step(), Moment::Before).await?;
+    let output = steps::perform(cp, job).await?;
+    faults.reached(job.service_id, job.kind, job.step(), Moment::After).await?;
+    Ok(output)
+}
+
 /// Leases and performs one step; says whether there was one.
 async fn one(cp: &ControlPlane, worker: AgentId) -> bool {
     let job = match cp.catalog.lease(Place::ControlPlane, worker, Timestamp::now(), LEASE).await {
@@ -41,7 +50,7 @@ async fn one(cp: &ControlPlane, worker: AgentId) -> bool {
             return false;
         }
     };
-    let outcome = steps::perform(cp, &job).await;
+    let outcome = perform(cp, &job).await;
     let now = Timestamp::now();
     let recorded = match outcome {
         Ok(output) => cp.catalog.complete_step(job.id, job.generation, job.step_index, output, now).await,

@@ -5,6 +5,7 @@ use holdfast_core::Timestamp;
 use holdfast_core::backup::BackupStatus;
 use holdfast_core::job::{Job, JobKind, JobState};
 use holdfast_core::service::ServiceStatus;
+use holdfast_fault::Moment;
 
 use super::{StepError, chain, input, input_of};
 use crate::ControlPlane;
@@ -28,6 +29,7 @@ pub async fn all(cp: &ControlPlane) {
 }
 
 async fn one(cp: &ControlPlane, job: &Job) -> Result<(), StepError> {
+    cp.settings.faults.reached(job.service_id, job.kind, None, Moment::Before).await?;
     if job.state != JobState::Completed {
         let why = reason(job);
         if job.state == JobState::Cancelled {
@@ -42,6 +44,7 @@ async fn one(cp: &ControlPlane, job: &Job) -> Result<(), StepError> {
             JobKind::ResetPassword | JobKind::DeleteService | JobKind::Expire => {}
         }
     }
+    cp.settings.faults.reached(job.service_id, job.kind, None, Moment::After).await?;
     Ok(cp.catalog.settle_job(job.id).await?)
 }
 

@@ -107,6 +107,7 @@ pub(crate) async fn platform() -> Platform {
             max_body_bytes: MAX_BODY_BYTES,
             max_services: Some(MAX_SERVICES),
             policy: Policy::default(),
+            faults: holdfast_fault::FaultPoints::default(),
         }),
     };
     Platform { app: http::router(cp.clone()), cp, organization: organization.id, _folder: folder }
