@@ -37,17 +37,20 @@ pub(crate) async fn discard(
     agent.gateway.unregister(&instance.repository.access_key);
     let driver = agent.driver(spec.engine)?;
     driver.stop(instance, 20).await.map_err(AgentError::engine("stop the instance"))?;
-    remove_folder(&instance.folder).await?;
-    let run = Paths(&instance.folder).run();
-    if !run.starts_with(&instance.folder) {
-        remove_folder(&run).await?;
-    }
+    remove_folders(&instance.folder).await?;
     agent.instances.release_port(instance.port);
     users::release(&agent.config.users_dir, instance.run_as.as_ref(), &instance.folder);
     Ok(())
 }
 
-pub(crate) async fn remove_folder(folder: &Path) -> Result<(), AgentError> {
+/// Removes an instance's folder. The one outside of it goes first: what is left of it finds nobody any more, and is in the
+/// way of the next instance of that name, which may have another user.
+pub(crate) async fn remove_folders(folder: &Path) -> Result<(), AgentError> {
+    remove_folder(&Paths(folder).run()).await?;
+    remove_folder(folder).await
+}
+
+async fn remove_folder(folder: &Path) -> Result<(), AgentError> {
     match tokio::fs::remove_dir_all(folder).await {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(AgentError::file(folder)(error)),
         _ => Ok(()),
@@ -63,7 +66,7 @@ pub(crate) async fn discard_half_made(agent: &Agent, spec: &InstanceSpec) -> Res
     if folder.join(RECORD).exists() {
         return Err(AgentError::NotAdopted(spec.service_id));
     }
-    let Ok(meta) = fs::metadata(&data) else { return remove_folder(&folder).await };
+    let Ok(meta) = fs::metadata(&data) else { return remove_folders(&folder).await };
     let owner = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(meta.uid())).ok().flatten();
     let run_as = owner.filter(|user| !user.uid.is_root() && nix::unistd::geteuid().is_root()).map(|user| {
         holdfast_engines::RunAs { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }
@@ -128,7 +131,7 @@ pub(crate) async fn adopt_all(agent: &Arc<Agent>) -> Result<(), AgentError> {
         let done = match service {
             Some(_) if path.join(RECORD).is_file() => adopt(agent, &path.join(RECORD)).await,
             Some(service) => discard_leftover(agent, service).await,
-            None if name.to_string_lossy().starts_with(SCRATCH) => remove_folder(&path).await,
+            None if name.to_string_lossy().starts_with(SCRATCH) => remove_folders(&path).await,
             None => Ok(()),
         };
         if let Err(error) = done {
@@ -143,6 +146,9 @@ async fn adopt(agent: &Arc<Agent>, path: &Path) -> Result<(), AgentError> {
     let mut record: Record = serde_json::from_slice(&text)
         .map_err(|error| AgentError::Unusable(format!("{} is damaged: {error}", path.display())))?;
     let folder = record.instance.folder.clone();
+    if let Some(user) = &record.instance.run_as {
+        users::claim_again(&agent.config.users_dir, user, &folder)?;
+    }
     let keys_path = folder.join(KEYS);
     let sealed = fs::read(&keys_path).map_err(AgentError::file(&keys_path))?;
     let kept = agent.host.open_sealed(&record.spec.service_id.to_string(), &sealed)?;

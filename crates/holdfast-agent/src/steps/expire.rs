@@ -124,8 +124,8 @@ async fn expire_in_tool(
         Err(error) => Err(error),
     };
     agent.gateway.unregister(&instance.repository.access_key);
+    adoption::remove_folders(&instance.folder).await?;
     users::release(&agent.config.users_dir, instance.run_as.as_ref(), &instance.folder);
-    adoption::remove_folder(&instance.folder).await?;
     expired.map_err(AgentError::engine("expire backups in the repository"))
 }
 
