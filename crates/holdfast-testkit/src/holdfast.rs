@@ -235,6 +235,10 @@ impl Drop for Holdfast {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+        // The folders of their sockets, where the instances' own paths are too long for one.
+        for name in self.instance_folders() {
+            let _ = std::fs::remove_dir_all(std::env::temp_dir().join(format!("holdfast-{name}")));
+        }
         if std::thread::panicking() || std::env::var("HOLDFAST_KEEP").is_ok() {
             println!("kept for a look: {}\n{}", self.folder.display(), tail(&self.log()));
             // The data goes (it is large); log and catalog stay.

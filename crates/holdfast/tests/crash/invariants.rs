@@ -60,14 +60,12 @@ async fn look(world: &World) -> Result<()> {
 
 /// Also the deleted ones: every service has a job.
 async fn all_services(world: &World) -> Result<BTreeMap<String, Service>> {
+    let jobs = world.catalog.jobs(u32::MAX, &JobFilter::default()).await?;
+    let ids: BTreeSet<ServiceId> = jobs.iter().map(|job| job.service_id).collect();
     let mut services = BTreeMap::new();
-    for job in world.catalog.jobs(u32::MAX, &JobFilter::default()).await? {
-        let id = job.service_id.to_string();
-        if !services.contains_key(&id) {
-            let service =
-                world.catalog.service(job.service_id).await?.context("a job without its service")?;
-            services.insert(id, service);
-        }
+    for id in ids {
+        let service = world.catalog.service(id).await?.context("a job without its service")?;
+        services.insert(id.to_string(), service);
     }
     Ok(services)
 }
@@ -92,6 +90,16 @@ fn host(world: &World, services: &BTreeMap<String, Service>) -> Result<()> {
     let running = services.values().filter(|s| s.status == ServiceStatus::Running).count();
     ensure!(all.len() == running, "{} postmasters for {running} running services", all.len());
     claims(world, &expected)?;
+    for service in services.values() {
+        let name = |name: String| std::env::temp_dir().join(format!("holdfast-{name}"));
+        let (own, expiry) = (name(service.id.to_string()), name(format!("expire-{}", service.lineage_id)));
+        ensure!(
+            !own.exists() || has_instance(service.status),
+            "a socket's folder is left: {}",
+            own.display()
+        );
+        ensure!(!expiry.exists(), "left by expiry: {}", expiry.display());
+    }
     let half: Vec<PathBuf> = files(&world.data)
         .into_iter()
         .chain(files(&world.instances))

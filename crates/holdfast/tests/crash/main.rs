@@ -27,6 +27,7 @@ async fn every_step_of_every_job_may_fail_once_and_be_carried_out_twice() -> Res
         done.into_iter().filter_map(|lane| Some(format!("{:#}", lane.err()?))).collect();
     ensure!(failed.is_empty(), "{}", failed.join("\n"));
     invariants::hold(world).await?;
+    ensure!(running.holdfast.agent_pid().is_some(), "the agent is gone");
     running.writer.stop().await?;
     Ok(())
 }

@@ -46,7 +46,14 @@ impl Stage {
             _alone: None,
         };
         match kind {
-            JobKind::Restore => return Ok(stage),
+            JobKind::Restore => {
+                wait_for("the source has a recovery window", 60, || async {
+                    let pitr = world.client.get(&format!("/managed-services/{}/pitr", world.source)).await?;
+                    Ok(pitr["latest_restore_point"].is_string().then_some(()))
+                })
+                .await?;
+                return Ok(stage);
+            }
             JobKind::Provision => {
                 stage._alone = Some(world.creating.clone().lock_owned().await);
                 return Ok(stage);
