@@ -90,8 +90,16 @@ impl Catalog {
     }
 
     /// A transaction that holds the write lock from its first statement on; dropped without `commit`, it is undone.
+    ///
+    /// It begins in a task of its own: sqlx 0.8.6 leaves the connection in a transaction that nobody can end when the
+    /// future of a `begin_with` is dropped between the statement and its check (a client that hangs up drops it).
     pub(crate) async fn write(&self, doing: &'static str) -> Result<Transaction> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(database(doing))
+        let writer = self.writer.clone();
+        match tokio::spawn(async move { writer.begin_with("BEGIN IMMEDIATE").await }).await {
+            Ok(begun) => begun.map_err(database(doing)),
+            // The runtime is shutting down.
+            Err(_) => Err(database(doing)(sqlx::Error::PoolClosed)),
+        }
     }
 
     /// Empties the write-ahead log, so that bytes just wiped from the tables do not linger there. Best effort: an
@@ -114,6 +122,7 @@ pub(crate) async fn commit(tx: Transaction, doing: &'static str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::task::Poll;
 
     use super::*;
 
@@ -149,6 +158,30 @@ mod tests {
         }
         let refused = sqlx::query("DELETE FROM settings").execute(catalog.reader()).await;
         assert!(refused.is_err(), "a reader wrote");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_write_that_is_dropped_half_way_is_undone_and_holds_up_nobody() {
+        let folder = tempfile::TempDir::new().expect("a temporary folder");
+        let catalog = Catalog::open(&folder.path().join("catalog.db")).await.expect("opens");
+        for polls in (1..20).cycle().take(400) {
+            let mut write = Box::pin(catalog.put_setting("dropped", "x"));
+            let mut left = polls;
+            std::future::poll_fn(|context| {
+                left -= 1;
+                if write.as_mut().poll(context).is_ready() || left == 0 {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await;
+            drop(write);
+            catalog
+                .put_setting("afterwards", "y")
+                .await
+                .unwrap_or_else(|e| panic!("dropped after {polls} polls: {e:?}"));
+        }
     }
 
     #[tokio::test]
