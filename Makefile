@@ -1,6 +1,6 @@
 # Everything a person types. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help build packages engines python tools demo test soak lint clean-run
+.PHONY: help build packages engines python tools demo test soak guards lint clean-run
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: packages engines python ## every test; ends with "N passed, N failed, N sk
 
 soak: engines ## exactness and kill suites with new seeds for SOAK_MINUTES (60); the result goes to docs/soak.md
 	@scripts/soak.sh
+
+guards: engines ## takes out one guard after the other: tests must fail each time
+	@scripts/guards.sh
 
 lint: tools ## formatting, lints, the walls between the crates, licences of dependencies
 	@scripts/lint.sh
