@@ -27,15 +27,26 @@ pub struct HeartbeatAnswer {
     pub cancel_requested: bool,
 }
 
+/// When a job may begin, `$2` being now. No wait is longer than some minutes: one of over an hour was written by a clock
+/// that has been set back since, and is over.
+macro_rules! not_before {
+    ($job:literal) => {
+        concat!("CASE WHEN ", $job, ".not_before > $2 + 3600000000 THEN $2 ELSE ", $job, ".not_before END")
+    };
+}
+
 /// True of `job` while another one of its service goes first; `$2` is now.
 macro_rules! blocked {
     () => {
-        "EXISTS (SELECT 1 FROM jobs other WHERE other.service_id = job.service_id AND other.id <> job.id \
-         AND other.state IN ('queued', 'running') AND (other.state = 'running' \
-         OR (other.started_at IS NOT NULL AND (other.kind <> 'expire' OR job.kind IN ('backup', 'expire'))) \
-         OR (other.started_at IS NULL AND job.started_at IS NULL AND other.not_before <= $2 \
-             AND other.kind <> 'expire' AND job.kind <> 'delete_service' \
+        concat!(
+            "EXISTS (SELECT 1 FROM jobs other WHERE other.service_id = job.service_id AND other.id <> job.id \
+             AND other.state IN ('queued', 'running') AND (other.state = 'running' \
+             OR (other.started_at IS NOT NULL AND (other.kind <> 'expire' OR job.kind IN ('backup', 'expire'))) \
+             OR (other.started_at IS NULL AND job.started_at IS NULL AND ",
+            not_before!("other"),
+            " <= $2 AND other.kind <> 'expire' AND job.kind <> 'delete_service' \
              AND (other.created_at, other.id) < (job.created_at, job.id))))"
+        )
     };
 }
 
@@ -43,8 +54,9 @@ macro_rules! blocked {
 macro_rules! takeable {
     () => {
         concat!(
-            "job.place = $1 AND job.state IN ('queued', 'running') \
-             AND ((job.state = 'queued' AND job.not_before <= $2) OR (job.state = 'running' AND job.lease_until < $2 \
+            "job.place = $1 AND job.state IN ('queued', 'running') AND ((job.state = 'queued' AND ",
+            not_before!("job"),
+            " <= $2) OR (job.state = 'running' AND job.lease_until < $2 \
              AND job.attempt < job.max_attempts AND job.cancel_requested = 0)) AND NOT ",
             blocked!()
         )
@@ -59,7 +71,9 @@ pub(crate) const NEXT: &str = concat!(
 const STILL: &str = concat!("SELECT * FROM jobs job WHERE job.id = $3 AND ", takeable!());
 /// A lease has lapsed once now is later than `lease_until`, hence the one microsecond.
 pub(crate) const NEXT_DUE: &str = concat!(
-    "SELECT MIN(CASE WHEN job.state = 'running' THEN job.lease_until + 1 ELSE job.not_before END) AS due_at \
+    "SELECT MIN(CASE WHEN job.state = 'running' THEN job.lease_until + 1 ELSE ",
+    not_before!("job"),
+    " END) AS due_at \
      FROM jobs job WHERE job.place = $1 AND job.state IN ('queued', 'running') AND (job.state = 'running' OR NOT ",
     blocked!(),
     ")"

@@ -74,6 +74,21 @@ async fn the_leases_of_dead_workers_need_not_run_out() {
 }
 
 #[tokio::test]
+async fn a_wait_written_by_a_clock_that_was_days_ahead_is_over_once_it_is_right() {
+    let fixture = Fixture::new().await;
+    let catalog = &fixture.catalog;
+    let service = fixture.service("orders").await;
+    let day = 86_400;
+    let id = queue(catalog, service, JobKind::Backup, 42 * day).await;
+    let job = lease(catalog, Place::ControlPlane, 42 * day).await.unwrap();
+    let failed = catalog.fail_step(job.id, job.generation, 0, failure(true), at(42 * day)).await.unwrap();
+    assert_eq!(failed.state, JobState::Queued);
+    assert_eq!(lease(catalog, Place::ControlPlane, 42 * day).await, None, "it waits for its next try");
+    assert_eq!(catalog.next_due(Place::ControlPlane, at(0)).await.unwrap(), Some(at(0)));
+    assert_eq!(lease(catalog, Place::ControlPlane, 0).await.map(|job| job.id), Some(id));
+}
+
+#[tokio::test]
 async fn a_late_worker_is_fenced_and_changes_nothing() {
     let fixture = Fixture::new().await;
     let catalog = &fixture.catalog;
