@@ -30,6 +30,7 @@ exactness |  400 | no  | holdfast/exactness
 kill      |  500 | no  | holdfast/kill
 crash     |  600 | no  | holdfast/crash
 gap       |  300 | no  | holdfast/gap
+clock     |  400 | no  | holdfast/clock
 docs      |  300 | no  | examples
 '
 DEFAULT_SECONDS=300

@@ -68,6 +68,28 @@ impl ClockReading {
     }
 }
 
+/// The present, by the wall clock and by what has aged: a wall clock that jumped ahead makes nothing older.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    pub wall: Timestamp,
+    /// Things are as old as this time says; never ahead of `wall`.
+    pub aged: Timestamp,
+}
+
+impl Now {
+    /// Both times of one reading. While no time has been trusted yet, nothing has aged.
+    #[must_use]
+    pub fn judged(wall: Timestamp, judgement: ClockJudgement) -> Self {
+        Self { wall, aged: judgement.expiry_now().unwrap_or(Timestamp::MIN).min(wall) }
+    }
+}
+
+impl From<Timestamp> for Now {
+    fn from(wall: Timestamp) -> Self {
+        Self { wall, aged: wall }
+    }
+}
+
 /// Judges the wall clock against the previous reading, and gives the reading to store for the next time.
 ///
 /// `monotonic_elapsed` is the time since the previous reading by a clock that nobody sets and that goes on while the

@@ -10,7 +10,7 @@ pub mod expiry;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub use clock::{ClockJudgement, ClockReading, trusted_now};
+pub use clock::{ClockJudgement, ClockReading, Now, trusted_now};
 pub use expiry::{ExpiryPlan, Reason, plan_expiry};
 
 use crate::backup::{Backup, BackupStatus, BackupType};

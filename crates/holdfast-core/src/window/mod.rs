@@ -17,7 +17,7 @@ pub use refusal::{LogGap, RestoreRefusal};
 use crate::backup::{Backup, BackupFacts};
 use crate::id::BackupId;
 use crate::position::{Coverage, Gap, Position};
-use crate::retention::Policy;
+use crate::retention::{Now, Policy};
 
 /// What the catalog knows of one lineage, in any order.
 #[derive(Debug, Clone, Copy)]
@@ -88,10 +88,14 @@ impl RecoveryWindow {
 
 /// The restore points that are shown at `now`: not older than the policy's days, not in the future.
 #[must_use]
-pub fn recovery_window(history: &History<'_>, policy: &Policy, now: Timestamp) -> RecoveryWindow {
-    let start = policy.window_start(now);
+pub fn recovery_window(history: &History<'_>, policy: &Policy, now: impl Into<Now>) -> RecoveryWindow {
+    let now = now.into();
+    let start = policy.window_start(now.aged);
     let mut reaches: Vec<Reach> = (history.spans().iter())
-        .map(|span| Reach { earliest: span.base.facts.consistent_at.max(start), latest: span.until.min(now) })
+        .map(|span| Reach {
+            earliest: span.base.facts.consistent_at.max(start),
+            latest: span.until.min(now.wall),
+        })
         .filter(|reach| reach.earliest <= reach.latest)
         .collect();
     reaches.sort_by_key(|reach| reach.earliest);

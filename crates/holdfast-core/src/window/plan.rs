@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::BackupId;
 use crate::position::Position;
-use crate::retention::Policy;
+use crate::retention::{Now, Policy};
 use crate::window::{History, LogGap, Reach, RecoveryWindow, RestoreRefusal, recovery_window};
 
 /// Where a restore ends.
@@ -40,11 +40,12 @@ pub fn plan_restore_point(
     history: &History<'_>,
     policy: &Policy,
     point: Timestamp,
-    now: Timestamp,
+    now: impl Into<Now>,
 ) -> Result<RestorePlan, RestoreRefusal> {
+    let now = now.into();
     let window = recovery_window(history, policy, now);
     if !window.contains(point) {
-        return Err(refuse_point(history, &window, point, now));
+        return Err(refuse_point(history, &window, point, now.wall));
     }
     let span = (history.spans().into_iter())
         .filter(|span| span.base.facts.consistent_at <= point && point <= span.until)

@@ -5,11 +5,11 @@ use holdfast_catalog::{NewJob, OnDemandRule};
 use holdfast_core::backup::{Backup, BackupMode, BackupStatus, BackupType};
 use holdfast_core::engine::EngineKind;
 use holdfast_core::job::{Job, JobKind, JobState, Progress};
-use holdfast_core::retention::{can_delete_by_hand, expires_at};
+use holdfast_core::retention::{Now, can_delete_by_hand, expires_at};
 use holdfast_core::service::{Service, ServiceStatus};
 use holdfast_core::{BackupId, JobId, KeyId, ServiceId, Timestamp};
 
-use super::{AppError, check, jobs, now, services};
+use super::{AppError, check, jobs, now, present, services};
 use crate::ControlPlane;
 use crate::jobs::input;
 
@@ -91,7 +91,7 @@ pub async fn list(cp: &ControlPlane, service: ServiceId) -> Result<Vec<BackupVie
     let service = services::with_backups(cp, service).await?;
     let open = cp.catalog.open_jobs_of(service.id).await?;
     let backups = cp.catalog.backups_of(service.id).await?;
-    let now = now();
+    let now = present(cp).await?;
     let listed = backups.into_iter().filter(|backup| is_shown(cp, backup, now));
     Ok(listed.map(|backup| view(cp, &service, &open, backup)).collect())
 }
@@ -137,13 +137,13 @@ pub async fn delete(cp: &ControlPlane, service: ServiceId, id: &BackupId) -> Res
 
 /// Whether a service has a backup on its list.
 pub(super) async fn any_listed(cp: &ControlPlane, service: ServiceId) -> Result<bool, AppError> {
-    let now = now();
+    let now = present(cp).await?;
     Ok(cp.catalog.backups_of(service).await?.iter().any(|backup| is_shown(cp, backup, now)))
 }
 
 /// The service's listed backup of that id.
 pub(super) async fn listed(cp: &ControlPlane, service: &Service, id: &BackupId) -> Result<Backup, AppError> {
-    let now = now();
+    let now = present(cp).await?;
     let found = cp.catalog.backup(id).await?;
     found
         .filter(|backup| backup.service_id == service.id && is_shown(cp, backup, now))
@@ -151,8 +151,8 @@ pub(super) async fn listed(cp: &ControlPlane, service: &Service, id: &BackupId) 
 }
 
 /// Listed and not expired: the expiry job may not have come to it yet.
-fn is_shown(cp: &ControlPlane, backup: &Backup, now: Timestamp) -> bool {
-    backup.is_listed() && expires_at(backup, &cp.settings.policy).is_none_or(|end| now < end)
+fn is_shown(cp: &ControlPlane, backup: &Backup, now: Now) -> bool {
+    backup.is_listed() && expires_at(backup, &cp.settings.policy).is_none_or(|end| now.aged < end)
 }
 
 fn view(cp: &ControlPlane, service: &Service, open: &[Job], backup: Backup) -> BackupView {

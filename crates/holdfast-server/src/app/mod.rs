@@ -17,8 +17,10 @@ pub mod users;
 
 use holdfast_catalog::{CatalogError, ErrorKind as CatalogKind};
 use holdfast_core::name::NameError;
+use holdfast_core::retention::Now;
 use holdfast_core::{OrganizationId, Timestamp};
 
+use crate::ControlPlane;
 use crate::vault::VaultError;
 
 /// Who calls, and the organization that the call is about, if one was named.
@@ -123,4 +125,9 @@ impl From<NameError> for AppError {
 fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}
+
+/// The same instant with how far things have aged.
+async fn present(cp: &ControlPlane) -> Result<Now, AppError> {
+    Ok(crate::jobs::scheduler::present(cp, now()).await?)
 }

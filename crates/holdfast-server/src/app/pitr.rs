@@ -6,7 +6,7 @@ use holdfast_core::service::{Service, ServiceStatus};
 use holdfast_core::window::{History, RecoveryWindow, recovery_window};
 use holdfast_core::{ServiceId, Timestamp};
 
-use super::{AppError, now, services};
+use super::{AppError, now, present, services};
 use crate::ControlPlane;
 
 /// What an agent said longer ago than this says nothing about now.
@@ -49,7 +49,7 @@ pub(super) async fn of(cp: &ControlPlane, service: &Service) -> Result<PitrView,
     Ok(PitrView {
         enabled: true,
         archiving_active,
-        window: recovery_window(&known.history(None), &cp.settings.policy, now),
+        window: recovery_window(&known.history(None), &cp.settings.policy, present(cp).await?),
         lag_seconds: archive.map(|archive| archive.lag_seconds),
         lag_bytes: archive.map(|archive| archive.lag_bytes),
         last_error: archive.and_then(|archive| archive.last_error.clone()),

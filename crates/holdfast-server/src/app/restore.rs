@@ -12,7 +12,7 @@ use holdfast_core::{BackupId, JobId, LineageId, ServiceId, Timestamp};
 
 use super::pitr::{Known, live_until};
 use super::services::ServiceView;
-use super::{AppError, backups, check, jobs, now, services};
+use super::{AppError, backups, check, jobs, now, present, services};
 use crate::ControlPlane;
 use crate::jobs::input;
 
@@ -54,8 +54,8 @@ pub async fn to_point(
     let now = now();
     let known = Known::of(cp, &source).await?;
     let history = known.history(live_until(&source, now));
-    let policy = &cp.settings.policy;
-    let window = || window_text(&recovery_window(&history, policy, now));
+    let (policy, present) = (&cp.settings.policy, present(cp).await?);
+    let window = || window_text(&recovery_window(&history, policy, present));
     let text = check::required("restore_point", asked.restore_point.as_ref())
         .map_err(|error| AppError::Invalid(format!("{error}; {}", window())))?;
     let point = check::rfc3339(text).ok_or_else(|| {
@@ -65,7 +65,7 @@ pub async fn to_point(
             window()
         ))
     })?;
-    plan_restore_point(&history, policy, point, now).map_err(|refusal| {
+    plan_restore_point(&history, policy, point, present).map_err(|refusal| {
         use RestoreRefusal::{BeforeWindow, BeyondArchive, Future, InGap};
         let names_window = matches!(
             refusal,

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use holdfast_catalog::NewJob;
+use holdfast_catalog::{CatalogError, NewJob};
 use holdfast_core::job::{Job, JobKind};
-use holdfast_core::retention::{ClockReading, trusted_now};
+use holdfast_core::retention::{ClockJudgement, ClockReading, Now, trusted_now};
 use holdfast_core::schedule::{LastRuns, due};
 use holdfast_core::service::{Service, ServiceStatus};
 use holdfast_core::{ServiceId, Timestamp};
@@ -95,6 +95,16 @@ struct KeptReading {
 
 /// Reads wall and boot clock and keeps what was read.
 async fn read_clock(cp: &ControlPlane) -> Result<Option<Timestamp>, StepError> {
+    let (read, judgement) = judge_clock(cp, Timestamp::now()).await?;
+    let text = serde_json::to_string(&read).expect("only string keys");
+    cp.catalog.put_setting(CLOCK, &text).await?;
+    Ok(judgement.expiry_now())
+}
+
+async fn judge_clock(
+    cp: &ControlPlane,
+    wall: Timestamp,
+) -> Result<(KeptReading, ClockJudgement), CatalogError> {
     let kept: Option<KeptReading> =
         cp.catalog.setting(CLOCK).await?.and_then(|text| serde_json::from_str(&text).ok());
     let (boot_id, boot_seconds) = boot_clock();
@@ -102,11 +112,17 @@ async fn read_clock(cp: &ControlPlane) -> Result<Option<Timestamp>, StepError> {
         .as_ref()
         .filter(|kept| kept.boot_id == boot_id)
         .map(|kept| SignedDuration::from_secs(boot_seconds - kept.boot_seconds));
-    let (reading, judgement) = trusted_now(kept.map(|kept| kept.reading), Timestamp::now(), elapsed);
-    let text =
-        serde_json::to_string(&KeptReading { reading, boot_id, boot_seconds }).expect("only string keys");
-    cp.catalog.put_setting(CLOCK, &text).await?;
-    Ok(judgement.expiry_now())
+    let (reading, judgement) = trusted_now(kept.map(|kept| kept.reading), wall, elapsed);
+    Ok((KeptReading { reading, boot_id, boot_seconds }, judgement))
+}
+
+/// The present as recovery windows and lists show it: what expiry would not remove yet is still there.
+///
+/// # Errors
+/// Whatever the catalog says.
+pub async fn present(cp: &ControlPlane, wall: Timestamp) -> Result<Now, CatalogError> {
+    let (_, judgement) = judge_clock(cp, wall).await?;
+    Ok(Now::judged(wall, judgement))
 }
 
 /// The time at which expiry may run; `None` while the wall clock is not to be trusted.

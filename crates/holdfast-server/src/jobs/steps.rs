@@ -192,8 +192,9 @@ async fn plan_restore(cp: &ControlPlane, job: &Job) -> Outcome {
     let gaps = cp.catalog.gaps_of(source.lineage_id).await?;
     // The log was shipped: nothing later than what is archived counts from here on.
     let history = History { backups: &backups, coverage: &coverage, gaps: &gaps, live_until: None };
+    let present = super::scheduler::present(cp, Timestamp::now()).await?;
     let plan = match (asked.point, &asked.backup_id) {
-        (Some(point), _) => plan_restore_point(&history, &cp.settings.policy, point, Timestamp::now())?,
+        (Some(point), _) => plan_restore_point(&history, &cp.settings.policy, point, present)?,
         (None, Some(backup)) => plan_backup_restore(&history, backup)?,
         (None, None) => {
             return Err(StepError::Incomplete {
