@@ -76,7 +76,8 @@ async fn perform(agent: &Arc<Agent>, step: LeasedStep) {
         }
     }
     let outcome = outcome.map_err(|error| error.to_job_error());
-    let result = StepResult { agent_id: agent.host.id, generation, step_index: index, outcome };
+    let phases = progress.finish();
+    let result = StepResult { agent_id: agent.host.id, generation, step_index: index, outcome, phases };
     // The control plane may be away for long: the outcome waits, and the lease's generation says whether it still counts.
     loop {
         match agent.client.result(job, &result).await {

@@ -12,7 +12,7 @@ use std::fmt;
 use holdfast_core::backup::{BackupFacts, BackupMode};
 use holdfast_core::engine::EngineKind;
 use holdfast_core::id::{AgentId, BackupId, JobId, KeyId, LineageId, OrganizationId, ServiceId};
-use holdfast_core::job::{JobError, JobKind, Progress, Step};
+use holdfast_core::job::{JobError, JobKind, Phase, Progress, Step};
 use holdfast_core::key::KeyPurpose;
 use holdfast_core::position::{Coverage, Gap, Position};
 use jiff::Timestamp;
@@ -261,6 +261,9 @@ pub struct StepResult {
     pub generation: i64,
     pub step_index: u32,
     pub outcome: Result<StepOutput, JobError>,
+    /// Where the time went.
+    #[serde(default)]
+    pub phases: Vec<Phase>,
 }
 
 /// What the agent says of itself every few seconds.

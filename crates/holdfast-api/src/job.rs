@@ -54,11 +54,23 @@ pub enum StepStatus {
 }
 
 /// One step of a job, in the order in which they run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobStep {
     /// `snake_case`, the same for every job of a kind.
     pub name: String,
     pub status: StepStatus,
+    /// Where the time of a completed step beside the database went, in order; empty for the control plane's own steps.
+    #[serde(default)]
+    pub phases: Vec<JobPhase>,
+}
+
+/// A part of a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct JobPhase {
+    /// The words that `progress.phase` had meanwhile.
+    pub name: String,
+    #[schema(minimum = 0)]
+    pub seconds: f64,
 }
 
 /// A durable unit of work.

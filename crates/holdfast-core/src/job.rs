@@ -172,7 +172,7 @@ pub struct Job {
     pub not_before: Timestamp,
     /// What the job was asked to do; fixed at creation. Never holds a secret in the clear.
     pub input: serde_json::Value,
-    /// Outputs of the finished steps, by step name.
+    /// Outputs of the finished steps, by step name; an agent's step's has its [`Phase`]s under `phases`.
     pub outputs: serde_json::Map<String, serde_json::Value>,
     pub progress: Option<Progress>,
     pub error: Option<JobError>,
@@ -191,6 +191,14 @@ pub struct Progress {
     pub bytes_done: Option<u64>,
     pub bytes_total: Option<u64>,
     pub eta_seconds: Option<u64>,
+}
+
+/// A part of a finished step, with the time that it took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    /// As in [`Progress::phase`].
+    pub name: String,
+    pub seconds: f64,
 }
 
 /// Why a step failed.

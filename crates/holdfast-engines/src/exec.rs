@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::Command;
 
+use crate::bulk_sync::BulkSync;
+use crate::unsynced;
+
 /// A system user that an engine runs as.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunAs {
@@ -71,6 +74,8 @@ pub struct ProcessSpec {
     pub dies_with_agent: bool,
     /// Lines of standard output that hold this report progress and say nothing about a failure.
     pub progress_mark: Option<&'static str>,
+    /// Its `fsync` does nothing: the caller brings to disk what it wrote, all at once.
+    pub(crate) unsynced: bool,
 }
 
 impl ProcessSpec {
@@ -83,6 +88,7 @@ impl ProcessSpec {
             timeout: Duration::from_secs(60),
             dies_with_agent: true,
             progress_mark: None,
+            unsynced: false,
         }
     }
 
@@ -113,6 +119,13 @@ impl ProcessSpec {
     #[must_use]
     pub fn progress_mark(mut self, mark: &'static str) -> Self {
         self.progress_mark = Some(mark);
+        self
+    }
+
+    /// For tools whose files a [`BulkSync`] brings to disk; without one they sync each by themselves.
+    #[must_use]
+    pub(crate) fn synced_by(mut self, bulk: Option<&BulkSync>) -> Self {
+        self.unsynced = bulk.is_some();
         self
     }
 
@@ -173,7 +186,12 @@ pub async fn run(spec: ProcessSpec) -> Result<Output, ExecError> {
 pub async fn run_lines(spec: ProcessSpec, mut on_line: impl FnMut(&str)) -> Result<(), ExecError> {
     let program = spec.name();
     let start = |source| ExecError::Start { program: program.clone(), source };
-    let mut child = spec.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(start)?;
+    let mut command = spec.command();
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (mut child, _starter) = match spec.unsynced {
+        true => unsynced::spawn(command).map(|(child, starter)| (child, Some(starter))).map_err(start)?,
+        false => (command.spawn().map_err(start)?, None),
+    };
     let stdout = child.stdout.take().expect("standard output was piped");
     let stderr = child.stderr.take().expect("standard error was piped");
 

@@ -3,9 +3,11 @@
 //! A driver works on one [`Instance`] at a time. It knows the engine's own tools and positions; it knows no HTTP, no
 //! catalog and no bucket: repository tools write to the sealing gateway that [`Instance::repository`] names.
 
+mod bulk_sync;
 pub mod exec;
 pub mod postgresql;
 pub mod progress;
+mod unsynced;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use holdfast_core::job::Progress;
+use holdfast_core::job::{Phase, Progress};
 
 /// Shared by the one who works and the one who reports; the newest value wins.
 #[derive(Clone, Default)]
@@ -13,12 +13,22 @@ pub struct ProgressSink(Arc<Mutex<State>>);
 struct State {
     current: Option<Progress>,
     phase_started: Option<Instant>,
+    ended: Vec<Phase>,
+}
+
+impl State {
+    fn end_phase(&mut self) {
+        if let (Some(progress), Some(started)) = (self.current.take(), self.phase_started.take()) {
+            self.ended.push(Phase { name: progress.phase, seconds: started.elapsed().as_secs_f64() });
+        }
+    }
 }
 
 impl ProgressSink {
-    /// A new phase begins; nothing is known of it yet.
+    /// A new phase begins and the one before ends; nothing is known of the new one yet.
     pub fn phase(&self, phase: &str) {
         let mut state = self.lock();
+        state.end_phase();
         state.phase_started = Some(Instant::now());
         state.current = Some(Progress {
             phase: phase.to_owned(),
@@ -46,6 +56,14 @@ impl ProgressSink {
     #[must_use]
     pub fn get(&self) -> Option<Progress> {
         self.lock().current.clone()
+    }
+
+    /// All phases in their order, the current one ended by this.
+    #[must_use]
+    pub fn finish(&self) -> Vec<Phase> {
+        let mut state = self.lock();
+        state.end_phase();
+        std::mem::take(&mut state.ended)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -101,5 +119,17 @@ mod tests {
         sink.percent(30.0, Some(1000));
         let progress = sink.get().expect("a phase is set");
         assert_eq!((progress.percent, progress.bytes_done), (Some(40.0), Some(400)));
+    }
+
+    #[test]
+    fn phases_are_told_in_their_order_with_their_times() {
+        let sink = ProgressSink::default();
+        assert!(sink.finish().is_empty());
+        sink.phase("copying files");
+        sink.phase("replaying log");
+        let phases = sink.finish();
+        let names: Vec<&str> = phases.iter().map(|phase| phase.name.as_str()).collect();
+        assert_eq!(names, ["copying files", "replaying log"]);
+        assert!(phases.iter().all(|phase| phase.seconds >= 0.0));
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::position::{parse_lsn, segment_start};
 use super::{Postgresql, config, restore, sql};
+use crate::bulk_sync::BulkSync;
 use crate::exec::{self, ProcessSpec};
 use crate::{EngineError, Instance, Mark, Paths, ProgressSink, Result, UserSpec};
 use holdfast_core::Timestamp;
@@ -44,14 +45,20 @@ impl Postgresql {
     }
 
     async fn initdb(&self, instance: &Instance) -> Result<()> {
+        let bulk = BulkSync::open(&Paths(&instance.folder).data());
         let spec = ProcessSpec::new(self.program(instance, "initdb")?, &instance.folder)
+            .synced_by(bulk.as_ref())
             .args(["-U", "postgres", "--data-checksums", "--encoding=UTF8"])
             .args(["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"])
             .args(["--auth-local=peer", "--auth-host=scram-sha-256", "-D"])
             .args([Paths(&instance.folder).data()])
             .run_as(instance.run_as.as_ref())
             .timeout_seconds(300);
-        exec::run(spec).await.map(drop).map_err(EngineError::exec("create the database cluster"))
+        exec::run(spec).await.map_err(EngineError::exec("create the database cluster"))?;
+        match bulk {
+            Some(bulk) => bulk.finish().await.map_err(EngineError::io("bring the database cluster to disk")),
+            None => Ok(()),
+        }
     }
 
     pub(super) async fn stanza_create(&self, instance: &Instance) -> Result<()> {
@@ -73,19 +80,20 @@ impl Postgresql {
         config::write_all(instance, &self.pgbackrest()?)?;
         if !self.is_postmaster_alive(instance).await {
             restore::clear_written_settings(instance)?;
-            self.pg_ctl_start(instance).await?;
+            self.pg_ctl_start(instance, None).await?;
         }
         self.wait_ready(instance, Duration::from_secs(START_SECONDS)).await
     }
 
-    /// Starts the postmaster; it detaches itself and outlives the agent.
-    pub(super) async fn pg_ctl_start(&self, instance: &Instance) -> Result<()> {
+    /// Starts the postmaster, with `option` on its command line; it detaches itself and outlives the agent.
+    pub(super) async fn pg_ctl_start(&self, instance: &Instance, option: Option<&str>) -> Result<()> {
         let paths = Paths(&instance.folder);
         let spec = ProcessSpec::new(self.program(instance, "pg_ctl")?, &instance.folder)
             .args(["start", "--no-wait", "-s", "-D"])
             .args([paths.data()])
             .args(["-l"])
             .args([paths.log().join("startup.log")])
+            .args(option.map(|option| ["-o", option]).into_iter().flatten())
             .run_as(instance.run_as.as_ref())
             .timeout_seconds(START_SECONDS)
             .outlives_agent();

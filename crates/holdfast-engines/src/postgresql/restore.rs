@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use super::position::{SEGMENT_BYTES, format_lsn, parse_lsn, segment_start};
 use super::process::{last_log_lines, recent_log};
 use super::{Postgresql, config, sql};
+use crate::bulk_sync::BulkSync;
 use crate::exec;
 use crate::progress::percent_in;
 use crate::{EngineError, Instance, Paths, ProgressSink, RestoreRequest, RestoreTo, Restored, Result};
@@ -26,6 +27,8 @@ const COPY_SECONDS: u64 = 24 * 3600;
 const REPLAY_LIMIT: Duration = Duration::from_secs(12 * 3600);
 const START_GRACE: Duration = Duration::from_secs(5);
 const SOURCE_CONF: &str = "source.conf";
+/// PostgreSQL 17, 19.11 (there since 14).
+const SYNC_AT_ONCE: &str = "-c recovery_init_sync_method=syncfs";
 
 /// How a round of recovery ended.
 enum Ended {
@@ -45,7 +48,13 @@ impl Postgresql {
     ) -> Result<Restored> {
         config::make_folders(instance)?;
         progress.phase("copying files");
-        self.copy_base(instance, request, progress).await?;
+        let bulk = BulkSync::open(&Paths(&instance.folder).data());
+        self.copy_base(instance, request, bulk.as_ref(), progress).await?;
+        if let Some(bulk) = bulk {
+            progress.phase("writing to disk");
+            bulk.finish().await.map_err(EngineError::io("bring the copied files to disk"))?;
+        }
+        progress.phase("creating the backup repository");
         config::write_all(instance, &self.pgbackrest()?)?;
         self.stanza_create(instance).await?;
         progress.phase("replaying log");
@@ -61,6 +70,7 @@ impl Postgresql {
         &self,
         instance: &Instance,
         request: &RestoreRequest<'_>,
+        bulk: Option<&BulkSync>,
         progress: &ProgressSink,
     ) -> Result<()> {
         // The source's stanza with this instance's folders; its credentials open the source's repository for reading only.
@@ -71,6 +81,7 @@ impl Postgresql {
             .args([format!("--set={}", request.base_label)])
             .args(["--log-level-console=detail", "--target-action=promote"])
             .progress_mark(" DETAIL: ")
+            .synced_by(bulk)
             .timeout_seconds(COPY_SECONDS);
         spec = match &request.target {
             Some(to) => spec.args([
@@ -129,7 +140,9 @@ impl Postgresql {
     async fn recover_once(&self, instance: &Instance) -> Result<Ended> {
         // What is read below is this round's.
         remove_logs(instance)?;
-        self.pg_ctl_start(instance).await?;
+        // The engine, too, brings every file of a copied cluster to disk before it recovers, one by one by default.
+        let at_once = BulkSync::open(&Paths(&instance.folder).data()).map(|_| SYNC_AT_ONCE);
+        self.pg_ctl_start(instance, at_once).await?;
         let began = Instant::now();
         loop {
             if promoted(instance).await {

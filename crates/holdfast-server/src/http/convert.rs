@@ -17,6 +17,7 @@ use crate::app::platform::OfferedVersion;
 use crate::app::restore::Started;
 use crate::app::services::ServiceView;
 use crate::app::users::Revealed;
+use crate::jobs::agents::PHASES;
 
 /// The cipher of every backup's sealed objects.
 const ALGORITHM: &str = "AES-256-GCM";
@@ -269,6 +270,7 @@ fn steps(job: &Job) -> Vec<job::JobStep> {
     (job.kind.steps().iter().zip(0..))
         .map(|(step, n)| job::JobStep {
             name: name(step),
+            phases: job.outputs.get(&name(step)).map(phases).unwrap_or_default(),
             status: match n.cmp(&job.step_index) {
                 std::cmp::Ordering::Less => job::StepStatus::Completed,
                 std::cmp::Ordering::Equal => current,
@@ -276,6 +278,11 @@ fn steps(job: &Job) -> Vec<job::JobStep> {
             },
         })
         .collect()
+}
+
+/// None of a step that was done by the control plane, or before phases were kept.
+fn phases(output: &serde_json::Value) -> Vec<job::JobPhase> {
+    serde_json::from_value(output[PHASES].clone()).unwrap_or_default()
 }
 
 fn job_kind(kind: JobKind) -> job::JobKind {

@@ -27,6 +27,8 @@ const LEASE_SECONDS: i64 = 10;
 const LONGEST_WAIT: Duration = Duration::from_secs(25);
 /// How often coverage that only grew in time is written to the catalog.
 const COVERAGE_EVERY: SignedDuration = SignedDuration::from_secs(5);
+/// Where a step's output names the phases that it went through.
+pub(crate) const PHASES: &str = "phases";
 /// An engine that does not answer for so long puts its service into status `error`.
 const UNHEALTHY_AFTER: SignedDuration = SignedDuration::from_secs(20);
 
@@ -194,7 +196,8 @@ async fn result(
     let now = Timestamp::now();
     match result.outcome {
         Ok(output) => {
-            let output = serde_json::to_value(output).expect("an output has only string keys");
+            let mut output = serde_json::to_value(output).expect("an output has only string keys");
+            output[PHASES] = serde_json::to_value(result.phases).expect("a phase has only string keys");
             cp.catalog.complete_step(id, result.generation, result.step_index, output, now).await?;
         }
         Err(error) => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Subcommand;
-use holdfast_api::job::{Job, JobList};
+use holdfast_api::job::{Job, JobList, JobStep};
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
@@ -112,11 +112,20 @@ async fn get(ctx: &Context, id: Uuid, steps: bool, wait: WaitFlags) -> Result<()
     let mut text = described(&job, Timestamp::now());
     if steps {
         let rows = job.steps.iter().zip(1..);
-        let rows =
-            rows.map(|(step, n)| vec![format!("{n}"), table::word(&step.name), table::word(&step.status)]);
-        text = format!("{text}\n\n{}", table::table(&["#", "STEP", "STATUS"], rows.collect()));
+        let rows = rows.map(|(step, n)| {
+            vec![format!("{n}"), table::word(&step.name), table::word(&step.status), phases(step)]
+        });
+        text = format!("{text}\n\n{}", table::table(&["#", "STEP", "STATUS", "PHASES"], rows.collect()));
     }
     ctx.ui.data(&text)
+}
+
+fn phases(step: &JobStep) -> String {
+    if step.phases.is_empty() {
+        return table::NOTHING.to_owned();
+    }
+    let shown = step.phases.iter().map(|phase| format!("{} {:.1} s", phase.name, phase.seconds));
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 fn described(job: &Job, now: Timestamp) -> String {
