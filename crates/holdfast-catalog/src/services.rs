@@ -65,6 +65,32 @@ impl Catalog {
         rows.iter().map(from_row).collect()
     }
 
+    /// A page of the living ones (neither `deleted` nor being deleted), of one organization or of all, oldest first, and
+    /// how many there are in all. Both are as of one moment.
+    ///
+    /// # Errors
+    /// `Database`, `Corrupt`.
+    pub async fn living_services(
+        &self,
+        organization: Option<OrganizationId>,
+        limit: Option<u32>,
+        offset: u32,
+    ) -> Result<(Vec<Service>, u64)> {
+        let failed = || database("listing the services");
+        let (mut page, mut count) = (sqlx::query(PAGE), sqlx::query_scalar::<_, i64>(COUNT));
+        if let Some(id) = organization {
+            page = sqlx::query(PAGE_OF_ORGANIZATION).bind(id.to_string());
+            count = sqlx::query_scalar(COUNT_OF_ORGANIZATION).bind(id.to_string());
+        }
+        page = page.bind(limit.map_or(i64::MAX, i64::from)).bind(i64::from(offset));
+        let mut tx = self.reader().begin().await.map_err(failed())?;
+        let rows = page.fetch_all(&mut *tx).await.map_err(failed())?;
+        let total = count.fetch_one(&mut *tx).await.map_err(failed())?;
+        commit(tx, "listing the services").await?;
+        let services = rows.iter().map(from_row).collect::<Result<_>>()?;
+        Ok((services, u64::try_from(total).unwrap_or(0)))
+    }
+
     /// Reads the service, lets `change` alter it, and writes it back, without losing anybody else's write: `change`
     /// is called again on the newer state when there was one, so it must only depend on what it is given.
     /// `updated_at` becomes `now`; id, organization, lineage, engine and creation time stay whatever `change` does.
@@ -196,6 +222,15 @@ impl Catalog {
 pub(crate) const LIST: &str = "SELECT * FROM services WHERE status <> 'deleted' ORDER BY created_at, id";
 pub(crate) const LIST_OF_ORGANIZATION: &str =
     "SELECT * FROM services WHERE organization_id = $1 AND status <> 'deleted' ORDER BY created_at, id";
+
+// `status <> 'deleted'` is the condition of the indices.
+pub(crate) const PAGE: &str = "SELECT * FROM services WHERE status <> 'deleted' AND status <> 'deleting' \
+                               ORDER BY created_at, id LIMIT $1 OFFSET $2";
+pub(crate) const PAGE_OF_ORGANIZATION: &str = "SELECT * FROM services WHERE organization_id = $1 AND status <> 'deleted' AND status <> 'deleting' \
+     ORDER BY created_at, id LIMIT $2 OFFSET $3";
+const COUNT: &str = "SELECT COUNT(*) FROM services WHERE status <> 'deleted' AND status <> 'deleting'";
+const COUNT_OF_ORGANIZATION: &str = "SELECT COUNT(*) FROM services WHERE organization_id = $1 \
+                                     AND status <> 'deleted' AND status <> 'deleting'";
 
 /// Makes sure that the service exists and, on PostgreSQL, that nobody else decides about it until the transaction ends.
 pub(crate) async fn lock(tx: &mut Transaction, id: ServiceId) -> Result<()> {

@@ -150,6 +150,18 @@ async fn lists_show_what_is_not_deleted_oldest_first() {
     let listed = |services: Vec<Service>| services.into_iter().map(|s| s.id).collect::<Vec<_>>();
     assert_eq!(listed(catalog.services(None).await.unwrap()), [ids[3], ids[2], ids[0]]);
     assert_eq!(listed(catalog.services(Some(fixture.organization)).await.unwrap()), [ids[2], ids[0]]);
+    let rows = [
+        (None, None, 0, vec![ids[3], ids[0]], 2),
+        (None, Some(1), 0, vec![ids[3]], 2),
+        (None, Some(1), 1, vec![ids[0]], 2),
+        (None, Some(5), 2, vec![], 2),
+        (Some(fixture.organization), None, 0, vec![ids[0]], 1),
+        (Some(other), Some(u32::MAX), 0, vec![ids[3]], 1),
+    ];
+    for (organization, limit, offset, expected, total) in rows {
+        let (page, found) = catalog.living_services(organization, limit, offset).await.unwrap();
+        assert_eq!((listed(page), found), (expected, total), "{organization:?} {limit:?} {offset}");
+    }
     let deleted = catalog.service(ids[1]).await.unwrap().unwrap();
     assert_eq!((deleted.status, deleted.deleted_at), (ServiceStatus::Deleted, Some(at(1))));
 }

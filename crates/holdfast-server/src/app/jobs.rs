@@ -82,10 +82,13 @@ pub(super) async fn open(cp: &ControlPlane, service: Option<ServiceId>) -> Resul
 
 /// How far a service on its way up is; `None` once it has arrived.
 pub(super) fn of_service_on_its_way(open: &[Job], id: ServiceId, status: ServiceStatus) -> Option<Progress> {
-    let on_its_way = matches!(status, ServiceStatus::Pending | ServiceStatus::Provisioning);
     let brings_up =
         |job: &&Job| job.service_id == id && matches!(job.kind, JobKind::Provision | JobKind::Restore);
-    open.iter().find(brings_up).filter(|_| on_its_way).map(progress)
+    if is_on_its_way(status) { open.iter().find(brings_up).map(progress) } else { None }
+}
+
+pub(super) fn is_on_its_way(status: ServiceStatus) -> bool {
+    matches!(status, ServiceStatus::Pending | ServiceStatus::Provisioning)
 }
 
 /// How far a backup is that has not ended.

@@ -36,21 +36,28 @@ pub async fn create(
     shown(cp, service).await
 }
 
-/// The living services of the active organization or of all, oldest first.
+/// A page of the living services of the active organization or of all, oldest first, and how many there are in all.
 ///
 /// # Errors
 /// The catalog failed.
-pub async fn list(cp: &ControlPlane, caller: &Caller) -> Result<Vec<ServiceView>, AppError> {
-    let services = cp.catalog.services(caller.active).await?;
-    let open = jobs::open(cp, None).await?;
-    Ok(services
-        .into_iter()
-        .filter(is_living)
-        .map(|service| ServiceView {
-            progress: jobs::of_service_on_its_way(&open, service.id, service.status),
-            service,
-        })
-        .collect())
+pub async fn list(
+    cp: &ControlPlane,
+    caller: &Caller,
+    limit: Option<u32>,
+    offset: u32,
+) -> Result<(Vec<ServiceView>, u64), AppError> {
+    let (services, total) = cp.catalog.living_services(caller.active, limit, offset).await?;
+    let mut views = Vec::with_capacity(services.len());
+    // Only what is on its way up has progress: of ten thousand services that run, none is asked about.
+    let open = match services.iter().any(|service| jobs::is_on_its_way(service.status)) {
+        true => jobs::open(cp, None).await?,
+        false => Vec::new(),
+    };
+    for service in services {
+        let progress = jobs::of_service_on_its_way(&open, service.id, service.status);
+        views.push(ServiceView { service, progress });
+    }
+    Ok((views, total))
 }
 
 /// # Errors

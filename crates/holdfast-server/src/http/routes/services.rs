@@ -37,15 +37,12 @@ pub(crate) async fn list(
     Extension(caller): Extension<Caller>,
     QueryOf(page): QueryOf<Page>,
 ) -> Result<Json<ServiceList>, ApiError> {
-    let all = app::services::list(&cp, &caller).await?;
-    let total = all.len() as u64;
     let offset = page.offset.unwrap_or(0);
-    let limit = page.limit.map_or(total, u64::from);
-    let page = all.into_iter().skip(offset as usize).take(usize::try_from(limit).unwrap_or(usize::MAX));
+    let (services, total) = app::services::list(&cp, &caller, page.limit, offset).await?;
     Ok(Json(ServiceList {
-        services: page.map(convert::service).collect(),
+        services: services.into_iter().map(convert::service).collect(),
         total,
-        limit,
+        limit: page.limit.map_or(total, u64::from),
         offset: offset.into(),
     }))
 }
