@@ -101,8 +101,8 @@ pub async fn run(client: &Client, random: &mut impl Rng, scale: Scale, begin: im
     begin();
 
     // A busy stretch, an idle one, and a busy one with a backup inside.
-    let busy_from = Timestamp::now();
     let writer = Writer::start(&url, Ledger::default(), 1).await?;
+    let busy_from = Timestamp::now(); // behind the ledger's table, which a restore to an earlier point would not have
     let source = Source {
         client: client.clone(),
         id,
