@@ -37,6 +37,16 @@ advisories() {
     fi
 }
 
+# Every test that the threat model rests a claim on is there.
+claims() {
+    local test missing=0
+    for test in $(grep -oE '`[a-z0-9_]+_[a-z0-9_]+`' docs/threat-model.md | tr -d '`' | sort -u); do
+        git grep -qE "fn $test\b" -- '*.rs' || { warn "docs/threat-model.md names $test, and there is no such test"; missing=1; }
+    done
+    return $missing
+}
+
+check claims claims
 check fmt cargo fmt --all --check
 check clippy cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
 check walls cargo clippy --quiet --workspace --lib --bins --locked -- -D warnings -D clippy::disallowed_methods
