@@ -1,6 +1,7 @@
 //! The first start and every other: data folder, catalog, vault, object store, admin password; then the loops.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -122,7 +123,9 @@ pub async fn serve(booted: Booted, listener: TcpListener, stop: CancellationToke
     let runner = tokio::spawn(jobs::runner::run(cp.clone(), stop.clone()));
     let scheduler = tokio::spawn(jobs::scheduler::run(cp.clone(), stop.clone()));
     let describer = tokio::spawn(jobs::describe::run(cp.clone(), stop.clone()));
-    let serving = axum::serve(listener, router).with_graceful_shutdown({
+    warn_of_plain_http(&listener);
+    let with_peers = router.into_make_service_with_connect_info::<SocketAddr>();
+    let serving = axum::serve(listener, with_peers).with_graceful_shutdown({
         let stop = stop.clone();
         async move { stop.cancelled().await }
     });
@@ -135,6 +138,17 @@ pub async fn serve(booted: Booted, listener: TcpListener, stop: CancellationToke
     let _ = tokio::join!(runner, scheduler, describer); // all end at the token
     cp.catalog.close().await;
     served
+}
+
+fn warn_of_plain_http(listener: &TcpListener) {
+    if let Ok(address) = listener.local_addr()
+        && !address.ip().to_canonical().is_loopback()
+    {
+        tracing::warn!(
+            %address,
+            "the API is plain HTTP and open to the network: passwords travel readable; listen on loopback behind a TLS proxy"
+        );
+    }
 }
 
 fn file(path: &Path) -> impl FnOnce(std::io::Error) -> BootError + use<> {

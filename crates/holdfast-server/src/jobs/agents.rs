@@ -1,10 +1,11 @@
-//! The routes that agents use. They carry keys: only over loopback or TLS, only with the agents' token, never logged.
+//! The routes that agents use. They carry keys: only over loopback, only with the agents' token, never logged.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -40,7 +41,18 @@ pub fn router(cp: ControlPlane, token: holdfast_api::agent::Secret) -> Router {
         .route("/agent/v1/jobs/{id}/result", post(result))
         .route("/agent/v1/report", post(report))
         .layer(from_fn_with_state(token, require_token))
+        .layer(from_fn(require_loopback))
         .with_state(cp)
+}
+
+/// The listener speaks plain HTTP, and keys do not leave the host in the clear.
+async fn require_loopback(request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    if peer.is_none_or(|ConnectInfo(peer)| peer.ip().to_canonical().is_loopback()) {
+        return next.run(request).await;
+    }
+    let text = "agents are served on this host only";
+    (StatusCode::FORBIDDEN, Json(serde_json::json!({"error": text, "message": text}))).into_response()
 }
 
 async fn require_token(

@@ -1,13 +1,19 @@
 //! Who gets in, and what every answer carries.
 
+use std::net::SocketAddr;
+
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::http::{Request, header};
+use holdfast_api::agent::Secret;
 use holdfast_catalog::Organization;
-use holdfast_core::OrganizationId;
 use holdfast_core::engine::EngineKind;
 use holdfast_core::service::ServiceStatus;
+use holdfast_core::{AgentId, OrganizationId};
 use holdfast_server::http::auth::PASSWORD_SETTING;
+use holdfast_server::jobs::agents;
 use serde_json::json;
+use tower::ServiceExt as _;
 
 use crate::harness::{PASSWORD, basic, minutes_ago, platform};
 
@@ -106,4 +112,27 @@ async fn the_active_organization_scopes_lists_and_creates() {
     assert_eq!(organizations["organizations"][1]["slug"], "team");
     assert_eq!(p.get("/organizations/team").await.expect(200), organizations["organizations"][1]);
     assert_eq!(p.get(&format!("/organizations/{}", team.id)).await.expect(200)["is_personal"], false);
+}
+
+#[tokio::test]
+async fn agents_are_served_on_this_host_only_and_with_their_token() {
+    let p = platform().await;
+    let router = agents::router(p.cp.clone(), Secret("agents-token".to_owned()));
+    let answer = |peer: &str, token: &str| {
+        let peer: SocketAddr = peer.parse().unwrap();
+        let request = Request::post("/agent/v1/lease").extension(ConnectInfo(peer));
+        let request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let asked = json!({"agent_id": AgentId::random(), "wait_ms": 0});
+        let request = request.header(header::CONTENT_TYPE, "application/json").body(Body::from(asked.to_string()));
+        let router = router.clone();
+        async move { router.oneshot(request.unwrap()).await.unwrap().status().as_u16() }
+    };
+    for peer in ["10.1.2.3:40000", "[2001:db8::1]:40000", "[::ffff:10.1.2.3]:40000"] {
+        assert_eq!(answer(peer, "agents-token").await, 403, "{peer}");
+    }
+    for peer in ["127.0.0.1:40000", "[::1]:40000", "[::ffff:127.0.0.1]:40000"] {
+        assert_eq!(answer(peer, "").await, 401, "{peer}");
+        assert_eq!(answer(peer, "agents-toke").await, 401, "{peer}");
+    }
+    assert_eq!(answer("127.0.0.1:40000", "agents-token").await, 200);
 }
