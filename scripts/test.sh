@@ -24,6 +24,7 @@ server    |  300 | no  | holdfast-server/*
 testkit   |  180 | no  | holdfast-testkit/*
 command   |   60 | no  | holdfast/holdfast
 contract  |  300 | no  | holdfast/contract
+store-cli |  180 | no  | holdfast/check_store
 openapi   |  240 | no  | holdfast/openapi
 lifecycle |  400 | no  | holdfast/lifecycle
 exactness |  400 | no  | holdfast/exactness

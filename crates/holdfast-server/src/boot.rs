@@ -5,13 +5,15 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_api::agent::Secret;
 use holdfast_catalog::{Catalog, CatalogError, Organization};
 use holdfast_core::job::Place;
 use holdfast_core::{OrganizationId, Timestamp};
 use holdfast_seal::RecoveryPrivate;
-use holdfast_store::{Store, StoreError};
+use holdfast_store::store::check::{Depth, Verdict};
+use holdfast_store::{Limits, Store, StoreError, StoreSettings};
 use nix::fcntl::{Flock, FlockArg};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +23,10 @@ use crate::settings::Settings;
 use crate::vault::{Vault, VaultError, new_password, write_secret};
 use crate::{ControlPlane, jobs, live};
 
+/// How long a start waits for the store's answers.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a store that did not answer at the start is asked again.
+const STORE_PAUSE: Duration = Duration::from_secs(60);
 const ADMIN_HASH: &str = "admin_password_argon2";
 
 /// Why the control plane could not start.
@@ -49,6 +55,8 @@ pub enum BootError {
         #[source]
         source: Box<StoreError>,
     },
+    #[error("the object store {url} cannot be used: {why}; `holdfast check store` says it all")]
+    UnfitStore { url: String, why: String },
     #[error("cannot hash the admin password: {0}")]
     Password(String),
     #[error("cannot serve HTTP")]
@@ -64,6 +72,8 @@ pub struct Booted {
     pub new_admin_password: Option<String>,
     /// Its hash, stored once the password has been shown.
     new_admin_hash: Option<String>,
+    /// Whether the store has shown that it does what it must; it may have been away.
+    store_is_known: bool,
     /// The recovery kit, if this was the first start.
     pub new_recovery_kit: Option<PathBuf>,
     _lock: Flock<fs::File>,
@@ -78,6 +88,8 @@ pub async fn boot(settings: Settings, admin_password: Option<String>) -> Result<
     let data = settings.data_dir.clone();
     make_private_folder(&data)?;
     let lock = lock(&data)?;
+    let store = open_store(&settings.store_url, StoreSettings::default())?;
+    let store_is_known = store_fits(&settings.store_url).await?;
     let catalog = Catalog::open(&data.join("catalog.db")).await?;
     if catalog.setting(ADMIN_HASH).await?.is_some() && !Vault::has_keys(&data.join("keys")) {
         return Err(BootError::NoKeys(data.join("keys")));
@@ -88,8 +100,6 @@ pub async fn boot(settings: Settings, admin_password: Option<String>) -> Result<
         new_recovery_kit = Some(kit_path.clone());
         write_secret(&kit_path, kit_text(private, &settings.store_url).as_bytes())
     })?;
-    let store = Store::open(&settings.store_url)
-        .map_err(|source| BootError::Store { url: settings.store_url.clone(), source: Box::new(source) })?;
     ensure_personal_organization(&catalog).await?;
     let (new_admin_password, new_admin_hash) = ensure_admin(&catalog, admin_password).await?;
     let agent_token = read_or_make_token(&data.join("agent.token"))?;
@@ -105,6 +115,7 @@ pub async fn boot(settings: Settings, admin_password: Option<String>) -> Result<
         agent_token,
         new_admin_password,
         new_admin_hash,
+        store_is_known,
         new_recovery_kit,
         _lock: lock,
     })
@@ -132,6 +143,7 @@ pub async fn serve(booted: Booted, listener: TcpListener, stop: CancellationToke
     // Long polls end by themselves; do not wait for them.
     let served = tokio::select! {
         served = serving => served.map_err(BootError::Http),
+        unfit = store_turns_out_unfit(&cp.settings.store_url, booted.store_is_known) => Err(unfit),
         () = async { stop.cancelled().await; tokio::time::sleep(std::time::Duration::from_secs(3)).await } => Ok(()),
     };
     stop.cancel();
@@ -149,6 +161,45 @@ fn warn_of_plain_http(listener: &TcpListener) {
             "the API is plain HTTP and open to the network: passwords travel readable; listen on loopback behind a TLS proxy"
         );
     }
+}
+
+fn open_store(url: &str, settings: StoreSettings) -> Result<Store, BootError> {
+    Store::open_with(url, &settings)
+        .map_err(|source| BootError::Store { url: url.to_owned(), source: Box::new(source) })
+}
+
+/// Tries the store. `Ok(false)` when it does not answer: databases must come up nevertheless, so it is asked again later.
+async fn store_fits(url: &str) -> Result<bool, BootError> {
+    let store = open_store(url, StoreSettings { limits: Limits::impatient(), ..StoreSettings::default() })?;
+    let Ok(report) = tokio::time::timeout(STORE_PATIENCE, store.check(Depth::Essential)).await else {
+        tracing::warn!(url, "the object store does not answer; nothing is backed up until it does");
+        return Ok(false);
+    };
+    match report.verdict() {
+        Verdict::Good => Ok(true),
+        Verdict::Unfit => Err(BootError::UnfitStore { url: url.to_owned(), why: report.failures() }),
+        Verdict::Unknown => {
+            let why = report.failures();
+            tracing::warn!(
+                url,
+                why,
+                "the object store does not answer as it should; nothing is backed up until it does"
+            );
+            Ok(false)
+        }
+    }
+}
+
+/// Ends with what is wrong about the store, should that show after the start.
+async fn store_turns_out_unfit(url: &str, mut known: bool) -> BootError {
+    while !known {
+        tokio::time::sleep(STORE_PAUSE).await;
+        match store_fits(url).await {
+            Ok(fits) => known = fits,
+            Err(error) => return error,
+        }
+    }
+    std::future::pending().await
 }
 
 fn file(path: &Path) -> impl FnOnce(std::io::Error) -> BootError + use<> {

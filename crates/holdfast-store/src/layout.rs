@@ -43,6 +43,16 @@ const TOMBSTONE: &str = "tombstone";
 const COVERAGE: &str = "coverage";
 const TIME_MAP: &str = "time-map";
 
+/// A name that a check of the store writes to for a moment.
+pub(crate) fn probe(id: uuid::Uuid, name: &str) -> Path {
+    Path::parse(format!("{PROBES}/{id}/{name}")).expect("names of checks are legal in a path")
+}
+
+/// All names of one check.
+pub(crate) fn probe_folder(id: uuid::Uuid) -> Path {
+    Path::from_iter([PROBES, &id.to_string()])
+}
+
 /// A service's place in the bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceScope {

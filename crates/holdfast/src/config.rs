@@ -49,6 +49,13 @@ pub(crate) struct Flags {
     log_format: Option<String>,
 }
 
+impl Flags {
+    /// Nothing but a settings file.
+    pub(crate) fn of_file(config: Option<PathBuf>) -> Self {
+        Self { config, ..Self::default() }
+    }
+}
+
 /// Notices of engines are no news.
 const DEFAULT_LOG: &str = "info,tokio_postgres=warn,s3s=off";
 
@@ -68,7 +75,7 @@ const SETTINGS: &[Setting] = &[
     Setting { key: "listen", meaning: "address and port of the HTTP API", default: "127.0.0.1:8080" },
     Setting {
         key: "store_url",
-        meaning: "object store: file:///path or s3://bucket/prefix with AWS_* variables",
+        meaning: "object store: file:///path or s3://bucket/prefix with AWS_* variables (docs/object-stores.md)",
         default: "file://<data>/objects",
     },
     Setting {

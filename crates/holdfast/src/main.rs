@@ -1,6 +1,7 @@
 //! The one binary: `serve`, `agent`, and the commands of a client. It parses, wires and prints; the crates do the work.
 
 mod agent;
+mod check;
 mod client;
 mod config;
 mod logging;
@@ -26,6 +27,9 @@ enum Command {
     Serve(Box<config::Flags>),
     /// Run only an agent, for a control plane elsewhere.
     Agent(agent::AgentArgs),
+    /// Find out whether something outside does what Holdfast needs of it.
+    #[command(subcommand)]
+    Check(check::Command),
     /// Print the reference of all settings: file, environment, flags, defaults.
     Config,
     #[command(flatten)]
@@ -44,9 +48,13 @@ fn main() -> ExitCode {
     let done = runtime.block_on(async {
         match cli.command {
             Command::Client(command) => Ok(client::run(command, cli.client).await),
+            Command::Check(command) if cli.client.only_say_how() => {
+                Ok(check::run(command, cli.client.ui()).await)
+            }
             _ if cli.client != client::ClientFlags::default() => refuse_client_flags(),
             Command::Serve(flags) => serve::run(*flags).await.map(|()| ExitCode::SUCCESS),
             Command::Agent(args) => agent::run(args).await.map(|()| ExitCode::SUCCESS),
+            Command::Check(_) => unreachable!("a check with other flags was refused above"),
             Command::Config => config::print_reference().map(|()| ExitCode::SUCCESS),
         }
     });

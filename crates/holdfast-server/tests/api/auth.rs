@@ -123,7 +123,8 @@ async fn agents_are_served_on_this_host_only_and_with_their_token() {
         let request = Request::post("/agent/v1/lease").extension(ConnectInfo(peer));
         let request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         let asked = json!({"agent_id": AgentId::random(), "wait_ms": 0});
-        let request = request.header(header::CONTENT_TYPE, "application/json").body(Body::from(asked.to_string()));
+        let request =
+            request.header(header::CONTENT_TYPE, "application/json").body(Body::from(asked.to_string()));
         let router = router.clone();
         async move { router.oneshot(request.unwrap()).await.unwrap().status().as_u16() }
     };

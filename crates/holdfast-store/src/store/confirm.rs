@@ -11,7 +11,7 @@ use crate::error::{ErrorKind, Result, StoreError};
 use crate::layout::ObjectName;
 
 /// What a store may say of an object that it encrypts: SSE-S3, which we ask for, or a bucket's stricter default.
-const ENCRYPTED: &[&str] = &["AES256", "aws:kms", "aws:kms:dsse"];
+pub(super) const ENCRYPTED: &[&str] = &["AES256", "aws:kms", "aws:kms:dsse"];
 
 impl Store {
     /// Asks what lies under a name that has just been written, and holds it against what was sent.

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::error::{Result, StoreError};
 
 /// Where objects are written before they have their name.
-const WRITING: &str = ".writing";
+pub(super) const WRITING: &str = ".writing";
 /// How often a folder that a concurrent delete removed is made anew before the write gives up.
 const FOLDER_TRIES: usize = 16;
 

@@ -4,6 +4,7 @@
 //! (asked back from the store), and a power cut does not take it away. No operation holds a whole object in memory.
 
 mod answer;
+pub mod check;
 mod clock;
 mod confirm;
 mod limits;

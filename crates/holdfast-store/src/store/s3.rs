@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::Method;
 use hyper::header::HeaderValue;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
@@ -36,6 +37,8 @@ pub(super) struct Bucket {
     http: HttpClient,
     /// Whether the store must say that it encrypts.
     pub(super) encryption: Encryption,
+    /// Whether SHA-256 checksums are asked for.
+    pub(super) checksums: bool,
     pub(super) limits: Limits,
     pub(super) clock: Arc<StoreClock>,
 }
@@ -119,6 +122,7 @@ impl Bucket {
             reading: build(false, with_checksums, READ_RETRY_FOR)?,
             http,
             encryption: options.encryption,
+            checksums: options.checksums,
             limits,
             clock,
         })
@@ -139,18 +143,33 @@ impl Bucket {
         Arc::clone(if create_only { &self.creating } else { &self.overwriting })
     }
 
-    /// Sends a signed request with parameters that `object_store` does not know; `Ok` is a success.
+    /// Asks for something of the bucket that `object_store` does not ask for, once.
     pub(super) async fn ask(
         &self,
         operation: &'static str,
-        object: &Path,
         parameters: &[(&str, &str)],
     ) -> Result<HttpResponse> {
-        let wrap = |source| self.error(operation, object, source);
-        let signed = SignedUrlOptions::new().with_query(parameters.iter().copied());
-        let url = self.overwriting.signed_url_opts(Method::GET, object, SIGNED_FOR, &signed).await;
-        let url = url.map_err(wrap)?;
-        let mut request = HttpRequest::new(HttpRequestBody::empty());
+        self.send(operation, Method::GET, &Path::default(), parameters, HeaderMap::new(), Bytes::new()).await
+    }
+
+    /// Sends a signed request that `object_store` does not have, once; `Ok` is a success.
+    pub(super) async fn send(
+        &self,
+        operation: &'static str,
+        method: Method,
+        key: &Path,
+        parameters: &[(&str, &str)],
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<HttpResponse> {
+        let wrap = |source| self.error(operation, key, source);
+        let mut signed = SignedUrlOptions::new().with_query(parameters.iter().copied());
+        signed.signed_headers = headers.clone();
+        let url =
+            self.overwriting.signed_url_opts(method.clone(), key, SIGNED_FOR, &signed).await.map_err(wrap)?;
+        let mut request = HttpRequest::new(HttpRequestBody::from(body));
+        *request.method_mut() = method;
+        *request.headers_mut() = headers;
         *request.uri_mut() = url.as_str().parse().expect("a URL is a URI");
         let generic = |error| object_store::Error::Generic { store: "S3", source: Box::new(error) };
         self.http.execute(request).await.map_err(|error| wrap(generic(error)))

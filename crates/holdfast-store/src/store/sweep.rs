@@ -21,6 +21,8 @@ use super::{Backend, Store};
 use crate::error::{ErrorKind, Result};
 use crate::layout::{LAYOUT_VERSION, PROBES};
 
+const LISTING: &str = "listing uploads below";
+
 /// What a sweep found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {
@@ -74,21 +76,28 @@ struct Listed {
 
 impl Bucket {
     async fn sweep(&self) -> Result<Swept> {
-        let limit = SignedDuration::try_from(self.limits.orphan_age).unwrap_or(SignedDuration::MAX);
-        let mut swept = Swept::default();
-        for below in [LAYOUT_VERSION, PROBES] {
-            for upload in self.unfinished(&Key::from(below)).await? {
-                if upload.age.is_none_or(|age| age <= limit) {
-                    swept.kept += 1;
-                    continue;
-                }
-                match self.abort(&upload).await {
-                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                    _ => swept.removed += 1,
-                }
+        let (living, orphans) = self.all_unfinished().await?;
+        for upload in &orphans {
+            match self.abort(upload).await {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
             }
         }
-        Ok(swept)
+        Ok(Swept { removed: orphans.len() as u64, kept: living.len() as u64 })
+    }
+
+    /// All uploads below our names: those that may be somebody's, and those that are nobody's.
+    async fn all_unfinished(&self) -> Result<(Vec<Unfinished>, Vec<Unfinished>)> {
+        let limit = SignedDuration::try_from(self.limits.orphan_age).unwrap_or(SignedDuration::MAX);
+        let mut all = self.unfinished(&Key::from(LAYOUT_VERSION)).await?;
+        all.extend(self.unfinished(&Key::from(PROBES)).await?);
+        Ok(all.into_iter().partition(|upload| upload.age.is_none_or(|age| age <= limit)))
+    }
+
+    /// How many uploads are open, and how many of them the next sweep will remove.
+    pub(super) async fn count_unfinished(&self) -> Result<(usize, usize)> {
+        let (living, orphans) = self.all_unfinished().await?;
+        Ok((living.len() + orphans.len(), orphans.len()))
     }
 
     pub(super) async fn abort(&self, upload: &Unfinished) -> Result<()> {
@@ -109,7 +118,7 @@ impl Bucket {
             ];
             // Some stores take an empty marker for one.
             let parameters = if after.0.is_empty() { &parameters[..2] } else { &parameters[..] };
-            let answer = self.ask("listing uploads below", &Key::default(), parameters).await?;
+            let answer = self.ask(LISTING, parameters).await?;
             let now = clock::date(answer.headers());
             let wrap = |source: Box<dyn std::error::Error + Send + Sync>| {
                 self.error(

@@ -17,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use hyper::header::{HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, LOCATION};
 use hyper::{Method, Response, StatusCode};
 use object_store::ClientOptions;
 use object_store::client::{
@@ -30,8 +30,8 @@ use super::answer::Answer;
 use super::clock::StoreClock;
 use super::limits::Limits;
 
-const CHECKSUM: &str = "x-amz-checksum-sha256";
-const ENCRYPTION: &str = "x-amz-server-side-encryption";
+pub(super) const CHECKSUM: HeaderName = HeaderName::from_static("x-amz-checksum-sha256");
+const ENCRYPTION: HeaderName = HeaderName::from_static("x-amz-server-side-encryption");
 /// Where clouds give credentials to their machines.
 const METADATA_SERVICES: &str = "169.254.";
 
@@ -108,7 +108,7 @@ impl HttpService for WireClient {
         if self.wire.create_only && matches!(asked, Asked::PutObject | Asked::CompleteUpload) {
             request.headers_mut().insert(IF_NONE_MATCH, HeaderValue::from_static("*"));
         }
-        let sent_checksum = request.headers().get(CHECKSUM).cloned();
+        let sent_checksum = request.headers().get(&CHECKSUM).cloned();
         let metadata = request.uri().host().is_some_and(|host| host.starts_with(METADATA_SERVICES));
         let patience = match asked {
             Asked::CompleteUpload => limits.joining,
@@ -145,7 +145,7 @@ impl HttpService for WireClient {
 fn facts(headers: &HeaderMap) -> Facts {
     let text =
         |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).map(str::to_owned);
-    Facts { encryption: text(ENCRYPTION), checksum: text(CHECKSUM) }
+    Facts { encryption: text(&ENCRYPTION), checksum: text(&CHECKSUM) }
 }
 
 /// Turns what is no success into an [`Answer`], but for "not there" and "is there already", which `object_store` names.

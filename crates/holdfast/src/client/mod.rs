@@ -21,9 +21,11 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use crate::config;
-use error::ClientError;
 use http::{Access, Api};
-use table::{Output, Ui};
+use table::Output;
+
+pub(crate) use error::ClientError;
+pub(crate) use table::{Ui, table};
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 const DEFAULT_USER: &str = "admin";
@@ -54,6 +56,17 @@ pub(crate) struct ClientFlags {
     quiet: bool,
 }
 
+impl ClientFlags {
+    pub(crate) fn ui(&self) -> Ui {
+        Ui { json: self.output == Some(Output::Json), quiet: self.quiet }
+    }
+
+    /// Whether they say nothing about a control plane.
+    pub(crate) fn only_say_how(&self) -> bool {
+        *self == Self { output: self.output, quiet: self.quiet, ..Self::default() }
+    }
+}
+
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Database services: list, create, change, stop, start, delete.
@@ -82,7 +95,7 @@ struct Context {
 
 /// Runs a command; all that is to be said has been said when it returns.
 pub(crate) async fn run(command: Command, flags: ClientFlags) -> ExitCode {
-    let ui = Ui { json: flags.output == Some(Output::Json), quiet: flags.quiet };
+    let ui = flags.ui();
     match Box::pin(carry_out(command, flags, ui)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
