@@ -29,6 +29,7 @@ pub enum JobKind {
     ResetPassword,
     DeleteService,
     Expire,
+    RotateKeys,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -78,8 +79,8 @@ pub struct JobPhase {
 pub struct Job {
     pub id: Uuid,
     pub kind: JobKind,
-    /// The service that the job is about; a restore's is the new one.
-    pub service_id: Uuid,
+    /// The service that the job is about; a restore's is the new one; null for a rotation of keys, which is about none.
+    pub service_id: Option<Uuid>,
     /// The backup that a backup job makes or a restore reads.
     pub backup_id: Option<String>,
     /// Restores: where the data comes from.

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod backup;
 pub mod error;
 pub mod job;
+pub mod keys;
 pub mod metrics;
 mod number;
 pub mod platform;

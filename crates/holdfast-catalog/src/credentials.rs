@@ -1,4 +1,4 @@
-//! Passwords of database users and other secrets of a service, wrapped by the vault before they come here.
+//! Passwords of database users, wrapped by the vault before they come here.
 
 use std::fmt;
 
@@ -6,6 +6,7 @@ use holdfast_core::ServiceId;
 use jiff::Timestamp;
 
 use crate::error::{Result, database, is_foreign_key_violation, not_found};
+use crate::keks::refuse_retired;
 use crate::open::commit;
 use crate::rows::{RowExt as _, json, micros};
 use crate::{Catalog, Row};
@@ -27,6 +28,21 @@ pub struct Credential {
     pub created_at: Timestamp,
 }
 
+/// A wrapping and what replaces it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Rewrapped<T> {
+    /// Whose it is.
+    pub of: T,
+    pub before: Vec<u8>,
+    pub after: Vec<u8>,
+}
+
+impl<T: fmt::Debug> fmt::Debug for Rewrapped<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rewrapped").field("of", &self.of).finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credential")
@@ -41,10 +57,11 @@ impl Catalog {
     /// Adds the user or replaces all about it but `created_at`.
     ///
     /// # Errors
-    /// `NotFound` without the service.
+    /// `NotFound` without the service; `RetiredKek` when one wraps the password.
     pub async fn upsert_credential(&self, credential: &Credential) -> Result<()> {
         let doing = "storing a database user";
         let mut tx = self.write(doing).await?;
+        refuse_retired(&mut tx, credential.kek_version).await?;
         let upsert = "INSERT INTO credentials (service_id, username, kek_version, wrapped, roles, privileges, \
                       place_order, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
                       ON CONFLICT (service_id, username) DO UPDATE SET kek_version = excluded.kek_version, \
@@ -91,47 +108,51 @@ impl Catalog {
         row.as_ref().map(from_row).transpose()
     }
 
-    /// Sets or replaces a named secret of the service (a repository's passphrase, a superuser's password).
-    ///
-    /// # Errors
-    /// `NotFound` without the service.
-    pub async fn put_secret(
-        &self,
-        service: ServiceId,
-        name: &str,
-        kek_version: u32,
-        wrapped: &[u8],
-    ) -> Result<()> {
-        let doing = "storing a secret of a service";
-        let mut tx = self.write(doing).await?;
-        let upsert = "INSERT INTO service_secrets (service_id, name, kek_version, wrapped) VALUES ($1, $2, $3, $4) \
-                      ON CONFLICT (service_id, name) DO UPDATE SET kek_version = excluded.kek_version, \
-                      wrapped = excluded.wrapped";
-        sqlx::query(upsert)
-            .bind(service.to_string())
-            .bind(name)
-            .bind(i64::from(kek_version))
-            .bind(wrapped)
-            .execute(&mut *tx)
-            .await
-            .map_err(|e| refused(e, service, doing))?;
-        commit(tx, doing).await
-    }
-
-    /// The secret's KEK version and its wrapped bytes.
+    /// All whose password this version of the KEK wraps.
     ///
     /// # Errors
     /// `Database`, `Corrupt`.
-    pub async fn secret(&self, service: ServiceId, name: &str) -> Result<Option<(u32, Vec<u8>)>> {
-        let row = sqlx::query(
-            "SELECT kek_version, wrapped FROM service_secrets WHERE service_id = $1 AND name = $2",
-        )
-        .bind(service.to_string())
-        .bind(name)
-        .fetch_optional(self.reader())
-        .await
-        .map_err(database("reading a secret of a service"))?;
-        row.map(|row| Ok((row.number("kek_version")?, row.bytes("wrapped")?))).transpose()
+    pub async fn credentials_by_kek(&self, version: u32) -> Result<Vec<Credential>> {
+        let rows =
+            sqlx::query("SELECT * FROM credentials WHERE kek_version = $1 ORDER BY service_id, username")
+                .bind(i64::from(version))
+                .fetch_all(self.reader())
+                .await
+                .map_err(database("listing the database users of a key-encryption key"))?;
+        rows.iter().map(from_row).collect()
+    }
+
+    /// Replaces wrappings of passwords by a newer KEK's, all or none of them; says how many. Skipped is a user that no
+    /// longer has the wrapping of `before`: the password is another one.
+    ///
+    /// # Errors
+    /// `RetiredKek` when the new one is.
+    pub async fn rewrap_passwords(
+        &self,
+        to: u32,
+        rewrapped: &[Rewrapped<(ServiceId, String)>],
+    ) -> Result<u64> {
+        let doing = "rewrapping passwords";
+        let mut tx = self.write(doing).await?;
+        refuse_retired(&mut tx, to).await?;
+        let update = "UPDATE credentials SET kek_version = $4, wrapped = $5 \
+                      WHERE service_id = $1 AND username = $2 AND wrapped = $3";
+        let mut count = 0;
+        for one in rewrapped {
+            let (service, username) = &one.of;
+            let done = sqlx::query(update)
+                .bind(service.to_string())
+                .bind(username)
+                .bind(&one.before)
+                .bind(i64::from(to))
+                .bind(&one.after)
+                .execute(&mut *tx)
+                .await
+                .map_err(database(doing))?;
+            count += done.rows_affected();
+        }
+        commit(tx, doing).await?;
+        Ok(count)
     }
 }
 

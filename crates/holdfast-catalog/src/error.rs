@@ -42,6 +42,9 @@ pub enum CatalogError {
     /// Somebody else kept writing the same row; another try can help.
     #[error("{what} {id} kept changing while it was being updated")]
     Contended { what: &'static str, id: String },
+    /// Somebody wrapped it just before the KEK was retired; wrapped anew it will be taken.
+    #[error("version {version} of the key-encryption key is retired, nothing may be wrapped by it any more")]
+    RetiredKek { version: u32 },
     #[error("{what} cannot be stored: {reason}")]
     Invalid { what: &'static str, reason: String },
     #[error("the catalog's column {column} holds {reason}")]
@@ -78,7 +81,7 @@ impl CatalogError {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Conflict { .. } | Self::QuotaReached { .. } => ErrorKind::Conflict,
             Self::Stale { .. } => ErrorKind::Stale,
-            Self::Contended { .. } => ErrorKind::Unavailable,
+            Self::Contended { .. } | Self::RetiredKek { .. } => ErrorKind::Unavailable,
             Self::Database { source, .. } => match source {
                 sqlx::Error::Database(_) | sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => {
                     ErrorKind::Unavailable

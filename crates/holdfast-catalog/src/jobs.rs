@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{
     CatalogError, Result, database, is_foreign_key_violation, is_unique_violation, not_found,
 };
+use crate::keks::refuse_retired;
 use crate::open::commit;
 use crate::rows::{RowExt as _, json, micros, word};
 use crate::{Catalog, Db, Row, Transaction};
@@ -18,10 +19,12 @@ use crate::{Catalog, Db, Row, Transaction};
 pub struct NewJob {
     pub id: JobId,
     pub kind: JobKind,
-    /// The service that the job is about (a restore: the new one).
-    pub service_id: ServiceId,
+    /// The service that the job is about (a restore: the new one); `None` for a kind that is about none.
+    pub service_id: Option<ServiceId>,
     /// What it is asked to do. Never a secret in the clear.
     pub input: serde_json::Value,
+    /// The KEK that wraps a secret in `input`, if there is one: it is not retired before the job has ended.
+    pub kek_version: Option<u32>,
     /// Not to be started earlier.
     pub not_before: Timestamp,
     /// Its place in the service's order.
@@ -32,7 +35,14 @@ impl NewJob {
     /// A job with a new id, due at once.
     #[must_use]
     pub fn new(kind: JobKind, service_id: ServiceId, input: serde_json::Value, now: Timestamp) -> Self {
-        Self { id: JobId::random(), kind, service_id, input, not_before: now, created_at: now }
+        Self { service_id: Some(service_id), ..Self::of_platform(kind, input, now) }
+    }
+
+    /// As [`Self::new`], for a kind that is about no service.
+    #[must_use]
+    pub fn of_platform(kind: JobKind, input: serde_json::Value, now: Timestamp) -> Self {
+        let id = JobId::random();
+        Self { id, kind, service_id: None, input, kek_version: None, not_before: now, created_at: now }
     }
 }
 
@@ -76,7 +86,8 @@ pub struct StepRecord {
 
 impl Catalog {
     /// # Errors
-    /// `NotFound` without the service, `Conflict` when the id exists already.
+    /// `NotFound` without the service; `Conflict` when the id exists already, or a rotation of keys is to be queued while
+    /// another one has not ended; `RetiredKek` when its secret is wrapped by one.
     pub async fn enqueue(&self, job: &NewJob) -> Result<()> {
         let doing = "queueing a job";
         let mut tx = self.write(doing).await?;
@@ -170,25 +181,33 @@ pub(crate) fn place_word(kind: JobKind, step_index: u32) -> String {
 }
 
 pub(crate) async fn insert(tx: &mut Transaction, job: &NewJob) -> Result<()> {
+    if let Some(version) = job.kek_version {
+        refuse_retired(tx, version).await?;
+    }
     let insert = "INSERT INTO jobs (id, kind, service_id, state, step_index, place, generation, attempt, max_attempts, \
-                  not_before, input, outputs, cancel_requested, created_at, settled) \
-                  VALUES ($1, $2, $3, 'queued', 0, $4, 0, 0, $5, $6, $7, '{}', 0, $8, 0)";
+                  not_before, input, kek_version, outputs, cancel_requested, created_at, settled) \
+                  VALUES ($1, $2, $3, 'queued', 0, $4, 0, 0, $5, $6, $7, $8, '{}', 0, $9, 0)";
     sqlx::query(insert)
         .bind(job.id.to_string())
         .bind(word(&job.kind))
-        .bind(job.service_id.to_string())
+        .bind(job.service_id.map(|id| id.to_string()))
         .bind(place_word(job.kind, 0))
         .bind(i64::from(job.kind.max_attempts()))
         .bind(micros(job.not_before))
         .bind(json("input", &job.input)?)
+        .bind(job.kek_version.map(i64::from))
         .bind(micros(job.created_at))
         .execute(&mut **tx)
         .await
         .map_err(|e| {
             if is_foreign_key_violation(&e) {
-                not_found("service", job.service_id)
+                not_found("service", job.service_id.map(|id| id.to_string()).unwrap_or_default())
             } else if is_unique_violation(&e) {
-                CatalogError::Conflict { what: "job", id: job.id.to_string(), reason: "it exists already" }
+                let reason = match job.kind {
+                    JobKind::RotateKeys => "a rotation of the keys is under way",
+                    _ => "it exists already",
+                };
+                CatalogError::Conflict { what: "job", id: job.id.to_string(), reason }
             } else {
                 database("queueing a job")(e)
             }
@@ -212,7 +231,7 @@ pub(crate) fn from_row(row: &Row) -> Result<Job> {
     Ok(Job {
         id: row.parsed("id")?,
         kind: row.worded("kind")?,
-        service_id: row.parsed("service_id")?,
+        service_id: row.parsed_opt("service_id")?,
         state: row.worded("state")?,
         step_index: row.number("step_index")?,
         generation: row.int("generation")?,

@@ -1,20 +1,24 @@
 //! Data keys, only ever wrapped. A destroyed key keeps its row, without the bytes, as the proof that it is gone.
 
 use holdfast_core::key::KeyRecord;
-use holdfast_core::{KeyId, ServiceId};
+use holdfast_core::{KeyId, OrganizationId, ServiceId};
 use jiff::Timestamp;
 
 use crate::error::{CatalogError, Result, database, is_foreign_key_violation, not_found};
+use crate::keks::refuse_retired;
 use crate::open::commit;
 use crate::rows::{RowExt as _, micros, micros_opt, word};
-use crate::{Catalog, Row, Transaction};
+use crate::{Catalog, Rewrapped, Row, Transaction};
+
+pub(crate) const LIST_BY_KEK: &str = "SELECT * FROM data_keys \
+                                      WHERE kek_version = $1 AND id > $2 AND destroyed_at IS NULL ORDER BY id LIMIT $3";
 
 impl Catalog {
     /// Stores a key; the same key again is fine.
     ///
     /// # Errors
     /// `Conflict` when the id stands for another key, or for this one after its destruction; `NotFound` without the
-    /// service.
+    /// service; `RetiredKek` when one wraps it.
     pub async fn insert_key(&self, key: &KeyRecord) -> Result<()> {
         let doing = "storing a data key";
         let mut tx = self.write(doing).await?;
@@ -46,41 +50,65 @@ impl Catalog {
         rows.iter().map(from_row).collect()
     }
 
-    /// The living keys that this version of the KEK wraps: what a rotation has still to rewrap.
+    /// At most `limit` living keys that this version of the KEK wraps, in the order of their ids, from behind `after` on:
+    /// what a rotation has still to rewrap.
     ///
     /// # Errors
     /// `Database`, `Corrupt`.
-    pub async fn keys_by_kek(&self, version: u32) -> Result<Vec<KeyRecord>> {
-        let rows = sqlx::query(
-            "SELECT * FROM data_keys WHERE kek_version = $1 AND destroyed_at IS NULL ORDER BY id",
-        )
-        .bind(i64::from(version))
-        .fetch_all(self.reader())
-        .await
-        .map_err(database("listing the data keys of a key-encryption key"))?;
+    pub async fn keys_by_kek(
+        &self,
+        version: u32,
+        after: Option<KeyId>,
+        limit: u32,
+    ) -> Result<Vec<KeyRecord>> {
+        let rows = sqlx::query(LIST_BY_KEK)
+            .bind(i64::from(version))
+            .bind(after.map(|id| id.to_string()).unwrap_or_default())
+            .bind(i64::from(limit))
+            .fetch_all(self.reader())
+            .await
+            .map_err(database("listing the data keys of a key-encryption key"))?;
         rows.iter().map(from_row).collect()
     }
 
-    /// Replaces the wrapping by a newer version's, if the key still has version `from`; says whether it did.
-    /// Neither touches destroyed keys nor the recovery wrapping.
+    /// Replaces wrappings by a newer KEK's, all or none of them; says how many. Skipped is a key that no longer has the
+    /// wrapping of `before`, a destroyed one among them. The recovery wrapping stays as it is.
     ///
     /// # Errors
-    /// `Database`.
-    pub async fn rewrap_key(&self, id: KeyId, from: u32, to: u32, wrapped: &[u8]) -> Result<bool> {
-        let doing = "rewrapping a data key";
+    /// `RetiredKek` when the new one is.
+    pub async fn rewrap_keys(&self, to: u32, rewrapped: &[Rewrapped<KeyId>]) -> Result<u64> {
+        let doing = "rewrapping data keys";
         let mut tx = self.write(doing).await?;
+        refuse_retired(&mut tx, to).await?;
         let update = "UPDATE data_keys SET kek_version = $3, wrapped = $4 \
-                      WHERE id = $1 AND kek_version = $2 AND destroyed_at IS NULL";
-        let done = sqlx::query(update)
-            .bind(id.to_string())
-            .bind(i64::from(from))
-            .bind(i64::from(to))
-            .bind(wrapped)
-            .execute(&mut *tx)
-            .await
-            .map_err(database(doing))?;
+                      WHERE id = $1 AND wrapped = $2 AND destroyed_at IS NULL";
+        let mut count = 0;
+        for one in rewrapped {
+            let done = sqlx::query(update)
+                .bind(one.of.to_string())
+                .bind(&one.before)
+                .bind(i64::from(to))
+                .bind(&one.after)
+                .execute(&mut *tx)
+                .await
+                .map_err(database(doing))?;
+            count += done.rows_affected();
+        }
         commit(tx, doing).await?;
-        Ok(done.rows_affected() == 1)
+        Ok(count)
+    }
+
+    /// The services that have keys, living or destroyed: where in the bucket wrapped keys may lie.
+    ///
+    /// # Errors
+    /// `Database`, `Corrupt`.
+    pub async fn services_with_keys(&self) -> Result<Vec<(OrganizationId, ServiceId)>> {
+        let rows =
+            sqlx::query("SELECT DISTINCT organization_id, service_id FROM data_keys ORDER BY service_id")
+                .fetch_all(self.reader())
+                .await
+                .map_err(database("listing the services with data keys"))?;
+        rows.iter().map(|row| Ok((row.parsed("organization_id")?, row.parsed("service_id")?))).collect()
     }
 
     /// Wipes both wrappings from the table, the free pages and the write-ahead log. Again is fine: the first instant
@@ -117,6 +145,7 @@ impl Catalog {
 /// Stores the key in the caller's transaction; the same key again is fine.
 pub(crate) async fn insert(tx: &mut Transaction, key: &KeyRecord) -> Result<()> {
     let doing = "storing a data key";
+    refuse_retired(tx, key.kek_version).await?;
     let insert = "INSERT INTO data_keys (id, organization_id, service_id, lineage_id, purpose, kek_version, wrapped, \
                   recovery_wrapped, created_at, destroyed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
                   ON CONFLICT (id) DO NOTHING";

@@ -7,6 +7,8 @@
 //! - a `delete_service` passes what has not begun;
 //! - a job whose `not_before` lies ahead and that has not begun holds up nothing.
 //!
+//! A job about no service waits for nothing, and nothing waits for it.
+//!
 //! A restore belongs to its new service, so the source's jobs never wait for it, nor it for them.
 
 use holdfast_core::job::{Job, JobError, JobState, Place, Progress};
@@ -108,7 +110,7 @@ impl Catalog {
                 .await
                 .map_err(database("looking for a job"))?;
             let Some(next) = next else { return Ok(None) };
-            let (id, service) = (next.parsed("id")?, next.parsed("service_id")?);
+            let (id, service) = (next.parsed("id")?, next.parsed_opt("service_id")?);
             if let Some(job) = self.take(id, service, place, worker, now, lease_for).await? {
                 return Ok(Some(job));
             }
@@ -119,7 +121,7 @@ impl Catalog {
     async fn take(
         &self,
         id: JobId,
-        service: ServiceId,
+        service: Option<ServiceId>,
         place: Place,
         worker: AgentId,
         now: Timestamp,
@@ -128,7 +130,9 @@ impl Catalog {
         let doing = "leasing a job";
         let mut tx = self.write(doing).await?;
         // One decision a service at a time, also between control planes.
-        crate::services::lock(&mut tx, service).await?;
+        if let Some(service) = service {
+            crate::services::lock(&mut tx, service).await?;
+        }
         let row = sqlx::query(STILL)
             .bind(word(&place))
             .bind(micros(now))

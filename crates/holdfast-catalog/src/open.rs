@@ -204,6 +204,78 @@ mod tests {
         assert_eq!(applied, i64::try_from(migrations).expect("few"));
     }
 
+    /// All rows of a table as text, column by column.
+    async fn dump(pool: &sqlx::Pool<Db>, table: &str, columns: &str) -> Vec<String> {
+        let listed = columns.split(", ").map(|column| format!("quote({column})")).collect::<Vec<_>>();
+        let query = format!("SELECT {} FROM {table} ORDER BY 1", listed.join(" || '|' || "));
+        sqlx::query_scalar(&query).fetch_all(pool).await.expect(table)
+    }
+
+    /// What a fresh catalog and one that came all the way have in common: tables, indices and their columns.
+    async fn shape(pool: &sqlx::Pool<Db>) -> Vec<String> {
+        let query = "SELECT m.type || ' ' || m.name || ' ' || COALESCE(c.name || ' ' || c.type || ' ' || c.\"notnull\", \
+                     m.sql) FROM sqlite_master m LEFT JOIN pragma_table_info(m.name) c ON m.type = 'table' \
+                     WHERE m.name NOT LIKE 'sqlite_%' ORDER BY 1";
+        sqlx::query_scalar(query).fetch_all(pool).await.expect("lists")
+    }
+
+    #[tokio::test]
+    async fn a_catalog_of_the_first_shape_keeps_its_rows_and_its_walls() {
+        const JOBS: &str = "id, kind, service_id, state, step_index, place, generation, attempt, max_attempts, \
+                            leased_by, lease_until, not_before, input, outputs, progress, error, cancel_requested, \
+                            created_at, started_at, finished_at, settled";
+        const STEPS: &str =
+            "job_id, generation, step_index, step, attempt, worker, started_at, ended_at, outcome, error";
+        let folder = tempfile::TempDir::new().expect("a temporary folder");
+        let path = folder.path().join("catalog.db");
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true).foreign_keys(true);
+        let old = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.expect("opens");
+        let mut first = sqlx::migrate!("./migrations");
+        first.migrations = first.migrations.iter().filter(|one| one.version == 1).cloned().collect();
+        first.run(&old).await.expect("the first shape");
+        for statement in [
+            "INSERT INTO organizations VALUES ('o', 'O', 'o', 1, 1)",
+            "INSERT INTO services (id, organization_id, lineage_id, name, engine, version, status, plan_name, zone, \
+             allowed_cidrs, attributes, created_at, updated_at, revision) \
+             VALUES ('s', 'o', 'l', 'n', 'postgresql', '17', 'running', 'tier-1', 'z', '[]', '{}', 1, 1, 1)",
+            "INSERT INTO jobs VALUES ('j1', 'backup', 's', 'completed', 3, 'control_plane', 3, 0, 5, NULL, NULL, 1, \
+             '{}', '{\"a\":1}', NULL, NULL, 0, 1, 2, 3, 1)",
+            "INSERT INTO jobs VALUES ('j2', 'reset_password', 's', 'running', 0, 'agent', 4, 1, 3, 'w', 9, 1, \
+             '{\"wrapped_hex\":\"00\"}', '{}', '{}', NULL, 0, 5, 6, NULL, 0)",
+            "INSERT INTO job_steps VALUES ('j1', 1, 0, 'prepare_keys', 1, 'w', 2, 3, 'done', NULL)",
+            "INSERT INTO job_steps VALUES ('j2', 4, 0, 'set_password', 1, 'w', 6, NULL, 'started', NULL)",
+        ] {
+            sqlx::query(statement).execute(&old).await.expect(statement);
+        }
+        let before = (dump(&old, "jobs", JOBS).await, dump(&old, "job_steps", STEPS).await);
+        assert_eq!((before.0.len(), before.1.len()), (2, 2));
+        old.close().await;
+
+        let catalog = Catalog::open(&path).await.expect("migrates");
+        let after =
+            (dump(catalog.reader(), "jobs", JOBS).await, dump(catalog.reader(), "job_steps", STEPS).await);
+        assert_eq!(after, before);
+        assert!(!catalog.retire_kek(1, jiff::Timestamp::UNIX_EPOCH).await.expect("counts").is_none());
+        let fresh = Catalog::open(&folder.path().join("fresh.db")).await.expect("opens");
+        assert_eq!(shape(catalog.reader()).await, shape(fresh.reader()).await);
+        let violations: Vec<String> = sqlx::query_scalar("SELECT \"table\" FROM pragma_foreign_key_check")
+            .fetch_all(catalog.reader())
+            .await
+            .expect("checks");
+        assert_eq!(violations, Vec::<String>::new());
+        // The walls stand: a step needs its job, a job of a service its service, two of one do not run at once.
+        for refused in [
+            "INSERT INTO job_steps VALUES ('j9', 1, 0, 'x', 1, 'w', 2, 3, 'done', NULL)",
+            "INSERT INTO job_steps VALUES ('j1', 7, 0, 'prepare_keys', 1, 'w', 2, 3, 'done', NULL)",
+            "UPDATE jobs SET service_id = 'nobody' WHERE id = 'j1'",
+            "UPDATE jobs SET state = 'running' WHERE id = 'j1'",
+            "DELETE FROM jobs WHERE id = 'j1'",
+        ] {
+            let answer = sqlx::query(refused).execute(&catalog.writer).await;
+            assert!(matches!(answer, Err(sqlx::Error::Database(_))), "{refused}: {answer:?}");
+        }
+    }
+
     #[tokio::test]
     async fn a_file_that_is_no_catalog_is_refused_and_left_alone() {
         let folder = tempfile::TempDir::new().expect("a temporary folder");

@@ -4,7 +4,7 @@
 use sqlx::Row as _;
 use tempfile::TempDir;
 
-use crate::{Catalog, backups, descriptions, jobs, lease, queue, services};
+use crate::{Catalog, backups, descriptions, jobs, keys, lease, queue, services};
 
 /// A catalog with 5,000 services in 5 organizations, and 10 backups and 4 ended jobs each. Without `ANALYZE`: Holdfast
 /// never runs it, so the plans are those of the real catalog.
@@ -56,7 +56,7 @@ async fn lists_go_through_their_index_and_need_no_sorting() {
         sqlx::query_scalar("SELECT COUNT(*) FROM backups").fetch_one(catalog.reader()).await.expect("counts");
     assert_eq!(backups, 50_000);
     // The query, and the index (or indices) that its plan must name.
-    let rows: [(&str, &[&str]); 13] = [
+    let rows: [(&str, &[&str]); 14] = [
         (services::LIST, &["services_listed_all"]),
         (services::LIST_OF_ORGANIZATION, &["services_listed"]),
         (services::PAGE, &["services_listed_all"]),
@@ -66,6 +66,7 @@ async fn lists_go_through_their_index_and_need_no_sorting() {
         (backups::LIST_UNSHREDDED, &["backups_unshredded"]),
         (jobs::LIST_OF_SERVICE, &["jobs_of_service"]),
         (jobs::LIST_OPEN_OF_SERVICE, &["jobs_open_of_service"]),
+        (keys::LIST_BY_KEK, &["data_keys_by_kek"]),
         (queue::LIST_UNSETTLED, &["jobs_unsettled"]),
         (lease::ABANDONED, &["jobs_one_running"]),
         (lease::NEXT, &["jobs_open", "jobs_open_of_service"]),

@@ -23,6 +23,8 @@ pub enum JobKind {
     DeleteService,
     /// Remove what no kept restore point needs any more.
     Expire,
+    /// Wrap every key and password by a new key-encryption key (KEK). Belongs to no service.
+    RotateKeys,
 }
 
 /// Where a step runs.
@@ -65,6 +67,12 @@ pub enum Step {
     SelectExpired,
     /// Agent: remove keys, objects and log pieces from the store.
     RemoveExpired,
+    /// Control plane: the new KEK is on the disk before anything is wrapped by it.
+    MakeKek,
+    /// Control plane: wrap by the new KEK what older ones wrap; touches no data.
+    RewrapKeys,
+    /// Control plane: remove the older KEKs, once nothing anywhere is wrapped by them.
+    RetireKeks,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -88,7 +96,7 @@ impl JobState {
 
 impl JobKind {
     /// Every kind there is, for whoever must treat each of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Provision,
         Self::Backup,
         Self::Restore,
@@ -98,6 +106,7 @@ impl JobKind {
         Self::ResetPassword,
         Self::DeleteService,
         Self::Expire,
+        Self::RotateKeys,
     ];
 
     /// The steps, in order.
@@ -113,6 +122,7 @@ impl JobKind {
             Self::ResetPassword => &[Step::SetPassword, Step::Finish],
             Self::DeleteService => &[Step::RemoveInstance, Step::Finish],
             Self::Expire => &[Step::SelectExpired, Step::RemoveExpired, Step::Finish],
+            Self::RotateKeys => &[Step::MakeKek, Step::RewrapKeys, Step::RetireKeks],
         }
     }
 
@@ -124,8 +134,15 @@ impl JobKind {
             Self::Provision | Self::Restore | Self::ResetPassword | Self::Stop | Self::Start => 3,
             Self::Backup | Self::Configure => 5,
             // Nobody waits and it must happen.
-            Self::DeleteService | Self::Expire => 1000,
+            Self::DeleteService | Self::Expire | Self::RotateKeys => 1000,
         }
+    }
+
+    /// Whether such a job is about one service. The others are about the platform: they wait for no service's jobs,
+    /// and none waits for them.
+    #[must_use]
+    pub fn is_of_a_service(self) -> bool {
+        !matches!(self, Self::RotateKeys)
     }
 }
 
@@ -148,7 +165,10 @@ impl Step {
             | Self::RecordBackup
             | Self::PlanRestore
             | Self::Finish
-            | Self::SelectExpired => Place::ControlPlane,
+            | Self::SelectExpired
+            | Self::MakeKek
+            | Self::RewrapKeys
+            | Self::RetireKeks => Place::ControlPlane,
         }
     }
 }
@@ -158,8 +178,9 @@ impl Step {
 pub struct Job {
     pub id: JobId,
     pub kind: JobKind,
-    /// The service that the job is about (a restore: the new one).
-    pub service_id: ServiceId,
+    /// The service that the job is about (a restore: the new one); `None` for a kind that is about none
+    /// ([`JobKind::is_of_a_service`]).
+    pub service_id: Option<ServiceId>,
     pub state: JobState,
     /// Index into `kind.steps()`; equals their number once completed.
     pub step_index: u32,
@@ -281,6 +302,12 @@ mod tests {
         assert!(position(JobKind::Backup, Step::PrepareKeys) < position(JobKind::Backup, Step::RunBackup));
         assert!(position(JobKind::Backup, Step::RunBackup) < position(JobKind::Backup, Step::RecordBackup));
         assert!(position(JobKind::Restore, Step::ShipLog) < position(JobKind::Restore, Step::PlanRestore));
+        assert!(
+            position(JobKind::RotateKeys, Step::MakeKek) < position(JobKind::RotateKeys, Step::RewrapKeys)
+        );
+        assert!(
+            position(JobKind::RotateKeys, Step::RewrapKeys) < position(JobKind::RotateKeys, Step::RetireKeks)
+        );
         assert!(
             position(JobKind::Expire, Step::SelectExpired) < position(JobKind::Expire, Step::RemoveExpired)
         );

@@ -11,6 +11,7 @@ pub mod key;
 pub mod name;
 pub mod position;
 pub mod retention;
+pub mod rotation;
 pub mod schedule;
 pub mod service;
 pub mod size;

@@ -54,13 +54,13 @@ impl FaultPoints {
         Self { folder: folder.filter(|_| cfg!(debug_assertions)) }
     }
 
-    /// A job has come to this point; `None` for the step: what follows from its end is about to be recorded.
+    /// A job of this service, or of none, has come to this point; `None` for the step: what follows from its end is about to be recorded.
     ///
     /// # Errors
     /// [`Injected`] where a test asks for it.
     pub async fn reached(
         &self,
-        service: ServiceId,
+        service: impl Into<Option<ServiceId>>,
         kind: JobKind,
         step: Option<Step>,
         moment: Moment,
@@ -68,9 +68,10 @@ impl FaultPoints {
         let Some(folder) = &self.folder else { return Ok(()) };
         let step = step.map_or_else(|| "settle".to_owned(), word);
         let point = format!("{}.{step}.{}", word(kind), word(moment));
-        let own = take(&folder.join(format!("{service}.{point}")));
+        let service = service.into().map(|id| id.to_string());
+        let own = service.as_ref().and_then(|service| take(&folder.join(format!("{service}.{point}"))));
         let Some(action) = own.or_else(|| take(&folder.join(format!("any.{point}")))) else { return Ok(()) };
-        tracing::warn!(%service, point, action, "a fault point is met");
+        tracing::warn!(service, point, action, "a fault point is met");
         act(&action).await
     }
 }

@@ -100,6 +100,10 @@ pub async fn boot(settings: Settings, admin_password: Option<String>) -> Result<
         new_recovery_kit = Some(kit_path.clone());
         write_secret(&kit_path, kit_text(private, &settings.store_url).as_bytes())
     })?;
+=======
+    know_keks(&catalog, &vault).await?;
+    let store = Store::open(&settings.store_url)
+        .map_err(|source| BootError::Store { url: settings.store_url.clone(), source: Box::new(source) })?;
     ensure_personal_organization(&catalog).await?;
     let (new_admin_password, new_admin_hash) = ensure_admin(&catalog, admin_password).await?;
     let agent_token = read_or_make_token(&data.join("agent.token"))?;
@@ -200,6 +204,25 @@ async fn store_turns_out_unfit(url: &str, mut known: bool) -> BootError {
         }
     }
     std::future::pending().await
+}
+
+/// The catalog knows every KEK that the vault has. One that it needs and the vault lacks is said, and no reason not to
+/// start: databases, archiving and what other KEKs wrap go on.
+async fn know_keks(catalog: &Catalog, vault: &Vault) -> Result<(), BootError> {
+    let here = vault.kek_versions();
+    for version in &here {
+        catalog.note_kek(*version, Timestamp::now()).await?;
+    }
+    for (version, used) in catalog.kek_uses().await? {
+        if !here.contains(&version) {
+            tracing::error!(
+                keys = used.keys,
+                passwords = used.passwords,
+                "keys/kek-{version} is needed and not there: bring the file back from a copy of the data folder"
+            );
+        }
+    }
+    Ok(())
 }
 
 fn file(path: &Path) -> impl FnOnce(std::io::Error) -> BootError + use<> {

@@ -1,19 +1,26 @@
-//! The vault: the only place where data keys are unwrapped. It holds the current KEK and the recovery key's public half.
+//! The vault: the only place where data keys are unwrapped. It holds the KEKs and the recovery key's public half.
 //!
 //! On disk, below `<data>/keys` (folder 0700, files 0600): `kek-<version>` (64 hex digits) for every KEK that something may
 //! still be wrapped by, and `recovery.pub`. The recovery key's private half is written once, into the recovery kit.
+//! The KEK of the highest version is the current one: it wraps what is new. A rotation (`jobs::rotation`) adds one and
+//! removes those before it.
+
+mod files;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use holdfast_core::key::{KeyPurpose, KeyRecord};
 use holdfast_core::service::Service;
 use holdfast_core::{KeyId, LineageId, OrganizationId, ServiceId, Timestamp};
 use holdfast_seal::{DataKey, Kek, KeyIdentity, RecoveryPrivate, RecoveryPublic};
+use tokio::sync::{Mutex, MutexGuard};
 use zeroize::Zeroizing;
+
+pub use files::write_secret;
 
 /// Why the vault could not do what was asked. Texts never hold key material.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +33,11 @@ pub enum VaultError {
     },
     #[error("the key file {path} is damaged: {what}")]
     Damaged { path: PathBuf, what: String },
-    #[error("KEK version {version} is needed and not here")]
-    MissingKek { version: u32 },
+    #[error(
+        "the key-encryption key {path} is needed and not there: bring the file back from a copy of the data folder, then \
+         start holdfast again"
+    )]
+    MissingKek { path: PathBuf },
     #[error("cannot open the wrapped {what} of service {service}")]
     Unwrap {
         what: String,
@@ -39,18 +49,26 @@ pub enum VaultError {
     Destroyed(KeyId),
 }
 
-/// Wraps and unwraps; cheap to share.
+/// Wraps and unwraps.
 pub struct Vault {
-    keks: BTreeMap<u32, Kek>,
-    current: u32,
+    folder: PathBuf,
+    /// Never empty.
+    keks: RwLock<BTreeMap<u32, Kek>>,
     recovery: RecoveryPublic,
+    wrappings: Mutex<()>,
+}
+
+/// A secret wrapped by the KEK of this version.
+pub struct Wrapped {
+    pub kek_version: u32,
+    pub bytes: Vec<u8>,
 }
 
 impl Vault {
     /// Whether there is any KEK below `folder`.
     #[must_use]
     pub fn has_keys(folder: &Path) -> bool {
-        folder.is_dir() && list_kek_versions(folder).is_ok_and(|versions| !versions.is_empty())
+        folder.is_dir() && files::list_kek_versions(folder).is_ok_and(|versions| !versions.is_empty())
     }
 
     /// Opens the keys below `folder`, or makes them at the first start.
@@ -67,17 +85,17 @@ impl Vault {
     ) -> Result<Self, VaultError> {
         let mut keks = BTreeMap::new();
         if folder.is_dir() {
-            for version in list_kek_versions(folder)? {
-                keks.insert(version, read_kek(folder, version)?);
+            for version in files::list_kek_versions(folder)? {
+                keks.insert(version, files::read_kek(folder, version)?);
             }
         }
-        if let Some(current) = keks.keys().next_back().copied() {
+        if !keks.is_empty() {
             let path = folder.join("recovery.pub");
             let text = fs::read_to_string(&path)
                 .map_err(|source| VaultError::File { path: path.clone(), source })?;
             let recovery = RecoveryPublic::from_text(text.trim())
                 .map_err(|error| VaultError::Damaged { path, what: error.to_string() })?;
-            return Ok(Self { keks, current, recovery });
+            return Ok(Self::new(folder, keks, recovery));
         }
         Self::create(folder, save_kit)
     }
@@ -96,14 +114,57 @@ impl Vault {
         write_secret(&folder.join("recovery.pub"), public.to_text().as_bytes())?;
         save_kit(&private)?;
         let kek = Kek::random(1);
-        let hex = Zeroizing::new(hex::encode(kek.expose()));
-        write_secret(&kek_path(folder, 1), hex.as_bytes())?;
-        Ok(Self { keks: BTreeMap::from([(1, kek)]), current: 1, recovery: public })
+        files::write_kek(folder, &kek)?;
+        Ok(Self::new(folder, BTreeMap::from([(1, kek)]), public))
     }
 
+    fn new(folder: &Path, keks: BTreeMap<u32, Kek>, recovery: RecoveryPublic) -> Self {
+        Self { folder: folder.to_owned(), keks: RwLock::new(keks), recovery, wrappings: Mutex::default() }
+    }
+
+    /// Version of the KEK that wraps what is new.
     #[must_use]
     pub fn current_kek_version(&self) -> u32 {
-        self.current
+        self.current().version()
+    }
+
+    /// Versions of all KEKs that are here, the current one last.
+    #[must_use]
+    pub fn kek_versions(&self) -> Vec<u32> {
+        self.keks().keys().copied().collect()
+    }
+
+    /// Makes a KEK, which is the current one from then on if no version is higher. It is on the disk before it wraps
+    /// anything.
+    ///
+    /// # Errors
+    /// The file cannot be written; nothing has changed then.
+    pub fn add_kek(&self, version: u32) -> Result<(), VaultError> {
+        if self.keks().contains_key(&version) {
+            return Ok(());
+        }
+        let kek = Kek::random(version);
+        files::write_kek(&self.folder, &kek)?;
+        self.keks.write().unwrap_or_else(PoisonError::into_inner).insert(version, kek);
+        Ok(())
+    }
+
+    /// Removes a KEK for ever. Only for one that the catalog has retired; never the current one.
+    ///
+    /// # Errors
+    /// The file cannot be removed; it goes on to work then.
+    pub fn remove_kek(&self, version: u32) -> Result<(), VaultError> {
+        assert_ne!(version, self.current_kek_version(), "the current KEK is not to be removed");
+        files::remove_kek(&self.folder, version)?;
+        self.keks.write().unwrap_or_else(PoisonError::into_inner).remove(&version);
+        Ok(())
+    }
+
+    /// Held by whoever writes wrapped keys into the bucket, or destroys keys in the catalog, for as long as that takes.
+    /// So no wrapping of a key is written after the key was destroyed: the writer looks under this lock whether it
+    /// lives, and everything that was written is there to be removed when the destroyer goes on.
+    pub async fn lock_wrappings(&self) -> MutexGuard<'_, ()> {
+        self.wrappings.lock().await
     }
 
     /// Makes a new data key and its record, wrapped by the current KEK and for the recovery key.
@@ -118,14 +179,15 @@ impl Vault {
         let key = DataKey::random();
         let (organization_id, service_id, lineage_id) = owner;
         let identity = identity(id, organization_id, service_id, lineage_id, purpose);
+        let kek = self.current();
         KeyRecord {
             id,
             organization_id,
             service_id,
             lineage_id,
             purpose,
-            kek_version: self.current,
-            wrapped: holdfast_seal::wrap(self.kek(), &identity, &key),
+            kek_version: kek.version(),
+            wrapped: holdfast_seal::wrap(&kek, &identity, &key),
             recovery_wrapped: holdfast_seal::wrap_for_recovery(&self.recovery, &identity, &key),
             created_at: now,
             destroyed_at: None,
@@ -140,23 +202,62 @@ impl Vault {
         if record.destroyed_at.is_some() {
             return Err(VaultError::Destroyed(record.id));
         }
-        let kek = self
-            .keks
-            .get(&record.kek_version)
-            .ok_or(VaultError::MissingKek { version: record.kek_version })?;
-        let identity =
-            identity(record.id, record.organization_id, record.service_id, record.lineage_id, record.purpose);
-        holdfast_seal::unwrap(kek, &identity, &record.wrapped).map_err(|source| VaultError::Unwrap {
+        self.open_wrapping(record, &record.wrapped)
+    }
+
+    /// A new wrapping of a data key, by the KEK of version `to`; it has been opened again and holds the same key.
+    ///
+    /// # Errors
+    /// As [`Self::unwrap`].
+    pub fn rewrap(&self, record: &KeyRecord, to: u32) -> Result<Vec<u8>, VaultError> {
+        let key = self.unwrap(record)?;
+        let wrapped = holdfast_seal::wrap(&self.kek(to)?, &identity_of(record), &key);
+        assert!(self.holds_same_key(record, &wrapped)?, "a wrapping opens to what was wrapped");
+        Ok(wrapped)
+    }
+
+    /// Whether another wrapping of the record's key, by whichever KEK, holds that very key.
+    ///
+    /// # Errors
+    /// The record's own wrapping does not open.
+    pub fn holds_same_key(&self, record: &KeyRecord, wrapped: &[u8]) -> Result<bool, VaultError> {
+        let key = self.unwrap(record)?;
+        Ok(self.open_wrapping(record, wrapped).is_ok_and(|other| other.expose() == key.expose()))
+    }
+
+    fn open_wrapping(&self, record: &KeyRecord, wrapped: &[u8]) -> Result<DataKey, VaultError> {
+        let fail = |source| VaultError::Unwrap {
             what: format!("key {}", record.id),
             service: record.service_id,
             source,
-        })
+        };
+        let version = holdfast_seal::wrapped_kek_version(wrapped)
+            .ok_or_else(|| fail(holdfast_seal::SealError::NotAWrappedKey { key_id: record.id.0 }))?;
+        holdfast_seal::unwrap(&self.kek(version)?, &identity_of(record), wrapped).map_err(fail)
     }
 
     /// Wraps a short secret of a service (a password, a passphrase) under a name; it opens only under the same name.
     #[must_use]
-    pub fn wrap_secret(&self, service: &Service, name: &str, secret: &str) -> Vec<u8> {
-        holdfast_seal::wrap_secret(self.kek(), &secret_identity(service, name), secret.as_bytes())
+    pub fn wrap_secret(&self, service: &Service, name: &str, secret: &str) -> Wrapped {
+        let kek = self.current();
+        let bytes = holdfast_seal::wrap_secret(&kek, &secret_identity(service, name), secret.as_bytes());
+        Wrapped { kek_version: kek.version(), bytes }
+    }
+
+    /// As [`Self::wrap_secret`], by the KEK of version `to`.
+    ///
+    /// # Errors
+    /// There is no such KEK.
+    pub fn wrap_secret_by(
+        &self,
+        service: &Service,
+        name: &str,
+        secret: &str,
+        to: u32,
+    ) -> Result<Wrapped, VaultError> {
+        let kek = self.kek(to)?;
+        let bytes = holdfast_seal::wrap_secret(&kek, &secret_identity(service, name), secret.as_bytes());
+        Ok(Wrapped { kek_version: to, bytes })
     }
 
     /// # Errors
@@ -171,16 +272,26 @@ impl Vault {
         let fail = |source| VaultError::Unwrap { what: what(), service: service.id, source };
         let version = holdfast_seal::wrapped_kek_version(blob)
             .ok_or_else(|| fail(holdfast_seal::SealError::NotAWrappedKey { key_id: service.id.0 }))?;
-        let kek = self.keks.get(&version).ok_or(VaultError::MissingKek { version })?;
-        let bytes = holdfast_seal::unwrap_secret(kek, &secret_identity(service, name), blob).map_err(fail)?;
+        let kek = self.kek(version)?;
+        let bytes =
+            holdfast_seal::unwrap_secret(&kek, &secret_identity(service, name), blob).map_err(fail)?;
         String::from_utf8(bytes.to_vec()).map(Zeroizing::new).map_err(|_| VaultError::Damaged {
             path: PathBuf::from(name),
             what: "the secret is no text".to_owned(),
         })
     }
 
-    fn kek(&self) -> &Kek {
-        self.keks.get(&self.current).expect("the current version is one of the keys")
+    fn keks(&self) -> RwLockReadGuard<'_, BTreeMap<u32, Kek>> {
+        self.keks.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn current(&self) -> Kek {
+        self.keks().values().next_back().expect("there is always a current KEK").clone()
+    }
+
+    fn kek(&self, version: u32) -> Result<Kek, VaultError> {
+        let missing = || VaultError::MissingKek { path: files::kek_path(&self.folder, version) };
+        self.keks().get(&version).cloned().ok_or_else(missing)
     }
 }
 
@@ -193,6 +304,10 @@ pub fn purpose_word(purpose: KeyPurpose) -> &'static str {
         KeyPurpose::Repository => "repository",
         KeyPurpose::Coverage => "coverage",
     }
+}
+
+fn identity_of(record: &KeyRecord) -> KeyIdentity {
+    identity(record.id, record.organization_id, record.service_id, record.lineage_id, record.purpose)
 }
 
 fn identity(
@@ -221,53 +336,6 @@ fn secret_identity(service: &Service, name: &str) -> KeyIdentity {
     }
 }
 
-fn kek_path(folder: &Path, version: u32) -> PathBuf {
-    folder.join(format!("kek-{version}"))
-}
-
-fn list_kek_versions(folder: &Path) -> Result<Vec<u32>, VaultError> {
-    let fail = |source| VaultError::File { path: folder.to_owned(), source };
-    let mut versions = Vec::new();
-    for entry in fs::read_dir(folder).map_err(fail)? {
-        let name = entry.map_err(fail)?.file_name();
-        if let Some(version) = name.to_str().and_then(|n| n.strip_prefix("kek-")).and_then(|v| v.parse().ok())
-        {
-            versions.push(version);
-        }
-    }
-    Ok(versions)
-}
-
-fn read_kek(folder: &Path, version: u32) -> Result<Kek, VaultError> {
-    let path = kek_path(folder, version);
-    let text = fs::read_to_string(&path)
-        .map(Zeroizing::new)
-        .map_err(|source| VaultError::File { path: path.clone(), source })?;
-    let damaged = || VaultError::Damaged { path: path.clone(), what: "not 64 hex digits".to_owned() };
-    let bytes = Zeroizing::new(hex::decode(text.trim()).map_err(|_| damaged())?);
-    let bytes: [u8; 32] = bytes.as_slice().try_into().map_err(|_| damaged())?;
-    Ok(Kek::from_bytes(version, bytes))
-}
-
-/// Writes a file of mode 0600 so that it is there whole or not at all, also after a power cut.
-///
-/// # Errors
-/// Whatever the file system says.
-pub fn write_secret(path: &Path, content: &[u8]) -> Result<(), VaultError> {
-    let fail = |source| VaultError::File { path: path.to_owned(), source };
-    let temporary = path.with_extension("new");
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        fs::File::open(folder)?.sync_all()
-    };
-    write().map_err(fail)
-}
-
 /// A password of 32 characters, about 190 bits, that needs no quoting in a URL.
 #[must_use]
 pub fn new_password() -> Zeroizing<String> {
@@ -286,6 +354,38 @@ pub fn cipher_passphrase(repository_key: &DataKey) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn record(vault: &Vault) -> KeyRecord {
+        let owner = (OrganizationId::random(), ServiceId::random(), LineageId::random());
+        vault.mint(KeyId::random(), owner, KeyPurpose::Backup, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_new_kek_wraps_what_is_new_and_the_old_one_opens_what_is_old_until_it_is_removed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let vault = Vault::open(folder.path(), |_| Ok(())).expect("made");
+        let old = record(&vault);
+        vault.add_kek(5).expect("writable");
+        vault.add_kek(5).expect("it is there");
+        assert_eq!((vault.kek_versions(), vault.current_kek_version()), (vec![1, 5], 5));
+        let new = record(&vault);
+        assert_eq!((old.kek_version, new.kek_version), (1, 5));
+
+        let vault = Vault::open(folder.path(), |_| panic!("there is a kit already")).expect("opens again");
+        assert_eq!(vault.current_kek_version(), 5);
+        let rewrapped = vault.rewrap(&old, 5).expect("both KEKs are here");
+        assert!(vault.holds_same_key(&old, &rewrapped).expect("opens"));
+        assert!(!vault.holds_same_key(&old, &new.wrapped).expect("another key"));
+        assert!(!vault.holds_same_key(&old, b"no wrapping").expect("nothing like it"));
+        vault.remove_kek(1).expect("removable");
+        vault.remove_kek(1).expect("again is fine");
+        assert_eq!(vault.kek_versions(), [5]);
+        assert!(!folder.path().join("kek-1").exists());
+        let text = vault.unwrap(&old).map(drop).expect_err("its KEK is gone").to_string();
+        assert!(text.contains("/kek-1") && text.contains("bring the file back"), "{text}");
+        let moved = KeyRecord { kek_version: 5, wrapped: rewrapped, ..old };
+        assert!(vault.unwrap(&moved).is_ok());
+    }
 
     #[test]
     fn passwords_are_long_random_and_plain() {

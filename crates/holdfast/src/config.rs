@@ -105,6 +105,11 @@ const SETTINGS: &[Setting] = &[
     },
     Setting { key: "automated_days", meaning: "days that automated backups are listed", default: "7" },
     Setting { key: "pitr_days", meaning: "days that the recovery window reaches back", default: "7" },
+    Setting {
+        key: "kek_rotation_days",
+        meaning: "days after which the key-encryption key is replaced by itself; 0: only by `holdfast keys rotate`",
+        default: "90",
+    },
     Setting { key: "max_body_bytes", meaning: "largest request body that is read", default: "1048576" },
     Setting {
         key: "max_services",
@@ -236,6 +241,8 @@ fn check(values: &BTreeMap<String, String>) -> anyhow::Result<Config> {
                 .map_or(Ok(0), |text| parsed("max_services", text))
                 .map(|limit: u32| (limit > 0).then_some(limit))?,
             faults: faults(),
+            kek_rotation_days: get("kek_rotation_days")
+                .map_or(Ok(90), |text| parsed("kek_rotation_days", text))?,
             policy: Policy { automated_days: days("automated_days")?, pitr_days: days("pitr_days")? },
         },
     })
@@ -308,9 +315,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused_with_its_key() {
-        for (key, value) in
-            [("listen", "here"), ("agent", "maybe"), ("pitr_days", "-1"), ("log_format", "xml")]
-        {
+        for (key, value) in [
+            ("listen", "here"),
+            ("agent", "maybe"),
+            ("pitr_days", "-1"),
+            ("kek_rotation_days", "soon"),
+            ("log_format", "xml"),
+        ] {
             let error = check(&values(&[(key, value)])).err().map(|e| format!("{e:#}")).unwrap_or_default();
             assert!(error.contains(key), "{key}={value}: {error:?}");
         }

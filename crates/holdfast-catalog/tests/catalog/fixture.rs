@@ -125,6 +125,12 @@ pub(crate) fn backup(service_id: ServiceId, backup_type: BackupType, created: Ti
     }
 }
 
+/// Of the service, or of none where the kind is about none.
 pub(crate) fn new_job(service: ServiceId, kind: JobKind, now: Timestamp) -> NewJob {
-    NewJob::new(kind, service, json!({ "why": "a test" }), now)
+    let input = json!({ "why": "a test" });
+    if kind.is_of_a_service() {
+        NewJob::new(kind, service, input, now)
+    } else {
+        NewJob::of_platform(kind, input, now)
+    }
 }

@@ -5,6 +5,7 @@ mod backups;
 mod coverage;
 mod descriptions;
 mod fixture;
+mod keks;
 mod keys;
 mod kill;
 mod queue;

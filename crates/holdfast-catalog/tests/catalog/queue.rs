@@ -402,7 +402,7 @@ async fn of_many_workers_at_once_one_gets_the_job() {
         .collect();
     let mut had = Vec::new();
     for worker in workers {
-        had.extend(worker.await.unwrap().map(|job| job.service_id));
+        had.extend(worker.await.unwrap().and_then(|job| job.service_id));
     }
     had.sort();
     let mut expected = services.to_vec();

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_catalog::{CatalogError, ErrorKind, StepOutcome};
+use holdfast_catalog::{CatalogError, ErrorKind, JobFilter, StepOutcome};
 use holdfast_core::job::{Job, JobError, JobKind, JobState, Place};
 use holdfast_core::{AgentId, JobId, ServiceId};
 use jiff::{SignedDuration, Timestamp};
@@ -13,18 +13,6 @@ use serde_json::json;
 use crate::fixture::{Fixture, at, new_job};
 
 const LEASE: SignedDuration = SignedDuration::from_secs(30);
-const KINDS: [JobKind; 9] = [
-    JobKind::Provision,
-    JobKind::Backup,
-    JobKind::Restore,
-    JobKind::Configure,
-    JobKind::Stop,
-    JobKind::Start,
-    JobKind::ResetPassword,
-    JobKind::DeleteService,
-    JobKind::Expire,
-];
-
 #[derive(Debug, Clone)]
 enum Op {
     Wait {
@@ -69,7 +57,7 @@ fn op() -> impl Strategy<Value = Op> {
     ];
     prop_oneof![
         3 => (0..40_i64).prop_map(|seconds| Op::Wait { seconds }),
-        4 => (0..3_usize, 0..KINDS.len(), prop_oneof![3 => Just(0), 1 => 0..60_i64])
+        4 => (0..3_usize, 0..JobKind::ALL.len(), prop_oneof![3 => Just(0), 1 => 0..60_i64])
             .prop_map(|(service, kind, delay)| Op::Enqueue { service, kind, delay }),
         8 => (0..2_usize, any::<bool>()).prop_map(|(worker, agent)| Op::Lease { worker, agent }),
         // Mostly the newest leases: old ones are all stale.
@@ -130,10 +118,19 @@ impl World {
         match *op {
             Op::Wait { seconds } => self.now += SignedDuration::from_secs(seconds),
             Op::Enqueue { service, kind, delay } => {
-                let mut job = new_job(self.services[service], KINDS[kind], self.now);
+                let mut job = new_job(self.services[service], JobKind::ALL[kind], self.now);
                 job.not_before = self.now + SignedDuration::from_secs(delay);
-                self.fixture.catalog.enqueue(&job).await.unwrap();
-                self.jobs.push(job.id);
+                let open_rotation = self.open_rotation().await;
+                match self.fixture.catalog.enqueue(&job).await {
+                    Ok(()) => {
+                        assert!(job.kind != JobKind::RotateKeys || open_rotation.is_none(), "two rotations");
+                        self.jobs.push(job.id);
+                    }
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+                        assert!(job.kind == JobKind::RotateKeys && open_rotation.is_some(), "{error:?}");
+                    }
+                }
             }
             Op::Lease { worker, agent } => {
                 self.lease(worker, if agent { Place::Agent } else { Place::ControlPlane }).await;
@@ -156,6 +153,14 @@ impl World {
             Op::Crash => self.fixture.crash().await,
         }
         self.check().await;
+    }
+
+    async fn open_rotation(&self) -> Option<Job> {
+        let states = vec![JobState::Queued, JobState::Running];
+        let filter = JobFilter { kind: Some(JobKind::RotateKeys), states, service_id: None };
+        let mut open = self.fixture.catalog.jobs(10, &filter).await.unwrap();
+        assert!(open.len() <= 1, "{open:#?}");
+        open.pop()
     }
 
     async fn lease(&mut self, worker: usize, place: Place) -> Option<Job> {
@@ -306,7 +311,10 @@ fn may_go(job: &Job, all: &[Job], place: Place, now: Timestamp) -> bool {
         _ => false,
     };
     let goes_first = |other: &&Job| {
-        if other.id == job.id || other.service_id != job.service_id || other.state.is_terminal() {
+        if other.id == job.id
+            || other.state.is_terminal()
+            || job.service_id.is_none_or(|id| other.service_id != Some(id))
+        {
             return false;
         }
         let expire = other.kind == JobKind::Expire;

@@ -115,7 +115,7 @@ pub async fn delete(cp: &ControlPlane, service: ServiceId, id: &BackupId) -> Res
     can_delete_by_hand(&backup).map_err(|refusal| AppError::Conflict(refusal.to_string()))?;
     if let Some(reader) = jobs::open_restores(cp).await?.iter().find(|job| job.backup_id.as_ref() == Some(id))
     {
-        let target = reader.job.service_id;
+        let target = reader.job.service_id.map(|id| id.to_string()).unwrap_or_default();
         let text =
             format!("backup {id} is being restored into service {target}; delete it when that has ended");
         return Err(AppError::Conflict(text));

@@ -83,7 +83,7 @@ pub(super) async fn open(cp: &ControlPlane, service: Option<ServiceId>) -> Resul
 /// How far a service on its way up is; `None` once it has arrived.
 pub(super) fn of_service_on_its_way(open: &[Job], id: ServiceId, status: ServiceStatus) -> Option<Progress> {
     let brings_up =
-        |job: &&Job| job.service_id == id && matches!(job.kind, JobKind::Provision | JobKind::Restore);
+        |job: &&Job| job.service_id == Some(id) && matches!(job.kind, JobKind::Provision | JobKind::Restore);
     if is_on_its_way(status) { open.iter().find(brings_up).map(progress) } else { None }
 }
 
@@ -135,10 +135,13 @@ fn phase(step: Step) -> &'static str {
         Step::RemoveInstance => "removing the instance",
         Step::SelectExpired => "selecting what has expired",
         Step::RemoveExpired => "removing what has expired",
+        Step::MakeKek => "making a key-encryption key",
+        Step::RewrapKeys => "rewrapping keys",
+        Step::RetireKeks => "retiring older key-encryption keys",
     }
 }
 
-fn view(job: Job) -> Result<JobView, AppError> {
+pub(super) fn view(job: Job) -> Result<JobView, AppError> {
     let mut view = JobView { backup_id: None, source: None, restore_point: None, job };
     match view.job.kind {
         JobKind::Backup => view.backup_id = Some(read::<input::Backup>(&view.job)?.backup_id),

@@ -6,6 +6,7 @@
 pub mod backups;
 mod check;
 pub mod jobs;
+pub mod keys;
 pub mod metrics;
 pub mod organizations;
 pub mod pitr;
@@ -52,7 +53,7 @@ pub enum AppError {
     #[error("the catalog failed")]
     Catalog(#[source] CatalogError),
     #[error("the vault failed")]
-    Vault(#[from] VaultError),
+    Vault(#[source] VaultError),
     #[error("the stored input of job {job} is damaged")]
     JobInput {
         job: holdfast_core::JobId,
@@ -111,6 +112,16 @@ impl From<CatalogError> for AppError {
                 CatalogKind::Unavailable => Self::CatalogBusy(other),
                 _ => Self::Catalog(other),
             },
+        }
+    }
+}
+
+impl From<VaultError> for AppError {
+    fn from(error: VaultError) -> Self {
+        match error {
+            // Its file, or a rotation that was quicker: the one needs a person, the other another try.
+            VaultError::MissingKek { .. } => Self::Unavailable(error.to_string()),
+            other => Self::Vault(other),
         }
     }
 }

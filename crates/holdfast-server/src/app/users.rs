@@ -76,8 +76,12 @@ pub async fn reset_password(
     cp.catalog.credential(service.id, username).await?.ok_or(AppError::NotFound("database user"))?;
     let password = new_password();
     let wrapped = cp.vault.wrap_secret(&service, &user_secret(username), &password);
-    let input = input::ResetPassword { username: username.to_owned(), wrapped_hex: hex::encode(wrapped) };
-    let job = NewJob::new(JobKind::ResetPassword, service.id, jobs::written(&input), now());
+    let input =
+        input::ResetPassword { username: username.to_owned(), wrapped_hex: hex::encode(&wrapped.bytes) };
+    let job = NewJob {
+        kek_version: Some(wrapped.kek_version),
+        ..NewJob::new(JobKind::ResetPassword, service.id, jobs::written(&input), now())
+    };
     cp.catalog.enqueue(&job).await?;
     let ended = tokio::time::timeout(patience, ended(cp, job.id)).await;
     let Ok(ended) = ended else {

@@ -1,6 +1,6 @@
 //! From the domain to the wire, by hand: what stands here is a promise to clients.
 
-use holdfast_api::{backup, job, metrics, platform, restore, service, user};
+use holdfast_api::{backup, job, keys, metrics, platform, restore, service, user};
 use holdfast_catalog::{Credential, Organization};
 use holdfast_core::OrganizationId;
 use holdfast_core::backup::{BackupMode, BackupStatus, BackupType};
@@ -11,6 +11,7 @@ use jiff::SignedDuration;
 
 use crate::app::backups::{BackupView, Triggered};
 use crate::app::jobs::JobView;
+use crate::app::keys::{KekView, KeysView};
 use crate::app::metrics::{MetricsView, percent};
 use crate::app::pitr::PitrView;
 use crate::app::platform::OfferedVersion;
@@ -232,7 +233,7 @@ pub(crate) fn job(view: JobView) -> job::Job {
     job::Job {
         id: job.id.0,
         kind: job_kind(job.kind),
-        service_id: job.service_id.0,
+        service_id: job.service_id.map(|id| id.0),
         backup_id: backup_id.map(|id| id.to_string()),
         source_service_id: source.map(|id| id.0),
         restore_point,
@@ -252,6 +253,35 @@ pub(crate) fn job(view: JobView) -> job::Job {
         created_at: job.created_at,
         started_at: job.started_at,
         finished_at: job.finished_at,
+    }
+}
+
+pub(crate) fn keys(view: KeysView) -> keys::Keys {
+    let current = view.versions.iter().find(|kek| kek.version == view.current_version);
+    keys::Keys {
+        current_version: view.current_version,
+        created_at: current.and_then(|kek| kek.record.as_ref()).map(|record| record.created_at),
+        rotate_after_days: view.rotate_after_days,
+        next_rotation_at: view.next_rotation_at,
+        rotation: view.rotation.map(job),
+        versions: view.versions.into_iter().map(|one| kek(one, view.current_version)).collect(),
+    }
+}
+
+fn kek(view: KekView, current: u32) -> keys::Kek {
+    let retired_at = view.record.as_ref().and_then(|record| record.retired_at);
+    keys::Kek {
+        version: view.version,
+        status: match (view.version == current, view.is_here) {
+            (true, _) => keys::KekStatus::Current,
+            (false, true) => keys::KekStatus::Older,
+            (false, false) if view.used.is_none() => keys::KekStatus::Retired,
+            (false, false) => keys::KekStatus::Missing,
+        },
+        created_at: view.record.map(|record| record.created_at),
+        retired_at,
+        wrapped_keys: view.used.keys,
+        wrapped_passwords: view.used.passwords,
     }
 }
 
@@ -296,6 +326,7 @@ fn job_kind(kind: JobKind) -> job::JobKind {
         JobKind::ResetPassword => job::JobKind::ResetPassword,
         JobKind::DeleteService => job::JobKind::DeleteService,
         JobKind::Expire => job::JobKind::Expire,
+        JobKind::RotateKeys => job::JobKind::RotateKeys,
     }
 }
 

@@ -161,7 +161,13 @@ async fn hand_over(cp: &ControlPlane, job: &Job) -> Result<Option<LeasedStep>, R
             ) {
                 let from = [ServiceStatus::Pending];
                 cp.catalog
-                    .set_service_status(job.service_id, &from, ServiceStatus::Provisioning, None, now)
+                    .set_service_status(
+                        grant::service_id(job)?,
+                        &from,
+                        ServiceStatus::Provisioning,
+                        None,
+                        now,
+                    )
                     .await?;
             }
             Ok(Some(LeasedStep {

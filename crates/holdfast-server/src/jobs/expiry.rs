@@ -11,7 +11,7 @@ use jiff::SignedDuration;
 
 use super::grant::{Equipped, newest_manifest};
 use super::repository::repository;
-use super::{StepError, output_of};
+use super::{StepError, output_of, wrappings};
 use crate::ControlPlane;
 
 /// How long after a key's end in the catalog its copies in the bucket are looked for again.
@@ -46,11 +46,7 @@ pub(super) async fn remove_expired(
     let grant = repository(cp, service, |key| !destroy_keys.contains(&key.id)).await?;
     // From here on the catalog cannot give these keys to anybody; the agent removes their copies in the bucket, then the
     // objects.
-    for key in &destroy_keys {
-        if cp.catalog.key(*key).await?.is_some() {
-            cp.catalog.destroy_key(*key, Timestamp::now()).await?;
-        }
-    }
+    wrappings::destroy(cp, &destroy_keys).await?;
     let expired = |backup: &&Backup| ExpiredBackup {
         backup_id: backup.id.clone(),
         tool_label: backup.facts.as_ref().map(|facts| facts.tool_label.clone()),

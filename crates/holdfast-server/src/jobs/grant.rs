@@ -33,7 +33,7 @@ pub enum Equipped {
 /// # Errors
 /// When keys cannot be made, stored or unwrapped.
 pub async fn equip(cp: &ControlPlane, job: &Job) -> Result<Equipped, StepError> {
-    let service = load(cp, job, job.service_id).await?;
+    let service = load(cp, job, service_id(job)?).await?;
     let run = |input| Ok(Equipped::Run(service.id, Box::new(input)));
     match job.step() {
         Some(Step::CreateInstance) => {
@@ -70,6 +70,11 @@ pub(super) fn incomplete(job: &Job, what: impl Into<String>) -> StepError {
     StepError::Incomplete { job: job.id.to_string(), what: what.into() }
 }
 
+/// The service that the job is about.
+pub(super) fn service_id(job: &Job) -> Result<ServiceId, StepError> {
+    job.service_id.ok_or_else(|| incomplete(job, "its service"))
+}
+
 async fn load(cp: &ControlPlane, job: &Job, service: ServiceId) -> Result<Service, StepError> {
     cp.catalog.service(service).await?.ok_or_else(|| incomplete(job, format!("service {service}")))
 }
@@ -104,8 +109,8 @@ async fn users(cp: &ControlPlane, service: &Service) -> Result<Vec<NewUser>, Ste
             let credential = Credential {
                 service_id: service.id,
                 username: username.to_owned(),
-                kek_version: cp.vault.current_kek_version(),
-                wrapped,
+                kek_version: wrapped.kek_version,
+                wrapped: wrapped.bytes,
                 roles: vec!["admin".to_owned()],
                 privileges: "owner of defaultdb, may create databases and roles".to_owned(),
                 position,

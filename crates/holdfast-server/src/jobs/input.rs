@@ -30,6 +30,13 @@ pub struct ResetPassword {
     pub wrapped_hex: String,
 }
 
+/// [`JobKind::RotateKeys`](holdfast_core::job::JobKind::RotateKeys)
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RotateKeys {
+    /// Everything is to be wrapped by a KEK of a higher version than this; it is made if there is none.
+    pub newer_than: u32,
+}
+
 /// Configure, stop, start and delete need nothing but the service; expire looks at everything itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Nothing {}

@@ -10,10 +10,12 @@ mod expiry;
 pub mod grant;
 pub mod input;
 pub mod repository;
+pub mod rotation;
 pub mod runner;
 pub mod scheduler;
 pub mod settle;
 pub mod steps;
+pub mod wrappings;
 
 use holdfast_catalog::CatalogError;
 use holdfast_core::job::{Job, JobError};
@@ -36,6 +38,11 @@ pub enum StepError {
     Refused(#[from] holdfast_core::window::RestoreRefusal),
     #[error("job {job} waits for a restore that reads what is to be removed")]
     Busy { job: String },
+    #[error("wrapped keys are being written to the object store; the removal of some is tried again later")]
+    KeysBusy,
+    /// A rotation could not come to its end; nothing is lost by that. `passing`: another try can help.
+    #[error("version {version} of the key-encryption key is kept: {why}")]
+    KekKept { version: u32, why: String, passing: bool },
     #[error("job {job} lacks {what}")]
     Incomplete { job: String, what: String },
     #[error(transparent)]
@@ -48,10 +55,14 @@ impl StepError {
     pub fn to_job_error(&self) -> JobError {
         let (cause, retryable) = match self {
             Self::Catalog(_) => ("catalog", true),
+            // A KEK that was retired after its wrapping was read is no longer asked for at the next try.
+            Self::Vault(VaultError::MissingKek { .. }) => ("vault", true),
             Self::Vault(_) => ("vault", false),
             Self::Store(source) => (source.cause(), true),
             Self::Refused(_) => ("restore_refused", false),
             Self::Busy { .. } => ("restore_reads", true),
+            Self::KeysBusy => ("keys_busy", true),
+            Self::KekKept { passing, .. } => ("kek_kept", *passing),
             Self::Incomplete { .. } => ("incomplete", false),
             Self::Injected(injected) => (Injected::CAUSE, injected.retryable),
         };
@@ -62,6 +73,15 @@ impl StepError {
             message = format!("{message}. Next: {hint}");
         }
         JobError { cause: cause.to_owned(), message, retryable }
+    }
+
+    /// Whether it has to do with the catalog or the store as a whole, and not with the thing at hand.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Catalog(_) => true,
+            Self::Store(error) => error.kind() != holdfast_store::ErrorKind::AlreadyExists,
+            _ => false,
+        }
     }
 }
 

@@ -5,22 +5,22 @@ use holdfast_core::backup::Backup;
 use holdfast_core::key::{KeyPurpose, KeyRecord};
 use holdfast_core::service::Service;
 use holdfast_core::{KeyId, Timestamp};
-use holdfast_store::{ObjectName, ServiceScope};
 
-use super::StepError;
+use super::{StepError, wrappings};
 use crate::ControlPlane;
 
 /// The key of that id, made if it is not there, and stored wrapped in the bucket: a key that only the catalog knew would
 /// be lost with it.
 ///
 /// # Errors
-/// When catalog or store do not take it.
+/// When catalog or store do not take it, or it was destroyed.
 pub async fn ensure_key(
     cp: &ControlPlane,
     service: &Service,
     id: KeyId,
     purpose: KeyPurpose,
 ) -> Result<KeyRecord, StepError> {
+    let _lock = cp.vault.lock_wrappings().await;
     if cp.catalog.key(id).await?.is_none() {
         let owner = (service.organization_id, service.id, service.lineage_id);
         let record = cp.vault.mint(id, owner, purpose, Timestamp::now());
@@ -31,17 +31,8 @@ pub async fn ensure_key(
         .key(id)
         .await?
         .ok_or_else(|| StepError::Incomplete { job: service.id.to_string(), what: format!("key {id}") })?;
-    store_key(cp, &record).await?;
+    wrappings::store(cp, &record).await?;
     Ok(record)
-}
-
-async fn store_key(cp: &ControlPlane, record: &KeyRecord) -> Result<(), StepError> {
-    let service = ServiceScope { organization: record.organization_id, service: record.service_id };
-    let wrapped = ObjectName::Key { service, key: record.id, kek_version: record.kek_version };
-    cp.store.put_if_absent(&wrapped, record.wrapped.clone().into()).await?;
-    let recovery = ObjectName::KeyRecovery { service, key: record.id };
-    cp.store.put_if_absent(&recovery, record.recovery_wrapped.clone().into()).await?;
-    Ok(())
 }
 
 /// The repository of the service's own lineage with the keys that archiving needs; made at the first call.

@@ -1,18 +1,27 @@
-//! The control plane's own worker: leases steps that run here, one at a time (each takes milliseconds), and settles jobs
-//! that have ended.
+//! The control plane's own worker: leases steps that run here and settles jobs that have ended. Most steps take
+//! milliseconds and are done one at a time; a rotation's, of which there is one at most, run beside them under a lease
+//! that is kept alive.
 
 use std::time::Duration;
 
-use holdfast_core::job::{Job, Place};
+use holdfast_catalog::ErrorKind;
+use holdfast_core::job::{Job, JobKind, Place};
 use holdfast_core::{AgentId, Timestamp};
 use holdfast_fault::Moment;
 use jiff::SignedDuration;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::rotation::Said;
 use super::{StepError, chain, settle, steps};
 use crate::ControlPlane;
 
 const LEASE: SignedDuration = SignedDuration::from_secs(60);
+/// Of a step that runs beside; after a crash it is taken up again that much later.
+const LEASE_BESIDE: SignedDuration = SignedDuration::from_secs(10);
+const BEAT: Duration = Duration::from_secs(2);
 /// The scan is the truth; signals only make it faster.
 const SCAN: Duration = Duration::from_secs(2);
 
@@ -20,28 +29,31 @@ const SCAN: Duration = Duration::from_secs(2);
 pub async fn run(cp: ControlPlane, stop: CancellationToken) {
     let worker = AgentId::random();
     let mut changed = cp.catalog.changed();
+    let mut beside = JoinSet::new();
     loop {
         changed.mark_unchanged();
-        while !stop.is_cancelled() && one(&cp, worker).await {}
+        while !stop.is_cancelled() && one(&cp, worker, &mut beside, &stop).await {}
         settle::all(&cp).await;
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             _ = changed.changed() => {}
             () = tokio::time::sleep(SCAN) => {}
         }
     }
+    while beside.join_next().await.is_some() {}
 }
 
-async fn perform(cp: &ControlPlane, job: &Job) -> Result<serde_json::Value, StepError> {
+/// The step itself, between the points where tests make it fail.
+async fn perform(cp: &ControlPlane, job: &Job, said: &Said) -> Result<Value, StepError> {
     let faults = &cp.settings.faults;
     faults.reached(job.service_id, job.kind, job.step(), Moment::Before).await?;
-    let output = steps::perform(cp, job).await?;
+    let output = steps::perform(cp, job, said).await?;
     faults.reached(job.service_id, job.kind, job.step(), Moment::After).await?;
     Ok(output)
 }
 
-/// Leases and performs one step; says whether there was one.
-async fn one(cp: &ControlPlane, worker: AgentId) -> bool {
+/// Leases and performs one step, or begins to; says whether there was one.
+async fn one(cp: &ControlPlane, worker: AgentId, beside: &mut JoinSet<()>, stop: &CancellationToken) -> bool {
     let job = match cp.catalog.lease(Place::ControlPlane, worker, Timestamp::now(), LEASE).await {
         Ok(Some(job)) => job,
         Ok(None) => return false,
@@ -50,7 +62,18 @@ async fn one(cp: &ControlPlane, worker: AgentId) -> bool {
             return false;
         }
     };
-    let outcome = perform(cp, &job).await;
+    if job.kind == JobKind::RotateKeys {
+        // An earlier one has ended, or has lost its lease without having noticed yet.
+        beside.shutdown().await;
+        beside.spawn(perform_beside(cp.clone(), job, stop.clone()));
+    } else {
+        let outcome = perform(cp, &job, &watch::Sender::new(None)).await;
+        record(cp, &job, outcome).await;
+    }
+    true
+}
+
+async fn record(cp: &ControlPlane, job: &Job, outcome: Result<Value, StepError>) {
     let now = Timestamp::now();
     let recorded = match outcome {
         Ok(output) => cp.catalog.complete_step(job.id, job.generation, job.step_index, output, now).await,
@@ -62,5 +85,36 @@ async fn one(cp: &ControlPlane, worker: AgentId) -> bool {
     if let Err(error) = recorded {
         tracing::warn!(job = %job.id, error = %chain(&error), "a step's outcome was not recorded; it will be repeated");
     }
-    true
+}
+
+/// Performs a step while it keeps its lease; gives the job back when told to stop.
+async fn perform_beside(cp: ControlPlane, job: Job, stop: CancellationToken) {
+    let said = watch::Sender::new(None);
+    // All three go on at the same time: none may stand still while it holds the catalog's one writer.
+    tokio::select! {
+        outcome = perform(&cp, &job, &said) => record(&cp, &job, outcome).await,
+        () = keep_lease(&cp, &job, &said) => {}
+        () = stop.cancelled() => {
+            if let Err(error) = cp.catalog.release(job.id, job.generation, Timestamp::now()).await {
+                tracing::warn!(job = %job.id, error = %chain(&error), "a job was not given back");
+            }
+        }
+    }
+}
+
+/// Extends the lease and tells the progress; returns when somebody else holds the job.
+async fn keep_lease(cp: &ControlPlane, job: &Job, said: &Said) {
+    let mut beats = tokio::time::interval(BEAT);
+    loop {
+        beats.tick().await;
+        let (now, progress) = (Timestamp::now(), said.borrow().clone());
+        let beat = cp.catalog.heartbeat(job.id, job.generation, now, LEASE_BESIDE, progress.as_ref());
+        match beat.await {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Stale => return,
+            Err(error) => {
+                tracing::warn!(job = %job.id, error = %chain(&error), "a lease was not extended");
+            }
+        }
+    }
 }

@@ -1,11 +1,12 @@
-//! Asks for what is due: automated backups, expiry. It decides nothing itself; `holdfast_core::schedule` and
-//! `holdfast_core::retention` do.
+//! Asks for what is due: automated backups, expiry, rotation of the KEK. It decides nothing itself;
+//! `holdfast_core::schedule`, `retention` and `rotation` do.
 
 use std::time::Duration;
 
-use holdfast_catalog::{CatalogError, NewJob};
+use holdfast_catalog::{CatalogError, ErrorKind, JobFilter, NewJob};
 use holdfast_core::job::{Job, JobKind};
 use holdfast_core::retention::{ClockJudgement, ClockReading, Now, trusted_now};
+use holdfast_core::rotation::{self, Due, KekState};
 use holdfast_core::schedule::{LastRuns, due};
 use holdfast_core::service::{Service, ServiceStatus};
 use holdfast_core::{ServiceId, Timestamp};
@@ -36,7 +37,8 @@ pub async fn run(cp: ControlPlane, stop: CancellationToken) {
 }
 
 async fn scan(cp: &ControlPlane) -> Result<(), StepError> {
-    read_clock(cp).await?;
+    let trusted = read_clock(cp).await?;
+    rotate_if_due(cp, trusted).await?;
     for service in cp.catalog.services_with_data().await? {
         let open = cp.catalog.open_jobs_of(service.id).await?;
         if service.status == ServiceStatus::Running {
@@ -45,6 +47,35 @@ async fn scan(cp: &ControlPlane) -> Result<(), StepError> {
         expire_if_due(cp, &service, &open).await?;
     }
     Ok(())
+}
+
+async fn rotate_if_due(cp: &ControlPlane, trusted: Option<Timestamp>) -> Result<(), StepError> {
+    let filter = JobFilter { kind: Some(JobKind::RotateKeys), ..JobFilter::default() };
+    let last = cp.catalog.jobs(1, &filter).await?.pop();
+    if last.as_ref().is_some_and(|job| !job.state.is_terminal()) {
+        return Ok(());
+    }
+    let current = cp.vault.current_kek_version();
+    let Some(kek) = cp.catalog.keks().await?.into_iter().find(|kek| kek.version == current) else {
+        return Ok(());
+    };
+    let state = KekState {
+        created_at: kek.created_at,
+        older_ones: cp.vault.kek_versions().len() > 1,
+        last_ended_at: last.and_then(|job| job.finished_at),
+    };
+    let new_kek = match rotation::due(&state, cp.settings.kek_rotation(), trusted, Timestamp::now()) {
+        None => return Ok(()),
+        Some(Due::Stamp) => {
+            return Ok(cp.catalog.stamp_kek(current, trusted.unwrap_or(kek.created_at)).await?);
+        }
+        Some(due) => due == Due::NewKek,
+    };
+    match cp.catalog.enqueue(&super::rotation::new_job(cp, new_kek, Timestamp::now())).await {
+        // Somebody was quicker.
+        Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
+        done => Ok(done?),
+    }
 }
 
 async fn back_up_if_due(cp: &ControlPlane, service: &Service, open: &[Job]) -> Result<(), StepError> {

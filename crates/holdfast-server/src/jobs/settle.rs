@@ -7,6 +7,7 @@ use holdfast_core::job::{Job, JobKind, JobState};
 use holdfast_core::service::ServiceStatus;
 use holdfast_fault::Moment;
 
+use super::grant::service_id;
 use super::{StepError, chain, input, input_of};
 use crate::ControlPlane;
 
@@ -32,16 +33,17 @@ async fn one(cp: &ControlPlane, job: &Job) -> Result<(), StepError> {
     cp.settings.faults.reached(job.service_id, job.kind, None, Moment::Before).await?;
     if job.state != JobState::Completed {
         let why = reason(job);
+        let service = job.service_id.map(|id| id.to_string());
         if job.state == JobState::Cancelled {
-            tracing::info!(job = %job.id, kind = ?job.kind, service = %job.service_id, "a job was cancelled");
+            tracing::info!(job = %job.id, kind = ?job.kind, service, "a job was cancelled");
         } else {
-            tracing::warn!(job = %job.id, kind = ?job.kind, service = %job.service_id, why, "a job has ended badly");
+            tracing::warn!(job = %job.id, kind = ?job.kind, service, why, "a job has ended badly");
         }
         match job.kind {
             JobKind::Provision | JobKind::Restore => service_failed(cp, job, &why).await?,
             JobKind::Backup => backup_failed(cp, job, &why).await?,
             JobKind::Configure | JobKind::Stop | JobKind::Start => note(cp, job, &why).await?,
-            JobKind::ResetPassword | JobKind::DeleteService | JobKind::Expire => {}
+            JobKind::ResetPassword | JobKind::DeleteService | JobKind::Expire | JobKind::RotateKeys => {}
         }
     }
     cp.settings.faults.reached(job.service_id, job.kind, None, Moment::After).await?;
@@ -59,7 +61,7 @@ fn reason(job: &Job) -> String {
 async fn service_failed(cp: &ControlPlane, job: &Job, why: &str) -> Result<(), StepError> {
     let from = [ServiceStatus::Pending, ServiceStatus::Provisioning];
     let now = Timestamp::now();
-    cp.catalog.set_service_status(job.service_id, &from, ServiceStatus::Failed, Some(why), now).await?;
+    cp.catalog.set_service_status(service_id(job)?, &from, ServiceStatus::Failed, Some(why), now).await?;
     Ok(())
 }
 
@@ -80,7 +82,7 @@ async fn backup_failed(cp: &ControlPlane, job: &Job, why: &str) -> Result<(), St
 /// The service goes on as it is; its message says what did not work.
 async fn note(cp: &ControlPlane, job: &Job, why: &str) -> Result<(), StepError> {
     cp.catalog
-        .update_service(job.service_id, Timestamp::now(), |service| {
+        .update_service(service_id(job)?, Timestamp::now(), |service| {
             service.status_message = Some(why.to_owned())
         })
         .await?;

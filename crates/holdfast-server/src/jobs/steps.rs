@@ -13,7 +13,8 @@ use holdfast_core::{BackupId, KeyId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{StepError, grant, input, input_of, output_of, repository};
+use super::grant::service_id;
+use super::{StepError, grant, input, input_of, output_of, repository, rotation};
 use crate::ControlPlane;
 
 type Outcome = Result<Value, StepError>;
@@ -33,11 +34,11 @@ pub struct PlannedRestore {
     pub covered_to: Option<Position>,
 }
 
-/// Performs the job's current step.
+/// Performs the job's current step; one that takes longer says how far it is.
 ///
 /// # Errors
 /// [`StepError`]; the queue decides whether it is tried again.
-pub async fn perform(cp: &ControlPlane, job: &Job) -> Outcome {
+pub async fn perform(cp: &ControlPlane, job: &Job, said: &rotation::Said) -> Outcome {
     match job.step() {
         Some(Step::Activate) => activate(cp, job).await,
         Some(Step::PrepareKeys) => prepare_keys(cp, job).await,
@@ -45,6 +46,9 @@ pub async fn perform(cp: &ControlPlane, job: &Job) -> Outcome {
         Some(Step::PlanRestore) => plan_restore(cp, job).await,
         Some(Step::SelectExpired) => select_expired(cp, job).await,
         Some(Step::Finish) => finish(cp, job).await,
+        Some(Step::MakeKek) => rotation::make_kek(cp, job).await,
+        Some(Step::RewrapKeys) => rotation::rewrap_keys(cp, job, said).await,
+        Some(Step::RetireKeks) => rotation::retire_keks(cp, job, said).await,
         other => Err(StepError::Incomplete {
             job: job.id.to_string(),
             what: format!("a step that runs here (it stands at {other:?})"),
@@ -54,13 +58,14 @@ pub async fn perform(cp: &ControlPlane, job: &Job) -> Outcome {
 
 async fn service_of(cp: &ControlPlane, job: &Job) -> Result<Service, StepError> {
     cp.catalog
-        .service(job.service_id)
+        .service(service_id(job)?)
         .await?
         .ok_or_else(|| StepError::Incomplete { job: job.id.to_string(), what: "its service".to_owned() })
 }
 
 /// The instance runs: say so, and ask for the first backup.
 async fn activate(cp: &ControlPlane, job: &Job) -> Outcome {
+    let service = service_id(job)?;
     let (facts, reached): (InstanceFacts, Option<Timestamp>) = match job.kind {
         JobKind::Restore => {
             let StepOutput::RestoreInstance(RestoredInstance { instance, reached, .. }) =
@@ -86,7 +91,7 @@ async fn activate(cp: &ControlPlane, job: &Job) -> Outcome {
     let planned: Option<PlannedRestore> = output_of(job, "plan_restore").ok();
     let reached = reached.or(planned.as_ref().map(|planned| planned.base.consistent_at));
     cp.catalog
-        .update_service(job.service_id, Timestamp::now(), |service| {
+        .update_service(service, Timestamp::now(), |service| {
             if matches!(service.status, ServiceStatus::Pending | ServiceStatus::Provisioning) {
                 service.status = ServiceStatus::Running;
                 service.status_message = None;
@@ -99,8 +104,8 @@ async fn activate(cp: &ControlPlane, job: &Job) -> Outcome {
             }
         })
         .await?;
-    if cp.catalog.backups_of(job.service_id).await?.is_empty() {
-        enqueue_automated(cp, job.service_id, BackupMode::Full).await?;
+    if cp.catalog.backups_of(service).await?.is_empty() {
+        enqueue_automated(cp, service, BackupMode::Full).await?;
     }
     Ok(Value::Null)
 }
@@ -282,39 +287,43 @@ async fn finish(cp: &ControlPlane, job: &Job) -> Outcome {
     match job.kind {
         JobKind::Stop => {
             let from = [ServiceStatus::Running, ServiceStatus::Error];
-            cp.catalog.set_service_status(job.service_id, &from, ServiceStatus::Stopped, None, now).await?;
+            cp.catalog.set_service_status(service_id(job)?, &from, ServiceStatus::Stopped, None, now).await?;
         }
         JobKind::Start => {
             let from = [ServiceStatus::Stopped];
-            cp.catalog.set_service_status(job.service_id, &from, ServiceStatus::Running, None, now).await?;
+            cp.catalog.set_service_status(service_id(job)?, &from, ServiceStatus::Running, None, now).await?;
         }
         JobKind::ResetPassword => new_password(cp, job, now).await?,
         JobKind::DeleteService => close_log(cp, job, now).await?,
         JobKind::Expire => forget_expired(cp, job, now).await?,
-        JobKind::Configure | JobKind::Provision | JobKind::Backup | JobKind::Restore => {}
+        JobKind::Configure
+        | JobKind::Provision
+        | JobKind::Backup
+        | JobKind::Restore
+        | JobKind::RotateKeys => {}
     }
     Ok(Value::Null)
 }
 
 async fn new_password(cp: &ControlPlane, job: &Job, now: Timestamp) -> Result<(), StepError> {
     let asked: input::ResetPassword = input_of(job)?;
-    let known = cp.catalog.credential(job.service_id, &asked.username).await?;
-    let wrapped = hex::decode(&asked.wrapped_hex).map_err(|_| StepError::Incomplete {
-        job: job.id.to_string(),
-        what: "a wrapped password".to_owned(),
-    })?;
+    let service_id = service_id(job)?;
+    let known = cp.catalog.credential(service_id, &asked.username).await?;
+    let wrapped = hex::decode(&asked.wrapped_hex).unwrap_or_default();
+    let kek_version = holdfast_seal::wrapped_kek_version(&wrapped)
+        .ok_or_else(|| grant::incomplete(job, "a wrapped password"))?;
     let credential = known.map_or_else(
         || Credential {
-            service_id: job.service_id,
+            service_id,
             username: asked.username.clone(),
-            kek_version: cp.vault.current_kek_version(),
+            kek_version,
             wrapped: wrapped.clone(),
             roles: vec!["admin".to_owned()],
             privileges: String::new(),
             position: 9,
             created_at: now,
         },
-        |known| Credential { kek_version: cp.vault.current_kek_version(), wrapped: wrapped.clone(), ..known },
+        |known| Credential { kek_version, wrapped: wrapped.clone(), ..known },
     );
     Ok(cp.catalog.upsert_credential(&credential).await?)
 }

@@ -108,6 +108,7 @@ pub(crate) async fn platform() -> Platform {
             max_services: Some(MAX_SERVICES),
             policy: Policy::default(),
             faults: holdfast_fault::FaultPoints::default(),
+            kek_rotation_days: 90,
         }),
     };
     Platform { app: http::router(cp.clone()), cp, organization: organization.id, _folder: folder }
@@ -248,8 +249,8 @@ impl Platform {
         let credential = Credential {
             service_id: service.id,
             username: username.to_owned(),
-            kek_version: self.cp.vault.current_kek_version(),
-            wrapped,
+            kek_version: wrapped.kek_version,
+            wrapped: wrapped.bytes,
             roles: vec!["admin".to_owned()],
             privileges: String::new(),
             position,

@@ -6,6 +6,7 @@ mod auth;
 mod backups;
 mod bad_input;
 mod harness;
+mod keys;
 mod openapi;
 mod restores;
 mod services;

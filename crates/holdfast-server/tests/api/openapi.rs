@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::harness::platform;
 
 /// Every route that this release answers, as the contract writes it.
-const ROUTES: [(&str, &str); 34] = [
+const ROUTES: [(&str, &str); 36] = [
     ("get", "/health"),
     ("get", "/auth/me"),
     ("get", "/organizations"),
@@ -38,6 +38,8 @@ const ROUTES: [(&str, &str); 34] = [
     ("get", "/managed-services/{id}/database-users"),
     ("post", "/managed-services/{id}/database-users/{username}/reveal-password"),
     ("post", "/managed-services/{id}/database-users/{username}/reset-password"),
+    ("get", "/keys"),
+    ("post", "/keys/rotate"),
     ("get", "/jobs"),
     ("get", "/jobs/{id}"),
     ("get", "/managed-services/{id}/jobs"),

@@ -86,7 +86,7 @@ async fn work(catalog: Catalog, agent: AgentId, fails: bool) {
         if place == Place::ControlPlane {
             let wrapped = hex::decode(job.input["wrapped_hex"].as_str().unwrap()).unwrap();
             let user = job.input["username"].as_str().unwrap();
-            let old = catalog.credential(job.service_id, user).await.unwrap().unwrap();
+            let old = catalog.credential(job.service_id.unwrap(), user).await.unwrap().unwrap();
             catalog.upsert_credential(&Credential { wrapped, ..old }).await.unwrap();
         }
         catalog.complete_step(job.id, job.generation, job.step_index, json!({}), now).await.unwrap();

@@ -65,7 +65,10 @@ async fn list(ctx: &Context, service: Option<&str>, limit: usize) -> Result<(), 
         vec![
             job.id.to_string(),
             table::word(&job.kind),
-            names.get(&job.service_id).map_or_else(|| job.service_id.to_string(), |name| (*name).to_owned()),
+            job.service_id.map_or_else(
+                || table::NOTHING.to_owned(),
+                |id| names.get(&id).map_or_else(|| id.to_string(), |name| (*name).to_owned()),
+            ),
             status(job),
             table::ago(job.created_at, now),
             took(job, now).unwrap_or_else(|| table::NOTHING.to_owned()),
@@ -137,7 +140,7 @@ fn described(job: &Job, now: Timestamp) -> String {
     table::facts(&[
         ("id", Some(job.id.to_string())),
         ("kind", Some(table::word(&job.kind))),
-        ("service", Some(job.service_id.to_string())),
+        ("service", job.service_id.map(|id| id.to_string())),
         ("source", job.source_service_id.map(|id| id.to_string())),
         ("backup", job.backup_id.clone()),
         ("restore point", job.restore_point.map(table::utc)),

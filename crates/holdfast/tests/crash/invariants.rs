@@ -58,10 +58,10 @@ async fn look(world: &World) -> Result<()> {
     bucket(world, &services).await
 }
 
-/// Also the deleted ones: every service has a job.
+/// Also the deleted ones: every service has a job of its own.
 async fn all_services(world: &World) -> Result<BTreeMap<String, Service>> {
     let jobs = world.catalog.jobs(u32::MAX, &JobFilter::default()).await?;
-    let ids: BTreeSet<ServiceId> = jobs.iter().map(|job| job.service_id).collect();
+    let ids: BTreeSet<ServiceId> = jobs.iter().filter_map(|job| job.service_id).collect();
     let mut services = BTreeMap::new();
     for id in ids {
         let service = world.catalog.service(id).await?.context("a job without its service")?;

@@ -51,7 +51,12 @@ fn lanes() -> Vec<Vec<JobKind>> {
             JobKind::Restore => 0,
             JobKind::Provision => 1,
             JobKind::DeleteService => 2,
-            JobKind::Configure | JobKind::Stop | JobKind::Start | JobKind::ResetPassword => 3,
+            // A password on its way holds a rotation up.
+            JobKind::Configure
+            | JobKind::Stop
+            | JobKind::Start
+            | JobKind::ResetPassword
+            | JobKind::RotateKeys => 3,
             JobKind::Backup | JobKind::Expire => 4,
         };
         lanes[lane].push(kind);

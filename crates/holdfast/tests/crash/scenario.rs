@@ -58,6 +58,10 @@ impl Stage {
                 stage._alone = Some(world.creating.clone().lock_owned().await);
                 return Ok(stage);
             }
+            JobKind::RotateKeys => {
+                stage.before = world.jobs(kind, None).await?;
+                return Ok(stage);
+            }
             JobKind::Backup => stage.service = Some(world.archive.clone()),
             JobKind::Configure | JobKind::Stop | JobKind::ResetPassword => {
                 stage.service = Some(world.toy.clone());
@@ -77,7 +81,7 @@ impl Stage {
                 let service = world.archive.clone();
                 let id: ServiceId = service.parse()?;
                 wait_for("the scheduler's own first look", 90, || async {
-                    Ok((!world.jobs(JobKind::Expire, id).await?.is_empty()).then_some(()))
+                    Ok((!world.jobs(JobKind::Expire, Some(id)).await?.is_empty()).then_some(()))
                 })
                 .await?;
                 // Nothing needs the first of two backups, once the second is there and it is deleted by hand.
@@ -91,7 +95,7 @@ impl Stage {
         }
         let service = stage.service()?;
         world.quiet(&service.to_string()).await?;
-        stage.before = world.jobs(kind, service).await?;
+        stage.before = world.jobs(kind, Some(service)).await?;
         stage.points = service.to_string();
         Ok(stage)
     }
@@ -133,13 +137,20 @@ impl Stage {
                 let backup = self.backup.as_deref().context("a backup to expire")?;
                 client.delete(&path(&format!("/backups/{backup}"))).await?;
             }
+            JobKind::RotateKeys => drop(client.post("/keys/rotate", json!({})).await?),
         }
-        let job = world.new_job(self.kind, self.service()?, &self.before).await?;
+        let service = if self.kind.is_of_a_service() { Some(self.service()?) } else { None };
+        let job = world.new_job(self.kind, service, &self.before).await?;
         Ok(Asked { job, point })
     }
 
     /// What a completed job of this kind has brought about.
     pub(crate) async fn look(&self, world: &World, asked: &Asked) -> Result<()> {
+        if self.kind == JobKind::RotateKeys {
+            let files = std::fs::read_dir(world.data.join("keys"))?.count();
+            ensure!(files == 2, "{files} files: not one KEK and the recovery key's public half");
+            return usable(world, &world.toy).await;
+        }
         let id = self.service()?;
         let service = id.to_string();
         match self.kind {
@@ -174,6 +185,7 @@ impl Stage {
                 let key = world.catalog.key(backup.key_id).await?.context("the key's row")?;
                 ensure!(key.destroyed_at.is_some() && key.wrapped.is_empty(), "its key is there");
             }
+            JobKind::RotateKeys => {}
         }
         Ok(())
     }

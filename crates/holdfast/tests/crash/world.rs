@@ -101,16 +101,22 @@ impl World {
     }
 
     /// The job of this kind and service that was created last, once there is one that is not in `before`.
-    pub(crate) async fn new_job(&self, kind: JobKind, service: ServiceId, before: &[Job]) -> Result<Job> {
-        wait_for(&format!("a {kind:?} job of {service}"), 60, || async {
+    pub(crate) async fn new_job(
+        &self,
+        kind: JobKind,
+        service: Option<ServiceId>,
+        before: &[Job],
+    ) -> Result<Job> {
+        wait_for(&format!("a {kind:?} job of {service:?}"), 60, || async {
             let jobs = self.jobs(kind, service).await?;
             Ok(jobs.into_iter().find(|job| !before.iter().any(|old| old.id == job.id)))
         })
         .await
     }
 
-    pub(crate) async fn jobs(&self, kind: JobKind, service: ServiceId) -> Result<Vec<Job>> {
-        let filter = JobFilter { service_id: Some(service), kind: Some(kind), states: Vec::new() };
+    /// Of this kind, of the service or of all.
+    pub(crate) async fn jobs(&self, kind: JobKind, service: Option<ServiceId>) -> Result<Vec<Job>> {
+        let filter = JobFilter { service_id: service, kind: Some(kind), states: Vec::new() };
         Ok(self.catalog.jobs(1000, &filter).await?)
     }
 

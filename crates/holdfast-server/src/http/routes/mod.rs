@@ -2,6 +2,7 @@
 
 pub(crate) mod backups;
 pub(crate) mod jobs;
+pub(crate) mod keys;
 pub(crate) mod platform;
 pub(crate) mod services;
 pub(crate) mod users;
@@ -36,6 +37,8 @@ pub(crate) fn guarded() -> OpenApiRouter<ControlPlane> {
         .routes(routes!(users::list))
         .routes(routes!(users::reveal))
         .routes(routes!(users::reset))
+        .routes(routes!(keys::get))
+        .routes(routes!(keys::rotate))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::get))
         .routes(routes!(jobs::of_service))

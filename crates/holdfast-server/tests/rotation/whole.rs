@@ -1,0 +1,54 @@
+//! Rotations that nothing disturbs, or only other work.
+
+use std::time::Instant;
+
+use holdfast_catalog::ErrorKind;
+use holdfast_core::job::JobState;
+use holdfast_server::jobs::rotation;
+use serde_json::json;
+
+use crate::platform::Platform;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_rotations_leave_one_kek_and_a_kit_that_opens_everything() {
+    let mut p = Platform::new(3, 5).await;
+    let first = p.services[0].clone();
+    for round in 2..=4 {
+        let job = p.rotate().await;
+        assert_eq!(job.outputs["make_kek"], json!({ "version": round }));
+        assert_eq!(job.outputs["retire_keks"], json!({ "retired": [round - 1] }));
+        p.only(round).await;
+        p.key(&first).await;
+        p.everything_opens().await;
+    }
+    p.start_again().await;
+    p.only(4).await;
+    p.everything_opens().await;
+    let keks = p.cp.catalog.keks().await.unwrap();
+    let retired: Vec<_> = keks.iter().map(|kek| (kek.version, kek.retired_at.is_some())).collect();
+    assert_eq!(retired, [(1, true), (2, true), (3, true), (4, false)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_is_one_rotation_at_a_time_and_a_platform_without_keys_has_none_to_rewrap() {
+    let p = Platform::new(0, 0).await;
+    let job = p.ask(true).await;
+    let second = p.cp.catalog.enqueue(&rotation::new_job(&p.cp, true, holdfast_core::Timestamp::now())).await;
+    assert_eq!(second.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(p.end(job).await.state, JobState::Completed);
+    p.only(2).await;
+    // To bring an earlier one to its end makes no new KEK.
+    assert_eq!(p.end(p.ask(false).await).await.state, JobState::Completed);
+    p.only(2).await;
+}
+
+/// Not asserted: a figure for `docs/decisions`. `HOLDFAST_KEYS` says how many.
+#[tokio::test(flavor = "multi_thread")]
+async fn rewrapping_takes_seconds() {
+    let count: usize = std::env::var("HOLDFAST_KEYS").ok().and_then(|n| n.parse().ok()).unwrap_or(400);
+    let p = Platform::new(4, count / 4).await;
+    let started = Instant::now();
+    p.rotate().await;
+    println!("{count} keys rewrapped in {:.2} s", started.elapsed().as_secs_f64());
+    p.only(2).await;
+}
