@@ -100,10 +100,7 @@ pub async fn boot(settings: Settings, admin_password: Option<String>) -> Result<
         new_recovery_kit = Some(kit_path.clone());
         write_secret(&kit_path, kit_text(private, &settings.store_url).as_bytes())
     })?;
-=======
     know_keks(&catalog, &vault).await?;
-    let store = Store::open(&settings.store_url)
-        .map_err(|source| BootError::Store { url: settings.store_url.clone(), source: Box::new(source) })?;
     ensure_personal_organization(&catalog).await?;
     let (new_admin_password, new_admin_hash) = ensure_admin(&catalog, admin_password).await?;
     let agent_token = read_or_make_token(&data.join("agent.token"))?;
