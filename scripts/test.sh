@@ -32,6 +32,7 @@ kill      |  500 | no  | holdfast/kill
 crash     |  600 | no  | holdfast/crash
 gap       |  300 | no  | holdfast/gap
 clock     |  400 | no  | holdfast/clock
+memory    |  240 | no  | holdfast/memory
 docs      |  300 | no  | examples
 '
 DEFAULT_SECONDS=300

@@ -8,6 +8,7 @@ pub mod exactness;
 pub mod fault;
 pub mod holdfast;
 pub mod ledger;
+pub mod memory;
 pub mod proxy;
 pub mod s3;
 pub mod seed;
