@@ -8,6 +8,9 @@ use holdfast_core::job::JobError;
 use holdfast_engines::EngineError;
 use holdfast_fault::Injected;
 use holdfast_store::StoreError;
+use holdfast_store::gateway::Trouble;
+
+use crate::lineage::Lineage;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -23,6 +26,13 @@ pub enum AgentError {
         #[source]
         source: Box<StoreError>,
     },
+    #[error(
+        "{doing}: the object store holds damaged data: {what}. Next: choose another backup or an earlier point"
+    )]
+    Damaged { doing: &'static str, what: String },
+    /// A tool failed because the object store failed it.
+    #[error("{doing}: {trouble}")]
+    Troubled { doing: &'static str, trouble: Trouble },
     #[error("cannot use {path}")]
     File {
         path: PathBuf,
@@ -67,11 +77,23 @@ impl AgentError {
         move |source| Self::File { path, source }
     }
 
+    /// A driver's failure, with its cause where that is known better than the tool's last words.
+    pub(crate) fn of_driver(doing: &'static str, lineage: &Lineage, source: EngineError) -> Self {
+        let may_be_store = matches!(source, EngineError::Exec { .. } | EngineError::Hole { .. });
+        match lineage.recent_trouble().filter(|_| may_be_store) {
+            Some(trouble) => {
+                tracing::warn!(error = %source, "a tool failed, most likely by the object store's failure");
+                Self::Troubled { doing, trouble }
+            }
+            None => Self::engine(doing)(source),
+        }
+    }
+
     fn is_retryable(&self) -> bool {
         match self {
             Self::Engine { source, .. } => source.is_retryable(),
             Self::Injected(injected) => injected.retryable,
-            Self::NoDriver(_) | Self::Unusable(_) | Self::Cancelled => false,
+            Self::NoDriver(_) | Self::Unusable(_) | Self::Cancelled | Self::Damaged { .. } => false,
             _ => true,
         }
     }
@@ -80,6 +102,8 @@ impl AgentError {
         match self {
             Self::Engine { source, .. } => source.cause(),
             Self::Store { source, .. } => source.cause(),
+            Self::Damaged { .. } => "damaged_object",
+            Self::Troubled { trouble, .. } => trouble.cause,
             Self::File { .. } => "file_system",
             Self::ControlPlane(_) | Self::Refused { .. } => "control_plane",
             Self::NoInstance(_) | Self::NotAdopted(_) => "no_instance",
@@ -95,9 +119,12 @@ impl AgentError {
     /// The whole chain of causes in one sentence, and what to do, for the job's record.
     pub(crate) fn to_job_error(&self) -> JobError {
         let mut message = chain(self);
-        if let Self::Store { source, .. } = self
-            && let Some(hint) = source.hint()
-        {
+        let hint = match self {
+            Self::Store { source, .. } => source.hint(),
+            Self::Troubled { trouble, .. } => trouble.hint,
+            _ => None,
+        };
+        if let Some(hint) = hint {
             message = format!("{message}. Next: {hint}");
         }
         JobError { cause: self.cause().to_owned(), message, retryable: self.is_retryable() }

@@ -11,13 +11,17 @@ use holdfast_engines::Mark;
 use holdfast_engines::postgresql::SEGMENT_BYTES;
 use holdfast_seal::ManifestObject;
 use holdfast_store::gateway::{
-    KeyRefused, ObjectClass, OwnedKey, RepositoryEvents, RepositoryKeys, StoredObject, classify,
+    Damage, KeyRefused, ObjectClass, OwnedKey, RepositoryEvents, RepositoryKeys, StoredObject, Trouble,
+    classify,
 };
 use holdfast_store::{LineageScope, ObjectName, ObjectPrefix, Store};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::archive::ArchiveTracker;
 use crate::keys::LineageKeys;
+
+/// A trouble of the store's longer ago than this explains nothing now.
+const RECENT_SECONDS: i64 = 60;
 
 pub(crate) struct Lineage {
     pub scope: LineageScope,
@@ -28,6 +32,16 @@ pub(crate) struct Lineage {
     /// Stored files of backups since the agent started, by the tool's label.
     files: Mutex<HashMap<String, HashMap<String, ManifestObject>>>,
     changed: Notify,
+    /// What the store fails at, until it takes something again.
+    trouble: Mutex<Option<Troubled>>,
+    /// The first object that does not open and that nothing can replace.
+    damage: watch::Sender<Option<String>>,
+}
+
+struct Troubled {
+    since: Timestamp,
+    last_at: Timestamp,
+    trouble: Trouble,
 }
 
 impl Lineage {
@@ -41,6 +55,8 @@ impl Lineage {
             is_listed: AtomicBool::new(true),
             files: Mutex::default(),
             changed: Notify::new(),
+            trouble: Mutex::default(),
+            damage: watch::Sender::new(None),
         }
     }
 
@@ -113,6 +129,39 @@ impl Lineage {
         self.files().clear();
     }
 
+    /// What the object store fails at since when, in a sentence; `None` once it has taken something again.
+    #[must_use]
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let text = |troubled: &Troubled| format!("since {:.0}: {}", troubled.since, troubled.trouble);
+        self.troubled().as_ref().map(text)
+    }
+
+    /// What the object store failed at a moment ago: most likely why a tool that uses it has failed now.
+    #[must_use]
+    pub(crate) fn recent_trouble(&self) -> Option<Trouble> {
+        let troubled = self.troubled();
+        let is_recent = |t: &&Troubled| Timestamp::now().duration_since(t.last_at).as_secs() < RECENT_SECONDS;
+        let recent = troubled.as_ref().filter(is_recent);
+        recent.map(|troubled| troubled.trouble.clone())
+    }
+
+    fn troubled(&self) -> MutexGuard<'_, Option<Troubled>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What of the repository is damaged, as far as somebody has read it.
+    #[must_use]
+    pub(crate) fn damage(&self) -> Option<String> {
+        self.damage.borrow().clone()
+    }
+
+    /// Waits until something damaged is read that nothing can replace.
+    pub(crate) async fn damaged(&self) -> String {
+        let mut damage = self.damage.subscribe();
+        let found = damage.wait_for(Option::is_some).await.expect("its sender is ours");
+        found.clone().unwrap_or_default()
+    }
+
     fn files(&self) -> MutexGuard<'_, HashMap<String, HashMap<String, ManifestObject>>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,6 +183,7 @@ impl RepositoryKeys for Lineage {
 
 impl RepositoryEvents for Lineage {
     fn stored(&self, object: &StoredObject) {
+        *self.troubled() = None;
         match &object.class {
             ObjectClass::Wal { timeline, segment } => {
                 let from = Position { timeline: *timeline, offset: *segment };
@@ -166,4 +216,30 @@ impl RepositoryEvents for Lineage {
     }
 
     fn served(&self, _plain_bytes: u64) {}
+
+    fn damaged(&self, damage: &Damage<'_>) {
+        // The tool's own indexes have copies that it turns to.
+        let has_copy = damage.path.rsplit('/').next().is_some_and(|file| file.starts_with("backup.manifest"));
+        let needed = matches!(
+            damage.class,
+            ObjectClass::BackupFile { .. }
+                | ObjectClass::Wal { .. }
+                | ObjectClass::PartialWal { .. }
+                | ObjectClass::TimelineHistory { .. }
+        );
+        if needed && !has_copy {
+            self.damage.send_if_modified(|first| {
+                let is_first = first.is_none();
+                first.get_or_insert_with(|| damage.what.to_owned());
+                is_first
+            });
+        }
+    }
+
+    fn troubled(&self, _class: &ObjectClass, trouble: &Trouble) {
+        let mut troubled = self.troubled();
+        let now = Timestamp::now();
+        let since = troubled.as_ref().map_or(now, |earlier| earlier.since);
+        *troubled = Some(Troubled { since, last_at: now, trouble: trouble.clone() });
+    }
 }

@@ -113,7 +113,8 @@ async fn look(agent: &Agent, local: &Local) -> (InstanceReport, Option<Action>) 
         gaps: archive.gaps().to_vec(),
         lag_seconds,
         lag_bytes,
-        last_error: archiver_error,
+        // What the store says is nearer to the cause than what the engine's archiver says.
+        last_error: local.lineage.trouble().filter(|_| lag_seconds > 0.0).or(archiver_error),
     });
     (report, action)
 }

@@ -75,6 +75,8 @@ pub enum StoreError {
     AlreadyExists { object: String },
     #[error("{object} has {found} bytes in the object store, {sent} were sent")]
     Unconfirmed { object: String, sent: u64, found: u64 },
+    #[error("{object} has {found} bytes in the object store and was read as if it had {told}")]
+    OtherLength { object: String, told: u64, found: u64 },
     #[error("{object} has checksum {found} in the object store, {sent} was sent")]
     OtherChecksum { object: String, sent: String, found: String },
     #[error("{object} has more than {limit} bytes")]
@@ -110,6 +112,7 @@ impl StoreError {
             Self::Io { source, .. } => kind_of_io_error(source),
             Self::Refused { refusal, .. } => refusal.kind(),
             Self::Unconfirmed { .. }
+            | Self::OtherLength { .. }
             | Self::OtherChecksum { .. }
             | Self::Unreachable { .. }
             | Self::TooOld { .. }

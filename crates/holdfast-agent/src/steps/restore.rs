@@ -89,8 +89,17 @@ async fn make(
         database_bytes: input.database_bytes,
         target: input.target.as_ref().map(|to| RestoreTo { point: to.point, covered_to: to.covered_to }),
     };
-    let restored = agent.driver(spec.engine)?.restore(instance, &request, progress).await;
-    let restored = restored.map_err(AgentError::engine("restore the instance"))?;
+    let doing = "restore the instance";
+    let restored = tokio::select! {
+        biased;
+        restored = agent.driver(spec.engine)?.restore(instance, &request, progress) => restored,
+        // The tools would try for a while, and then say that log is missing.
+        what = source.damaged() => return Err(AgentError::Damaged { doing, what }),
+    };
+    let restored = restored.map_err(|error| match source.damage() {
+        Some(what) => AgentError::Damaged { doing, what },
+        None => AgentError::of_driver(doing, &source, error),
+    })?;
 
     let facts = InstanceFacts {
         host: instance.listen.to_string(),

@@ -5,7 +5,8 @@
 //! - An object is write-once. The same bytes sent again are a retry and succeed; other bytes are refused. Only the
 //!   `*.info` files are rewritten, as generations behind one name (`info.rs`).
 //! - A write is answered, and [`RepositoryEvents::stored`] told, after the store has confirmed it (R1).
-//! - No byte is released that has not been authenticated. Where it fails after the answer began, the connection breaks.
+//! - No byte is released that has not been authenticated. What does not open is read again some times, then it is damaged,
+//!   and [`RepositoryEvents::damaged`] told. Where it fails after the answer began, the connection breaks.
 //!
 //! **Memory.** A single PUT holds one network buffer and the store writer's parts (16 MiB on S3, nothing on a local
 //! folder). A multipart part is held whole until its checksum is known: at most [`MAX_PART_BYTES`], pgBackRest sends
@@ -17,6 +18,7 @@ mod access;
 mod classify;
 mod info;
 mod listing;
+mod opened;
 mod reading;
 mod refusal;
 mod repository;
@@ -28,7 +30,7 @@ mod writing;
 pub use classify::{ObjectClass, classify};
 pub use refusal::DAMAGED;
 pub use repository::{
-    Access, KeyRefused, OwnedKey, Repository, RepositoryEvents, RepositoryKeys, StoredObject,
+    Access, Damage, KeyRefused, OwnedKey, Repository, RepositoryEvents, RepositoryKeys, StoredObject, Trouble,
 };
 pub use server::{Gateway, GatewayConfig};
 

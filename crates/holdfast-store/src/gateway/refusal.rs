@@ -3,7 +3,7 @@
 use hyper::StatusCode;
 use s3s::{S3Error, S3ErrorCode, s3_error};
 
-use super::repository::KeyRefused;
+use super::repository::{KeyRefused, Trouble};
 use crate::error::{ErrorKind, StoreError};
 
 /// The S3 error code of an object that does not open: damaged, or not the one that was stored.
@@ -12,23 +12,31 @@ pub const DAMAGED: &str = "DamagedObject";
 /// An error of the object store. The cause goes into the message: the tool's log is where a person will look.
 pub(super) fn store_refusal(error: &StoreError) -> S3Error {
     let text = chain(error);
+    let trouble = || Box::new(Trouble { cause: error.cause(), text: text.clone(), hint: error.hint() });
     match error.kind() {
         ErrorKind::NotFound => S3Error::with_message(S3ErrorCode::NoSuchKey, text),
         ErrorKind::AlreadyExists => write_once(&text),
         ErrorKind::Transient => {
             tracing::warn!(error = %text, "the object store failed a request of the sealing gateway");
-            S3Error::with_message(S3ErrorCode::ServiceUnavailable, text)
+            let mut refusal = S3Error::with_message(S3ErrorCode::ServiceUnavailable, text.clone());
+            refusal.set_source(trouble());
+            refusal
         }
         ErrorKind::Permanent => {
             tracing::error!(error = %text, "the sealing gateway cannot do what was asked");
-            let code = match error {
-                StoreError::Seal { .. } | StoreError::OtherKey { .. } => S3ErrorCode::Custom(DAMAGED.into()),
-                _ => S3ErrorCode::InternalError,
+            let mut refusal = match error {
+                StoreError::Seal { .. } | StoreError::OtherKey { .. } => {
+                    S3Error::with_message(S3ErrorCode::Custom(DAMAGED.into()), text)
+                }
+                _ => {
+                    let mut refusal = S3Error::with_message(S3ErrorCode::InternalError, text.clone());
+                    refusal.set_source(trouble());
+                    refusal
+                }
             };
             // Not a 5xx: the tool would go on asking for over a minute for what stays as it is.
-            let mut error = S3Error::with_message(code, text);
-            error.set_status_code(StatusCode::UNPROCESSABLE_ENTITY);
-            error
+            refusal.set_status_code(StatusCode::UNPROCESSABLE_ENTITY);
+            refusal
         }
     }
 }
@@ -55,12 +63,16 @@ pub(super) fn body_refusal(error: &(dyn std::error::Error + Send + Sync + 'stati
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with everything that caused it. Causes that repeat what is said already are left out.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut current = error.source();
     while let Some(cause) = current {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let next = cause.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
         current = cause.source();
     }
     text

@@ -7,6 +7,8 @@ use holdfast_core::{KeyId, LineageId, OrganizationId, ServiceId};
 use holdfast_seal::DataKey;
 
 use super::classify::ObjectClass;
+#[cfg(doc)]
+use crate::error::StoreError;
 use crate::layout::{LineageScope, ObjectName};
 
 /// What a credential may do.
@@ -88,6 +90,34 @@ pub trait RepositoryEvents: Send + Sync {
     fn deleted(&self, path: &str);
     /// So many bytes were read out of the repository: restore progress.
     fn served(&self, plain_bytes: u64);
+    /// An object does not open, however often it was read.
+    fn damaged(&self, _damage: &Damage<'_>) {}
+    /// The object store failed a request.
+    fn troubled(&self, _class: &ObjectClass, _trouble: &Trouble) {}
+}
+
+/// Why the object store did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Trouble {
+    /// For programs, as [`StoreError::cause`].
+    pub cause: &'static str,
+    /// The whole chain of causes.
+    pub text: String,
+    /// What a person does next, where that can be said.
+    pub hint: Option<&'static str>,
+}
+
+/// An object that does not open: changed, cut, or not the one that was stored.
+#[derive(Debug)]
+pub struct Damage<'a> {
+    /// The tool's own path.
+    pub path: &'a str,
+    pub class: ObjectClass,
+    /// The object's name in the store.
+    pub object: &'a str,
+    /// The whole chain of causes.
+    pub what: &'a str,
 }
 
 /// An object that the store has confirmed.

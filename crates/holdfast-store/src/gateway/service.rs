@@ -23,7 +23,7 @@ use super::classify::{ObjectClass, classify};
 use super::listing::{self, Entry, Query};
 use super::reading::{self, plain_len};
 use super::refusal::{body_refusal, store_refusal};
-use super::repository::Repository;
+use super::repository::{Repository, Trouble};
 use super::uploads::Uploads;
 use super::writing::{SealedWrite, collect_body};
 use super::{BUCKET, MAX_BUSY_WRITES, MAX_PART_BYTES, info};
@@ -93,11 +93,15 @@ impl S3 for SealingService {
         let path = path(&request.input.key)?;
         let _permit = self.permit().await;
         let mut body = checked_body(request.input.body, request.input.content_md5.as_deref())?;
-        let mut write = Box::new(SealedWrite::begin(self.store.clone(), repository, path).await?);
-        while let Some(piece) = body.next().await {
-            write.update(&piece?).await?;
-        }
-        let object = detached(async move { write.finish().await }).await?;
+        let written = async {
+            let begun = SealedWrite::begin(self.store.clone(), Arc::clone(&repository), path.clone());
+            let mut write = Box::new(begun.await?);
+            while let Some(piece) = body.next().await {
+                write.update(&piece?).await?;
+            }
+            detached(async move { write.finish().await }).await
+        };
+        let object = note_trouble(&repository, path.as_str(), written.await)?;
         let e_tag = Some(ETag::Strong(object.sha256));
         Ok(S3Response::new(PutObjectOutput { e_tag, ..PutObjectOutput::default() }))
     }
@@ -131,7 +135,8 @@ impl S3 for SealingService {
         let body = checked_body(input.body, input.content_md5.as_deref())?;
         let body = collect_body(body, MAX_PART_BYTES).await?;
         let number = usize::try_from(input.part_number).map_err(|_| s3_error!(InvalidPart))?;
-        let tag = detached(async move { upload.add_part(number, body).await }).await?;
+        let added = detached(async move { upload.add_part(number, body).await }).await;
+        let tag = note_trouble(&repository, &input.key, added)?;
         let e_tag = Some(ETag::Strong(tag));
         Ok(S3Response::new(UploadPartOutput { e_tag, ..UploadPartOutput::default() }))
     }
@@ -150,7 +155,8 @@ impl S3 for SealingService {
             let tag = part.e_tag.map(|tag| tag.value().to_owned());
             tags.push(number.zip(tag).ok_or_else(|| s3_error!(InvalidPart))?);
         }
-        let object = detached(async move { upload.complete(&tags).await }).await?;
+        let completed = detached(async move { upload.complete(&tags).await }).await;
+        let object = note_trouble(&repository, &input.key, completed)?;
         Ok(S3Response::new(CompleteMultipartUploadOutput {
             bucket: Some(BUCKET.to_owned()),
             key: Some(input.key),
@@ -180,13 +186,14 @@ impl S3 for SealingService {
             }
         });
         let choose = choose.as_ref().map(|choose| choose as &(dyn Fn(u64) -> S3Result<_> + Sync));
-        let opened = reading::open(&self.store, &repository, &path, choose).await?;
+        let opened = reading::open(&self.store, &repository, &path, choose).await;
+        let opened = note_trouble(&repository, path.as_str(), opened)?;
         let range = opened.range.clone();
         let content_range = asked
             .is_some()
             .then(|| format!("bytes {}-{}/{}", range.start, range.end - 1, opened.plain_len()));
         let info = opened.info.clone();
-        let body = opened.into_body(repository).await?;
+        let body = reading::into_body(opened, repository, path);
         Ok(S3Response::new(GetObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             body: Some(body),
@@ -240,7 +247,8 @@ impl S3 for SealingService {
         let page = if limit == 0 {
             listing::Page { entries: Vec::new(), next: None }
         } else {
-            listing::list(&self.store, &repository, &query).await.map_err(|error| store_refusal(&error))?
+            let listed = listing::list(&self.store, &repository, &query).await;
+            note_trouble(&repository, query.prefix, listed.map_err(|error| store_refusal(&error)))?
         };
         let key_count = i32::try_from(page.entries.len()).ok();
         let (mut contents, mut common_prefixes) = (Vec::new(), Vec::new());
@@ -308,6 +316,16 @@ impl S3 for SealingService {
             ..DeleteObjectsOutput::default()
         }))
     }
+}
+
+/// Tells the repository's owner when it was the object store that failed a request.
+fn note_trouble<T>(repository: &Repository, path: &str, result: S3Result<T>) -> S3Result<T> {
+    if let Err(error) = &result
+        && let Some(trouble) = error.source().and_then(|source| source.downcast_ref::<Trouble>())
+    {
+        repository.events.troubled(&classify(path), trouble);
+    }
+    result
 }
 
 fn path(key: &str) -> S3Result<RepositoryPath> {

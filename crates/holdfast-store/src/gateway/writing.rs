@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::classify::{ObjectClass, classify};
 use super::info;
-use super::reading::Opened;
+use super::reading::{READS, open_object, pause_before_reading_again, refuse};
 use super::refusal::{key_refusal, store_refusal, write_once};
 use super::repository::{Repository, StoredObject};
 use crate::error::{ErrorKind, Result, StoreError};
@@ -119,7 +119,7 @@ impl SealedWrite {
                         path.as_str()
                     ));
                 }
-                let (stored, key_id) = sent.find_again(&store, &repository, &name).await?;
+                let (stored, key_id) = sent.find_again(&store, &repository, &path, &name).await?;
                 object(stored, key_id)
             }
             Err(error) => return Err(store_refusal(&error)),
@@ -147,21 +147,31 @@ impl Sent {
         &self,
         store: &Store,
         repository: &Repository,
+        path: &RepositoryPath,
         name: &ObjectName,
     ) -> S3Result<(Stored, KeyId)> {
-        let mut opened = Opened::whole(store, repository, name).await?;
-        if opened.plain_len() != self.plain_bytes {
-            return Err(write_once(&name.relative()));
+        for read in 1.. {
+            let opened = open_object(store, repository, name, None).await;
+            let mut opened = opened.map_err(|error| refuse(repository, path, &error))?;
+            if opened.plain_len() != self.plain_bytes {
+                // Or the answer was cut short on its way.
+                if read == READS {
+                    return Err(write_once(&name.relative()));
+                }
+                pause_before_reading_again(read).await;
+                continue;
+            }
+            let mut hasher = Sha256::new();
+            while let Some(piece) = opened.next_piece().await.map_err(|error| store_refusal(&error))? {
+                hasher.update(&piece);
+            }
+            if hasher.finalize()[..] != self.sha256 {
+                return Err(write_once(&name.relative()));
+            }
+            let key_id = opened.key_id();
+            return Ok((opened.into_stored(), key_id));
         }
-        let mut hasher = Sha256::new();
-        while let Some(piece) = opened.next_piece().await.map_err(|error| store_refusal(&error))? {
-            hasher.update(&piece);
-        }
-        if hasher.finalize()[..] != self.sha256 {
-            return Err(write_once(&name.relative()));
-        }
-        let stored = store.hash(name).await.map_err(|error| store_refusal(&error))?;
-        Ok((stored, opened.key_id()))
+        unreachable!("the last reading returns")
     }
 }
 

@@ -131,7 +131,7 @@ async fn damaged(holdfast: &Holdfast, client: &Client, id: &str, backup: &str) -
     .await?;
     let why = text(&failed, "status_message")?;
     println!("a damaged backup: {why}");
-    ensure!(why.contains("copy the base backup"), "what was being done: {why}");
+    ensure!(why.contains("restore the instance"), "what was being done: {why}");
     ensure!(why.contains("damaged") && why.contains("/bundle/"), "what cannot be opened: {why}");
     ensure!(!why.contains('\n') && why.len() < 1000, "a sentence, not the tool's log: {why}");
     ensure!(holdfast.instance_folders() == [id.to_owned()], "left behind: {:?}", holdfast.instance_folders());
