@@ -2,8 +2,9 @@
 //!
 //! Jobs of one service run one at a time, in the order of their creation, from the first step of one to the end of its
 //! last, retries included: a stop, a start and a new password take effect in the order asked for. The exceptions:
-//! - an `expire` that has not begun lets everything pass, and one that waits between tries holds up only backups
-//!   (which might build on what is being removed) and other `expire` jobs;
+//! - an `expire` that has not begun lets everything pass. Between its steps it holds up backups, which might build on what
+//!   has just been chosen to go; once a try has failed (a store that refuses deletes may do so for weeks), what goes is
+//!   marked in the catalog, and it holds up only other `expire` jobs;
 //! - a `delete_service` passes what has not begun;
 //! - a job whose `not_before` lies ahead and that has not begun holds up nothing.
 //!
@@ -43,7 +44,8 @@ macro_rules! blocked {
         concat!(
             "EXISTS (SELECT 1 FROM jobs other WHERE other.service_id = job.service_id AND other.id <> job.id \
              AND other.state IN ('queued', 'running') AND (other.state = 'running' \
-             OR (other.started_at IS NOT NULL AND (other.kind <> 'expire' OR job.kind IN ('backup', 'expire'))) \
+             OR (other.started_at IS NOT NULL AND (other.kind <> 'expire' OR job.kind = 'expire' \
+             OR (job.kind = 'backup' AND other.attempt = 0))) \
              OR (other.started_at IS NULL AND job.started_at IS NULL AND ",
             not_before!("other"),
             " <= $2 AND other.kind <> 'expire' AND job.kind <> 'delete_service' \

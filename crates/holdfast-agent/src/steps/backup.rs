@@ -12,7 +12,7 @@ use holdfast_store::gateway::{ObjectClass, OwnedKey, classify};
 use holdfast_store::manifest::{facts_of, facts_to_keep, read_manifest, write_manifest};
 use holdfast_store::{ErrorKind, ObjectName, ObjectPrefix};
 
-use crate::error::AgentError;
+use crate::error::{AgentError, chain};
 use crate::instances::Local;
 use crate::{Agent, coverage};
 
@@ -39,7 +39,7 @@ pub(super) async fn run(
     local.keep_keys(agent)?;
     keys.forget_backup_keys();
     if let Err(error) = coverage::write(agent, &local.lineage).await {
-        tracing::warn!(%service, error = %crate::error::chain(&error), "coverage not stored yet");
+        tracing::warn!(%service, error = %chain(&error), "coverage not stored yet");
     }
     Ok(facts)
 }
@@ -77,7 +77,8 @@ async fn copy(
     let request = BackupRequest { backup_id: &input.backup_id, mode };
     let copied = driver.backup(&record.instance, &request, progress).await;
     local.lineage.keys.end_backup();
-    let copied = copied.map_err(AgentError::engine("back up the instance"))?;
+    let failed = |error| AgentError::of_driver("back up the instance", &local.lineage, error);
+    let copied = copied.map_err(failed)?;
 
     progress.phase("sealing the manifest");
     let objects = confirmed_objects(agent, local, &copied.label).await?;
@@ -85,11 +86,12 @@ async fn copy(
 }
 
 /// Removes what the tool finished and nobody recorded: a backup without a manifest does not exist (R14), and the tool would
-/// build the next incremental on it. Says whether one with a manifest is left that the catalog does not know.
+/// build the next incremental on it. Says whether one is left that the catalog does not know.
 async fn remove_orphans(agent: &Agent, local: &Local, input: &RunBackup) -> Result<bool, AgentError> {
     let record = local.record();
     let driver = agent.driver(record.spec.engine)?;
-    let listed = driver.labels(&record.instance).await.map_err(AgentError::engine("list the repository"))?;
+    let failed = |error| AgentError::of_driver("list the repository", &local.lineage, error);
+    let listed = driver.labels(&record.instance).await.map_err(failed)?;
     let (mut orphans, mut unknown) = (Vec::new(), false);
     for (label, id) in listed {
         if input.known_labels.iter().any(|(known, _)| *known == label) {
@@ -111,7 +113,11 @@ async fn remove_orphans(agent: &Agent, local: &Local, input: &RunBackup) -> Resu
     local.lineage.keys.allow_removal(true);
     let removed = driver.expire(&record.instance, &orphans).await;
     local.lineage.keys.allow_removal(false);
-    removed.map_err(AgentError::engine("remove backups without a manifest"))?;
+    if let Err(error) = removed {
+        // A store that refuses deletes must not keep us from backing up: in full, so that nothing builds on them.
+        tracing::warn!(service = %local.lineage.scope.service, error = %chain(&error), "backups without a manifest stay for now");
+        return Ok(true);
+    }
     Ok(unknown)
 }
 

@@ -249,7 +249,7 @@ async fn jobs_of_a_service_go_one_after_another() {
         (untouched, Backup, waits, Stop),
         (untouched, Backup, waits, Backup),
         (untouched, Expire, passes, Backup),
-        (begun, Expire, waits, Backup),
+        (begun, Expire, passes, Backup),
         (begun, Expire, waits, Expire),
         (begun, Expire, passes, Stop),
         (begun, Stop, waits, Expire),
@@ -280,6 +280,24 @@ async fn jobs_of_a_service_go_one_after_another() {
         let jobs = catalog.jobs_of(service).await.unwrap();
         assert!(jobs.iter().filter(|j| j.state == JobState::Running).count() <= 1, "{case}");
     }
+}
+
+/// What an `expire` has chosen to go is marked by its second step: until that has begun, no backup may build on it.
+#[tokio::test]
+async fn a_backup_waits_for_an_expire_between_its_steps_and_not_between_its_tries() {
+    let fixture = Fixture::new().await;
+    let catalog = &fixture.catalog;
+    let service = fixture.service("orders").await;
+    let expire = queue(catalog, service, JobKind::Expire, 0).await;
+    let job = lease(catalog, Place::ControlPlane, 0).await.unwrap();
+    complete(catalog, &job, 0).await;
+    let backup = queue(catalog, service, JobKind::Backup, 1).await;
+    assert_eq!(lease(catalog, Place::ControlPlane, 1).await, None, "it has chosen what goes");
+    let job = lease(catalog, Place::Agent, 1).await.unwrap();
+    assert_eq!(lease(catalog, Place::ControlPlane, 1).await, None, "it is at work");
+    catalog.fail_step(expire, job.generation, 1, failure(true), at(1)).await.unwrap();
+    assert_eq!(lease(catalog, Place::ControlPlane, 1).await.unwrap().id, backup);
+    assert_eq!(lease(catalog, Place::Agent, 1000).await, None, "now it waits for the backup");
 }
 
 #[tokio::test]

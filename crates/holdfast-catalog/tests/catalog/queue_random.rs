@@ -320,7 +320,9 @@ fn may_go(job: &Job, all: &[Job], place: Place, now: Timestamp) -> bool {
         let expire = other.kind == JobKind::Expire;
         match (other.state, other.started_at.is_some()) {
             (JobState::Running, _) => true,
-            (_, true) => !expire || matches!(job.kind, JobKind::Backup | JobKind::Expire),
+            (_, true) => {
+                !expire || job.kind == JobKind::Expire || (job.kind == JobKind::Backup && other.attempt == 0)
+            }
             (_, false) => {
                 job.started_at.is_none()
                     && other.not_before <= now

@@ -29,6 +29,16 @@ pub(super) async fn remove_expired(
     let backups = cp.catalog.backups_of(service.id).await?;
     let going: Vec<&Backup> =
         plan.shred.iter().filter_map(|id| backups.iter().find(|b| b.id == *id)).collect();
+    // The plan is older than this backup: nothing goes, the next look makes a new plan.
+    let kept_parent = |backup: &&Backup| {
+        let parent = backup.facts.as_ref().and_then(|facts| facts.parent.as_ref());
+        backup.shredded_at.is_none()
+            && !plan.shred.contains(&backup.id)
+            && parent.is_some_and(|id| plan.shred.contains(id))
+    };
+    if let Some(child) = backups.iter().find(kept_parent) {
+        return Err(StepError::Outdated { job: job.id.to_string(), backup: child.id.to_string() });
+    }
     // From here on no new restore is planned from them; one that was planned just before is waited for.
     for backup in &going {
         cp.catalog

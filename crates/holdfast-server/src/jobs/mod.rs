@@ -43,6 +43,8 @@ pub enum StepError {
     /// A rotation could not come to its end; nothing is lost by that. `passing`: another try can help.
     #[error("version {version} of the key-encryption key is kept: {why}")]
     KekKept { version: u32, why: String, passing: bool },
+    #[error("job {job} would remove what backup {backup} builds on; the next look plans anew")]
+    Outdated { job: String, backup: String },
     #[error("job {job} lacks {what}")]
     Incomplete { job: String, what: String },
     #[error(transparent)]
@@ -63,6 +65,7 @@ impl StepError {
             Self::Busy { .. } => ("restore_reads", true),
             Self::KeysBusy => ("keys_busy", true),
             Self::KekKept { passing, .. } => ("kek_kept", *passing),
+            Self::Outdated { .. } => ("outdated_plan", false),
             Self::Incomplete { .. } => ("incomplete", false),
             Self::Injected(injected) => (Injected::CAUSE, injected.retryable),
         };
