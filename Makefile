@@ -27,7 +27,7 @@ demo: packages build ## a database backed up, broken and restored before your ey
 test: packages engines python ## every test; ends with "N passed, N failed, N skipped"
 	@scripts/test.sh
 
-soak: engines ## exactness and kill suites with new seeds for SOAK_MINUTES (60); the result goes to docs/soak.md
+soak: engines ## exactness, kill and S3 suites with new seeds for SOAK_MINUTES (60); the result goes to docs/soak.md
 	@scripts/soak.sh
 
 guards: engines ## takes out one guard after the other: tests must fail each time

@@ -31,6 +31,7 @@ exactness |  400 | no  | holdfast/exactness
 kill      |  500 | no  | holdfast/kill
 crash     |  600 | no  | holdfast/crash
 gap       |  300 | no  | holdfast/gap
+s3        |  600 | no  | holdfast/s3
 clock     |  400 | no  | holdfast/clock
 memory    |  240 | no  | holdfast/memory
 docs      |  300 | no  | examples

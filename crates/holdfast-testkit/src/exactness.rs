@@ -21,15 +21,29 @@ pub struct Scale {
     pub random_points: usize,
     /// Also a commit's own microsecond, and a restore of a restored service.
     pub thorough: bool,
+    /// Also rows that do not compress, so that objects are large enough for multipart uploads.
+    pub bulk: bool,
     /// Longest wait for a backup or a restore.
     pub patience_seconds: u64,
 }
 
 impl Scale {
-    pub const FULL: Self =
-        Self { busy_seconds: 12, idle_seconds: 6, random_points: 3, thorough: true, patience_seconds: 180 };
-    pub const SHORT: Self =
-        Self { busy_seconds: 6, idle_seconds: 4, random_points: 1, thorough: false, patience_seconds: 300 };
+    pub const FULL: Self = Self {
+        busy_seconds: 12,
+        idle_seconds: 6,
+        random_points: 3,
+        thorough: true,
+        bulk: false,
+        patience_seconds: 180,
+    };
+    pub const SHORT: Self = Self {
+        busy_seconds: 6,
+        idle_seconds: 4,
+        random_points: 1,
+        thorough: false,
+        bulk: false,
+        patience_seconds: 300,
+    };
 }
 
 /// A service with a ledger of what its writer was told.
@@ -59,6 +73,18 @@ impl Source {
     async fn remove(&self, copy: &str) -> Result<()> {
         self.client.delete(&format!("/managed-services/{copy}")).await
     }
+}
+
+/// Makes a table of 24 MB that do not compress: base backup and log then need multipart uploads.
+///
+/// # Errors
+/// When the service does not take it.
+pub async fn fill(url: &str, table: &str) -> Result<()> {
+    let fill = format!(
+        "CREATE TABLE {table} AS SELECT g AS id, decode(string_agg(md5(random()::text || g || part), ''), 'hex') AS noise \
+         FROM generate_series(1, 25000) g, generate_series(1, 60) part GROUP BY g"
+    );
+    Ok(connect(url).await?.batch_execute(&fill).await?)
 }
 
 async fn restore(
@@ -99,6 +125,9 @@ pub async fn run(client: &Client, random: &mut impl Rng, scale: Scale, begin: im
     client.wait_first_backup(&id).await?;
     let url = client.connection_string(&id).await?;
     begin();
+    if scale.bulk {
+        fill(&url, "bulk").await?;
+    }
 
     // A busy stretch, an idle one, and a busy one with a backup inside.
     let writer = Writer::start(&url, Ledger::default(), 1).await?;
@@ -200,7 +229,10 @@ async fn second_generation(source: &Source, point: Timestamp) -> Result<()> {
 }
 
 /// A restore of a backup holds the state at its own consistent point, which lies inside the time that it took.
-async fn from_a_backup(source: &Source, backup: &str, (from, to): (Timestamp, Timestamp)) -> Result<()> {
+///
+/// # Errors
+/// When it fails or is not exact.
+pub async fn from_a_backup(source: &Source, backup: &str, (from, to): (Timestamp, Timestamp)) -> Result<()> {
     let body = serde_json::json!({"target_service_name": "r-of-a-backup"});
     let path = format!("/managed-services/{}/backups/{backup}/restore", source.id);
     let copy = text(&source.client.post(&path, body).await?, "service_id")?;

@@ -1,0 +1,11 @@
+//! Holdfast on a real S3 server, with a faulty network in between: nothing `completed` that cannot be restored, no log lost,
+//! and what goes wrong is said.
+
+#![allow(clippy::print_stdout, reason = "the figures of a run belong to its output")]
+
+mod broken;
+mod exact;
+mod locked;
+mod lost_answers;
+mod outage;
+mod support;
