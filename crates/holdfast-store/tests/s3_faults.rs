@@ -16,6 +16,7 @@ use holdfast_store::{
 use holdfast_testkit::fault::Seen;
 use holdfast_testkit::s3::{BUCKET, Identity};
 use holdfast_testkit::{Fault, Proxy, S3Server};
+use object_store::ObjectStoreExt;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 
@@ -219,14 +220,18 @@ async fn only_uploads_older_than_any_writer_are_swept() {
         writer.write(bench.content.clone()).await.expect("written");
         writer
     };
-    // As kill -9 leaves it.
+    // As kill -9 leaves them: a backup's upload, and an object of a check.
     std::mem::forget(begin("killed").await);
+    let of_a_check = format!("{}/probe/{}/object", bench.lineage.lineage, bench.lineage.service);
+    let bucket = bench.server.bucket().expect("a client");
+    bucket.put(&of_a_check.as_str().into(), "x".into()).await.expect("stored");
     let age = Duration::from_secs(15);
     tokio::time::sleep(age + Duration::from_secs(2)).await;
     let living = begin("living").await;
     let sweeper = bench.store(Limits { orphan_age: age, ..Limits::default() });
     let swept = sweeper.sweep().await.expect("swept");
-    assert_eq!((swept.removed, swept.kept), (1, 1));
+    assert_eq!((swept.removed, swept.kept), (2, 1));
+    bucket.head(&of_a_check.as_str().into()).await.expect_err("an object of a check stays");
     living.finish().await.expect("a living upload was swept");
     assert_eq!(bench.unfinished().await, 0);
 

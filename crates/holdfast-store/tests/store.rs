@@ -181,7 +181,17 @@ async fn a_killed_writers_file_is_swept_and_a_living_ones_is_not() {
 
 #[test]
 fn addresses_of_no_store_are_refused() {
-    for url in ["", "/tmp/x", "file://relative", "ftp://x/y", "s3://", "s3:///x", "s3://bucket/a//b"] {
+    for url in [
+        "",
+        "/tmp/x",
+        "file://relative",
+        "ftp://x/y",
+        "s3://",
+        "s3:///x",
+        "s3://bucket/a//b",
+        "s3://bucket/a?encryption=none",
+        "s3://bucket?x",
+    ] {
         assert!(matches!(Store::open(url), Err(StoreError::Url { .. })), "{url}");
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use holdfast_store::store::check::{Outcome, Report, Verdict, check_address};
-use holdfast_store::{Limits, StoreSettings};
+use holdfast_store::{Limits, StoreError, StoreSettings};
 
 use crate::client::{ClientError, Ui, table};
 use crate::config;
@@ -50,7 +50,10 @@ async fn store(args: StoreArgs, ui: Ui) -> Result<Verdict, ClientError> {
     };
     ui.note(&format!("checking {url}"));
     let settings = StoreSettings { limits: Limits::impatient(), ..StoreSettings::default() };
-    let report = check_address(&url, &settings).await.map_err(|error| usage(&chain(&error)))?;
+    let report = check_address(&url, &settings).await.map_err(|error| match error {
+        StoreError::Url { .. } => usage(&error),
+        _ => ClientError::Failed { text: chain(&error), hint: error.hint().unwrap_or_default().to_owned() },
+    })?;
     ui.data(&if ui.json { json(&url, &report) } else { text(&report) })?;
     let verdict = report.verdict();
     ui.note(match verdict {

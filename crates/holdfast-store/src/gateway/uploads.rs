@@ -1,9 +1,8 @@
 //! Multipart uploads. Their parts come in order (pgBackRest sends one after the other), each is sealed as it comes and
 //! nothing but its checksum is kept, so an upload is as long as it likes.
 //!
-//! They live in memory only: after a crash the tool begins its file anew, and the store's side of the upload goes with
-//! the writer or, on S3, by the bucket's lifecycle rule for incomplete uploads. One that is idle for an hour is given
-//! up (R22).
+//! They live in memory only: after a crash the tool begins its file anew, and the store's side of the upload is swept when
+//! it is old (`Store::sweep`). One that is idle for an hour is given up (R22).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -2,22 +2,25 @@
 //!
 //! In a local folder: files in `.writing/` that no living writer holds locked, and empty folders (a listing would show
 //! them). In a bucket: multipart uploads below our names that are older than any living writer's (`Limits::orphan_age`),
-//! by the store's own clock. `object_store` cannot list uploads, so that request is made here.
+//! by the store's own clock. In both: objects of checks that were killed. `object_store` cannot list uploads, so that request is made here.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
+use object_store::ObjectStoreExt as _;
 use object_store::multipart::MultipartStore as _;
 use object_store::path::Path as Key;
 use serde::Deserialize;
 
 use super::clock;
+use super::limits::Limits;
 use super::local::{LocalFolder, io_error, run_blocking};
 use super::s3::Bucket;
-use super::{Backend, Store};
+use super::{Backend, Store, object_info};
 use crate::error::{ErrorKind, Result};
 use crate::layout::{LAYOUT_VERSION, PROBES};
 
@@ -35,13 +38,39 @@ pub struct Swept {
 impl Store {
     /// Removes what killed writers left behind and leaves all living ones alone, on whichever host they are.
     pub async fn sweep(&self) -> Result<Swept> {
-        match &self.backend {
+        let (mut swept, age, ahead) = match &self.backend {
             Backend::Local(folder) => {
                 let folder = Arc::clone(folder);
-                run_blocking(move || sweep_folder(&folder)).await
+                let swept = run_blocking(move || sweep_folder(&folder)).await?;
+                (swept, Limits::default().orphan_age, SignedDuration::ZERO)
             }
-            Backend::S3(bucket) => bucket.sweep().await,
+            Backend::S3(bucket) => {
+                let swept = bucket.sweep().await?;
+                (swept, bucket.limits.orphan_age, bucket.clock.ahead().unwrap_or_default())
+            }
+        };
+        let age = SignedDuration::try_from(age).unwrap_or(SignedDuration::MAX);
+        swept.removed += self.sweep_probes(Timestamp::now() - ahead - age).await?;
+        Ok(swept)
+    }
+
+    /// Removes what checks that were killed wrote before `limit`, by the store's clock.
+    async fn sweep_probes(&self, limit: Timestamp) -> Result<u64> {
+        let (objects, folder) = self.objects(&Key::from(PROBES));
+        let wrap = |source| self.error("sweeping", &PROBES, source);
+        let mut removed = 0;
+        let mut listing = objects.list(Some(&folder));
+        while let Some(probe) = listing.try_next().await.map_err(wrap)? {
+            if object_info(&probe).modified_at >= limit {
+                continue;
+            }
+            match objects.delete(&probe.location).await {
+                Err(object_store::Error::NotFound { .. }) => {}
+                other => other.map_err(wrap)?,
+            }
+            removed += 1;
         }
+        Ok(removed)
     }
 }
 
