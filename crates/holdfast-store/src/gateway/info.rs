@@ -10,6 +10,10 @@ use crate::error::{Result, StoreError};
 use crate::layout::{LineageScope, ObjectName, ObjectPrefix, RepositoryPath};
 use crate::store::{ListedObject, ObjectInfo, Store};
 
+/// A folder that is rewritten while it is listed may show neither the generation that went nor the one that came (POSIX,
+/// readdir), so an empty listing is asked for again.
+const LISTINGS: usize = 3;
+
 /// One rewritten file as it is now.
 #[derive(Debug)]
 pub(super) struct InfoFile {
@@ -20,8 +24,12 @@ pub(super) struct InfoFile {
 
 /// The newest generation of the file at `path`.
 pub(super) async fn newest(store: &Store, lineage: LineageScope, path: &RepositoryPath) -> Result<InfoFile> {
-    let not_found = || StoreError::NotFound { object: path.as_str().to_owned() };
-    all(store, lineage, Some(path)).await?.into_iter().next().ok_or_else(not_found)
+    for _ in 0..LISTINGS {
+        if let Some(file) = all(store, lineage, Some(path)).await?.into_iter().next() {
+            return Ok(file);
+        }
+    }
+    Err(StoreError::NotFound { object: path.as_str().to_owned() })
 }
 
 /// The newest generation of every rewritten file below the lineage, or of the one at `path`.
