@@ -192,7 +192,7 @@ pub(crate) async fn insert(tx: &mut Transaction, job: &NewJob) -> Result<()> {
         .bind(word(&job.kind))
         .bind(job.service_id.map(|id| id.to_string()))
         .bind(place_word(job.kind, 0))
-        .bind(i64::from(job.kind.max_attempts()))
+        .bind(i64::from(job.kind.max_attempts(0)))
         .bind(micros(job.not_before))
         .bind(json("input", &job.input)?)
         .bind(job.kek_version.map(i64::from))

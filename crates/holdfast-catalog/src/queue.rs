@@ -65,7 +65,7 @@ impl Catalog {
         let finish = |before: &Job| {
             let mut job = freed(before);
             job.error = Some(error.clone());
-            match after_failure(before.kind, before.attempt, error.retryable, now) {
+            match after_failure(before.kind, step_index, before.attempt, error.retryable, now) {
                 _ if before.cancel_requested => end(&mut job, JobState::Cancelled, now),
                 Move::Retry { not_before } => job.not_before = not_before,
                 _ => end(&mut job, JobState::Failed, now),
@@ -245,7 +245,7 @@ pub(crate) async fn write_back(tx: &mut Transaction, before: &Job, after: &Job) 
     let stale = || CatalogError::Stale { job: before.id, generation: before.generation };
     let update = "UPDATE jobs SET state = $4, step_index = $5, place = $6, generation = $7, attempt = $8, \
                   leased_by = $9, lease_until = $10, not_before = $11, outputs = $12, progress = $13, error = $14, \
-                  cancel_requested = $15, started_at = $16, finished_at = $17 \
+                  cancel_requested = $15, started_at = $16, finished_at = $17, max_attempts = $18 \
                   WHERE id = $1 AND state = $2 AND generation = $3";
     let done = sqlx::query(update)
         .bind(before.id.to_string())
@@ -265,6 +265,7 @@ pub(crate) async fn write_back(tx: &mut Transaction, before: &Job, after: &Job) 
         .bind(i64::from(after.cancel_requested))
         .bind(micros_opt(after.started_at))
         .bind(micros_opt(after.finished_at))
+        .bind(i64::from(after.kind.max_attempts(after.step_index)))
         .execute(&mut **tx)
         .await
         .map_err(|e| match is_unique_violation(&e) {

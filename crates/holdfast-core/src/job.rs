@@ -126,16 +126,27 @@ impl JobKind {
         }
     }
 
-    /// How often a step may be tried before the job fails.
+    /// How often the step of this index may be tried before the job fails.
     #[must_use]
-    pub fn max_attempts(self) -> u32 {
-        match self {
+    pub fn max_attempts(self, step_index: u32) -> u32 {
+        let of_kind = match self {
             // A user waits: fail within minutes and say why.
             Self::Provision | Self::Restore | Self::ResetPassword | Self::Stop | Self::Start => 3,
             Self::Backup | Self::Configure => 5,
+            // Until the next round, for backups wait meanwhile.
+            Self::Expire => 10,
             // Nobody waits and it must happen.
-            Self::DeleteService | Self::Expire | Self::RotateKeys => 1000,
-        }
+            Self::DeleteService | Self::RotateKeys => 1000,
+        };
+        // The last step records what the others did: about an hour, rather than a record that is not true.
+        let is_last = step_index as usize + 1 >= self.steps().len();
+        if is_last { of_kind.max(20) } else { of_kind }
+    }
+
+    /// Whether a step is tried again although its error says that this cannot help: somebody may mend the cause, and a
+    /// service must not be half-deleted for ever.
+    fn never_gives_up(self) -> bool {
+        self == Self::DeleteService
     }
 
     /// Whether such a job is about one service. The others are about the platform: they wait for no service's jobs,
@@ -267,8 +278,9 @@ pub fn after_success(kind: JobKind, step_index: u32) -> Move {
 /// The move after a step failed for the `attempt`-th time (counted from 1): retried with growing waits, at most five
 /// minutes, until the kind's tries are used up.
 #[must_use]
-pub fn after_failure(kind: JobKind, attempt: u32, retryable: bool, now: Timestamp) -> Move {
-    if !retryable || attempt >= kind.max_attempts() {
+pub fn after_failure(kind: JobKind, step_index: u32, attempt: u32, retryable: bool, now: Timestamp) -> Move {
+    let is_worth_it = retryable || kind.never_gives_up();
+    if !is_worth_it || attempt >= kind.max_attempts(step_index) {
         return Move::Fail;
     }
     let wait_seconds = 1_i64 << attempt.min(9);
@@ -316,10 +328,12 @@ mod tests {
     #[test]
     fn failures_are_retried_with_growing_waits_until_the_tries_are_used_up() {
         let now = Timestamp::UNIX_EPOCH;
-        for kind in JobKind::ALL {
+        let all =
+            JobKind::ALL.into_iter().flat_map(|kind| [(kind, 0), (kind, kind.steps().len() as u32 - 1)]);
+        for (kind, step) in all {
             let mut last_wait = SignedDuration::ZERO;
-            for attempt in 1..kind.max_attempts() {
-                let Move::Retry { not_before } = after_failure(kind, attempt, true, now) else {
+            for attempt in 1..kind.max_attempts(step) {
+                let Move::Retry { not_before } = after_failure(kind, step, attempt, true, now) else {
                     panic!("{kind:?} gave up after attempt {attempt}");
                 };
                 let wait = not_before.duration_since(now);
@@ -330,10 +344,15 @@ mod tests {
                 assert!(wait <= SignedDuration::from_mins(5), "{kind:?}, attempt {attempt}: {wait}");
                 last_wait = wait;
             }
-            assert_eq!(after_failure(kind, kind.max_attempts(), true, now), Move::Fail, "{kind:?}");
-            assert_eq!(after_failure(kind, 1, false, now), Move::Fail, "{kind:?}");
+            assert_eq!(after_failure(kind, step, kind.max_attempts(step), true, now), Move::Fail, "{kind:?}");
+            let hopeless = after_failure(kind, step, 1, false, now);
+            assert_eq!(hopeless == Move::Fail, kind != JobKind::DeleteService, "{kind:?}");
         }
-        let at_the_end = after_failure(JobKind::Backup, 1, true, Timestamp::MAX);
+        assert!(
+            JobKind::Restore.max_attempts(3) > JobKind::Restore.max_attempts(2),
+            "records are not given up early"
+        );
+        let at_the_end = after_failure(JobKind::Backup, 0, 1, true, Timestamp::MAX);
         assert_eq!(at_the_end, Move::Retry { not_before: Timestamp::MAX });
     }
 

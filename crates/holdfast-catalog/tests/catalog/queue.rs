@@ -147,12 +147,12 @@ async fn failures_are_retried_later_until_the_tries_are_used_up() {
     let service = fixture.service("orders").await;
     let id = queue(catalog, service, JobKind::Stop, 0).await;
     let mut now = 0;
-    for attempt in 1..=JobKind::Stop.max_attempts() {
+    for attempt in 1..=JobKind::Stop.max_attempts(0) {
         let job = lease(catalog, Place::Agent, now).await.unwrap();
         assert_eq!(job.attempt, attempt);
         let after = catalog.fail_step(id, job.generation, 0, failure(true), at(now)).await.unwrap();
         assert_eq!(after.error, Some(failure(true)));
-        if attempt == JobKind::Stop.max_attempts() {
+        if attempt == JobKind::Stop.max_attempts(0) {
             assert_eq!(after.state, JobState::Failed);
             assert_eq!(catalog.next_due(Place::Agent, at(now)).await.unwrap(), None);
         } else {

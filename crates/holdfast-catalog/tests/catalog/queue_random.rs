@@ -266,7 +266,7 @@ impl World {
             let under_way = steps.iter().filter(|s| s.outcome == StepOutcome::Started).count();
             assert_eq!(under_way, usize::from(job.state == JobState::Running), "{job:?}: {steps:?}");
             assert_eq!(job.finished_at.is_some(), job.state.is_terminal(), "{job:?}");
-            assert!(job.attempt <= job.kind.max_attempts(), "{job:?}");
+            assert!(job.attempt <= job.kind.max_attempts(job.step_index), "{job:?}");
         }
     }
 
