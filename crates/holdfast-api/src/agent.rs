@@ -132,6 +132,9 @@ pub struct RunBackup {
     pub previous_manifest_sha256: Option<String>,
     /// Completed backups by the tool's label, to name an incremental's parent.
     pub known_labels: Vec<(String, BackupId)>,
+    /// Backups that failed for good: what one of them stored all the same goes, its manifest first.
+    #[serde(default)]
+    pub failed: Vec<BackupId>,
     /// Keys of the lineage's other backups: an incremental reads its parents' manifests.
     pub parent_keys: Vec<KeyGrant>,
 }

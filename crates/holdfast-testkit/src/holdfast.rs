@@ -172,6 +172,20 @@ impl Holdfast {
         Ok(())
     }
 
+    /// Waits until the control plane has died of something else than [`Self::kill_serve`].
+    ///
+    /// # Errors
+    /// When it lives on.
+    pub async fn wait_dead(&mut self, seconds: u64) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(seconds);
+        while self.child.as_mut().context("it does not run")?.try_wait()?.is_none() {
+            ensure!(tokio::time::Instant::now() < deadline, "the control plane lives after {seconds} s");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.child = None;
+        Ok(())
+    }
+
     /// SIGKILL to the agent alone; the control plane starts a new one.
     ///
     /// # Errors

@@ -85,8 +85,9 @@ async fn copy(
     write(agent, local, input, key, copied, objects).await
 }
 
-/// Removes what the tool finished and nobody recorded: a backup without a manifest does not exist (R14), and the tool would
-/// build the next incremental on it. Says whether one is left that the catalog does not know.
+/// Removes what the tool finished and nobody recorded: a backup without a manifest does not exist (R14), nor does one that
+/// failed in the end, and the tool would build the next incremental on it. Says whether one is left that the catalog does
+/// not know.
 async fn remove_orphans(agent: &Agent, local: &Local, input: &RunBackup) -> Result<bool, AgentError> {
     let record = local.record();
     let driver = agent.driver(record.spec.engine)?;
@@ -98,8 +99,11 @@ async fn remove_orphans(agent: &Agent, local: &Local, input: &RunBackup) -> Resu
             continue;
         }
         let Some(backup) = id.and_then(|id| id.parse().ok()) else { continue };
+        let has_failed = input.failed.contains(&backup);
         let manifest = ObjectName::BackupManifest { lineage: local.lineage.scope, backup };
         match agent.store.head(&manifest).await {
+            // A store that refuses deletes leaves one that the catalog does not know.
+            Ok(_) if has_failed && agent.store.delete(&manifest).await.is_ok() => orphans.push(label),
             Ok(_) => unknown = true,
             Err(error) if error.kind() == ErrorKind::NotFound => orphans.push(label),
             Err(error) => return Err(AgentError::store("look for a manifest")(error)),

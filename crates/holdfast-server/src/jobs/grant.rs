@@ -180,6 +180,11 @@ async fn run_backup(cp: &ControlPlane, job: &Job, service: &Service) -> Result<R
             .iter()
             .filter_map(|other| Some((other.facts.as_ref()?.tool_label.clone(), other.id.clone())))
             .collect(),
+        failed: backups
+            .iter()
+            .filter(|other| other.status == BackupStatus::Failed)
+            .map(|other| other.id.clone())
+            .collect(),
         parent_keys,
     })
 }

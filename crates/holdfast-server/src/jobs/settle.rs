@@ -1,10 +1,11 @@
 //! What follows when a job has ended badly: the status of its service or backup, with the reason. Done once a job, and
 //! again after a crash, until the catalog says that it is settled.
 
-use holdfast_core::Timestamp;
+use holdfast_catalog::NewJob;
 use holdfast_core::backup::BackupStatus;
 use holdfast_core::job::{Job, JobKind, JobState};
 use holdfast_core::service::ServiceStatus;
+use holdfast_core::{ServiceId, Timestamp};
 use holdfast_fault::Moment;
 
 use super::grant::service_id;
@@ -61,7 +62,27 @@ fn reason(job: &Job) -> String {
 async fn service_failed(cp: &ControlPlane, job: &Job, why: &str) -> Result<(), StepError> {
     let from = [ServiceStatus::Pending, ServiceStatus::Provisioning];
     let now = Timestamp::now();
-    cp.catalog.set_service_status(service_id(job)?, &from, ServiceStatus::Failed, Some(why), now).await?;
+    let service = service_id(job)?;
+    cp.catalog.set_service_status(service, &from, ServiceStatus::Failed, Some(why), now).await?;
+    let found = cp.catalog.service(service).await?;
+    if found.is_none_or(|found| found.status != ServiceStatus::Failed) {
+        return Ok(()); // it runs, or is being deleted
+    }
+    clear_away(cp, service, now).await
+}
+
+/// A service that never came to be leaves its record and the reason: an instance that was whole already goes, and then
+/// what it stored ([`JobKind::DeleteService`] ends with an expiry).
+async fn clear_away(cp: &ControlPlane, service: ServiceId, now: Timestamp) -> Result<(), StepError> {
+    for open in cp.catalog.open_jobs_of(service).await? {
+        if !matches!(open.kind, JobKind::DeleteService | JobKind::Expire) {
+            cp.catalog.cancel(open.id, now).await?;
+        }
+    }
+    if cp.catalog.last_job(service, JobKind::DeleteService).await?.is_none() {
+        let nothing = serde_json::json!({});
+        cp.catalog.enqueue(&NewJob::new(JobKind::DeleteService, service, nothing, now)).await?;
+    }
     Ok(())
 }
 

@@ -237,7 +237,10 @@ async fn select_expired(cp: &ControlPlane, job: &Job) -> Outcome {
     let gaps = cp.catalog.gaps_of(service.lineage_id).await?;
     let history = History { backups: &backups, coverage: &coverage, gaps: &gaps, live_until: None };
     let now = super::scheduler::expiry_now(cp).await?.unwrap_or(service.created_at);
-    let mut plan = plan_expiry(&history, &cp.settings.policy, now, service.deleted_at, &reading);
+    // One that never came to be has nothing to keep either.
+    let ended_at =
+        service.deleted_at.or((service.status == ServiceStatus::Failed).then_some(service.updated_at));
+    let mut plan = plan_expiry(&history, &cp.settings.policy, now, ended_at, &reading);
     plan.remove_log_before =
         whole_pieces(&plan.remove_log_before, &coverage, service.engine.capability().log_piece);
     for id in &plan.delist {

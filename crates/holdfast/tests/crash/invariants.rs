@@ -34,6 +34,29 @@ pub(crate) async fn hold(world: &World) -> Result<()> {
     }
 }
 
+/// Waits until neither host nor bucket holds anything of a service.
+pub(crate) async fn nothing_left(world: &World, service: ServiceId) -> Result<()> {
+    let began = Instant::now();
+    let folder = world.instances.join(service.to_string());
+    loop {
+        let objects = files(&world.objects);
+        let left: Vec<&PathBuf> =
+            objects.iter().filter(|path| is_of(&path.to_string_lossy(), &service.to_string())).collect();
+        let engines = postmasters_of(&folder);
+        if left.is_empty() && engines.is_empty() && !folder.exists() {
+            return Ok(());
+        }
+        let folder = folder.exists();
+        ensure!(began.elapsed() < PATIENCE, "left: folder {folder}, engines {engines:?}, objects {left:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Its description is its record.
+fn is_of(path: &str, service: &str) -> bool {
+    path.contains(service) && !path.contains("/description/")
+}
+
 /// Every job has ended and what follows from it is recorded; every service rests.
 async fn at_rest(world: &World) -> Result<()> {
     wait_for("everything is at rest", crate::world::JOB_SECONDS, || async {

@@ -4,13 +4,15 @@
 #![allow(clippy::print_stdout, reason = "the figures of a run belong to its output")]
 
 mod invariants;
+mod kills;
 mod scenario;
 mod world;
 
 use anyhow::{Context, Result, ensure};
 use holdfast_catalog::{StepOutcome, StepRecord};
-use holdfast_core::job::{JobKind, Step};
-use holdfast_testkit::holdfast;
+use holdfast_core::job::{JobKind, JobState, Step};
+use holdfast_testkit::{holdfast, seed};
+use rand::Rng;
 
 use scenario::Stage;
 use world::{At, World};
@@ -32,12 +34,34 @@ async fn every_step_of_every_job_may_fail_once_and_be_carried_out_twice() -> Res
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_before_in_and_after_any_step_leaves_every_job_whole() -> Result<()> {
+    if holdfast::engines().is_none() {
+        return Ok(());
+    }
+    let mut random = seed::generator("a_kill_before_in_and_after_any_step_leaves_every_job_whole");
+    let strikes = kills::chosen(&mut random);
+    println!("{} kills", strikes.len());
+    // Two worlds beside each other: a job spends much of its time waiting for its engine.
+    let (one, two) = strikes.split_at(strikes.len() / 2);
+    let seeds: (u64, u64) = (random.random(), random.random());
+    tokio::try_join!(kills::all(one, "kills-a", seeds.0), kills::all(two, "kills-b", seeds.1)).map(|_| ())
+}
+
 /// One kind after the other: jobs of one service are not at work at once anyway.
 async fn lane(world: &World, kinds: Vec<JobKind>) -> Result<()> {
     for kind in kinds {
         for at in [At::Before, At::After] {
             let what = || format!("{kind:?}, each step failed once {at:?} it was carried out");
             each_step_once(world, kind, at).await.with_context(what)?;
+        }
+        // Users wait for these; the others are tried until they succeed, or leave the service as it was.
+        if matches!(kind, JobKind::Provision | JobKind::Restore | JobKind::Backup) {
+            // The last step's end is the job's.
+            for step in &kind.steps()[..kind.steps().len() - 1] {
+                let what = || format!("{kind:?}, failed for good after {step:?}");
+                doomed(world, kind, *step).await.with_context(what)?;
+            }
         }
     }
     Ok(())
@@ -84,6 +108,20 @@ async fn each_step_once(world: &World, kind: JobKind, at: At) -> Result<()> {
     ensure!(tries.iter().all(is_ours), "another error: {tries:?}");
     stage.look(world, &asked).await?;
     println!("{kind:?}, each step failed {at:?} it was carried out: {} ms", began.elapsed().as_millis());
+    Ok(())
+}
+
+/// A job that fails for good although its step was carried out.
+async fn doomed(world: &World, kind: JobKind, step: Step) -> Result<()> {
+    let began = std::time::Instant::now();
+    let mut stage = Stage::set(world, kind).await?;
+    let service = if step == Step::ShipLog { &world.source } else { &stage.points };
+    let point = world.set(service, kind, step, At::After, "fail-for-good")?;
+    let asked = stage.ask(world).await?;
+    let ended = world.ended(&asked.job).await?;
+    ensure!(ended.state == JobState::Failed && !point.exists(), "{ended:?}");
+    stage.look_failed(world, &asked).await?;
+    println!("{kind:?}, failed for good after {step:?}: {} ms", began.elapsed().as_millis());
     Ok(())
 }
 

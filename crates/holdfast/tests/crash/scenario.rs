@@ -1,16 +1,16 @@
 //! One job of each kind: what it needs, how it is asked for, and what must hold when it has been completed.
 
 use anyhow::{Context, Result, bail, ensure};
-use holdfast_core::ServiceId;
 use holdfast_core::backup::BackupStatus;
 use holdfast_core::job::{Job, JobKind};
-use holdfast_testkit::client::text;
+use holdfast_core::{BackupId, ServiceId};
 use holdfast_testkit::ledger::{connect, rows};
 use holdfast_testkit::wait_for;
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::sync::OwnedMutexGuard;
 
+use crate::invariants;
 use crate::world::World;
 
 /// A scene that is set; then the job is asked for.
@@ -104,25 +104,41 @@ impl Stage {
         Ok(self.service.as_ref().context("a service that is there already")?.parse()?)
     }
 
-    /// Asks for the job. It may have begun when this returns.
+    /// Asks for the job. It may have begun, and a process may have died of it, when this returns: what counts is the
+    /// catalog, not the answer.
     pub(crate) async fn ask(&mut self, world: &World) -> Result<Asked> {
         let point = Timestamp::from_microsecond(Timestamp::now().as_microsecond())?;
+        let answered = self.request(world, point).await;
+        let is_of_a_service = self.kind.is_of_a_service();
+        if self.service.is_none() && is_of_a_service {
+            let made = wait_for("the new service is in the catalog", 20, || async {
+                let services = world.catalog.services(None).await?;
+                Ok(services.into_iter().find(|service| service.name == self.name))
+            });
+            let made = made.await.with_context(|| format!("asked for it: {answered:?}"))?;
+            self.service = Some(made.id.to_string());
+        }
+        let service = if is_of_a_service { Some(self.service()?) } else { None };
+        let job = world.new_job(self.kind, service, &self.before).await;
+        Ok(Asked { job: job.with_context(|| format!("asked for it: {answered:?}"))?, point })
+    }
+
+    async fn request(&self, world: &World, point: Timestamp) -> Result<()> {
         let client = &world.client;
         let path =
             |rest: &str| format!("/managed-services/{}{rest}", self.service.as_deref().unwrap_or_default());
         match self.kind {
             JobKind::Provision => {
                 let body = json!({"name": self.name, "database_type": "postgresql", "plan_name": "tier-1"});
-                self.service = Some(text(&client.post("/managed-services", body).await?, "id")?);
+                client.post("/managed-services", body).await?;
             }
             JobKind::Restore => {
-                self.service = Some(client.restore_to(&world.source, &point.to_string(), &self.name).await?);
+                client.restore_to(&world.source, &point.to_string(), &self.name).await?;
             }
             JobKind::Backup => drop(client.trigger(&world.archive).await?),
             JobKind::Configure => {
-                let body =
-                    json!({"allowed_cidrs": ["127.0.0.0/8", format!("10.{}.0.0/16", rand::random::<u8>())]});
-                let answer = client.send("PATCH", &path(""), Some(body)).await?;
+                let cidrs = json!(["127.0.0.0/8", format!("10.{}.0.0/16", rand::random::<u8>())]);
+                let answer = client.send("PATCH", &path(""), Some(json!({"allowed_cidrs": cidrs}))).await?;
                 ensure!(answer.status == 200, "{answer:?}");
             }
             JobKind::Stop => drop(client.post(&path("/stop"), json!({})).await?),
@@ -139,9 +155,7 @@ impl Stage {
             }
             JobKind::RotateKeys => drop(client.post("/keys/rotate", json!({})).await?),
         }
-        let service = if self.kind.is_of_a_service() { Some(self.service()?) } else { None };
-        let job = world.new_job(self.kind, service, &self.before).await?;
-        Ok(Asked { job, point })
+        Ok(())
     }
 
     /// What a completed job of this kind has brought about.
@@ -163,7 +177,8 @@ impl Stage {
             }
             JobKind::Backup => {
                 let backups = world.catalog.backups_of(id).await?;
-                ensure!(backups.iter().all(|backup| backup.status == BackupStatus::Completed), "{backups:?}");
+                let newest = backups.iter().max_by_key(|backup| backup.created_at).context("a backup")?;
+                ensure!(newest.status == BackupStatus::Completed, "{newest:?}");
             }
             JobKind::Configure | JobKind::ResetPassword => usable(world, &service).await?,
             JobKind::Stop => {
@@ -191,6 +206,32 @@ impl Stage {
     }
 }
 
+impl Stage {
+    /// What a job of this kind that has failed for good leaves: a record, and a reason.
+    pub(crate) async fn look_failed(&self, world: &World, asked: &Asked) -> Result<()> {
+        let id = self.service()?;
+        match self.kind {
+            JobKind::Provision | JobKind::Restore => {
+                status(world, &id.to_string(), "failed").await?;
+                invariants::nothing_left(world, id).await?;
+                world.client.delete(&format!("/managed-services/{id}")).await
+            }
+            JobKind::Backup => {
+                let made: BackupId = serde_json::from_value(asked.job.input["backup_id"].clone())?;
+                wait_for("the backup has failed", 30, || async {
+                    let backup = world.catalog.backup(&made).await?.context("the backup's row")?;
+                    Ok((backup.status == BackupStatus::Failed).then_some(()))
+                })
+                .await?;
+                // The next one clears up.
+                let next = world.client.trigger(&world.archive).await?;
+                world.client.wait_backup(&world.archive, &next, 120).await.map(drop)
+            }
+            other => bail!("{other:?} is not given up"),
+        }
+    }
+}
+
 /// Running, and its tenant can write.
 async fn usable(world: &World, service: &str) -> Result<()> {
     status(world, service, "running").await?;
@@ -210,5 +251,5 @@ async fn status(world: &World, service: &str, wanted: &str) -> Result<()> {
 }
 
 fn postmaster_runs(world: &World, service: &str) -> bool {
-    !crate::invariants::postmasters_of(&world.instances.join(service)).is_empty()
+    !invariants::postmasters_of(&world.instances.join(service)).is_empty()
 }

@@ -42,7 +42,7 @@ pub(crate) struct Running {
 }
 
 pub(crate) async fn start(name: &str) -> Result<Running> {
-    let faults = tempfile::Builder::new().prefix("holdfast-faults-").tempdir()?.keep();
+    let faults = tempfile::Builder::new().prefix("fault-points-").tempdir()?.keep();
     let folder = faults.to_str().context("a temporary folder with an odd name")?.to_owned();
     let holdfast = Holdfast::start_with(BINARY, name, &[("HOLDFAST_FAULTS", &folder)]).await?;
     let client = holdfast.client();
