@@ -1,6 +1,6 @@
 # Everything a person types. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help build packages engines python tools demo test soak guards lint clean-run
+.PHONY: help build packages engines python tools demo test bench soak guards lint clean-run
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ demo: packages build ## a database backed up, broken and restored before your ey
 
 test: packages engines python ## every test; ends with "N passed, N failed, N skipped"
 	@scripts/test.sh
+
+bench: packages engines ## speed and memory against the bare tools, into docs/benchmarks.md (BENCH_SIZE=small: minutes)
+	@BENCH_SIZE=$(BENCH_SIZE) BENCH_ONLY=$(BENCH_ONLY) scripts/bench.sh
 
 soak: engines ## exactness, kill and S3 suites with new seeds for SOAK_MINUTES (60); the result goes to docs/soak.md
 	@scripts/soak.sh
