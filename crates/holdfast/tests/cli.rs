@@ -107,6 +107,7 @@ fn the_client_speaks_to_people_and_to_programs() {
     waiting_ends(&server);
     credentials_come_from_safe_places(&server);
     deleting_asks_first(&server);
+    keys_are_rotated_and_shown(&server);
 }
 
 fn services_are_made_listed_and_shown(server: &Server) {
@@ -129,6 +130,23 @@ fn services_are_made_listed_and_shown(server: &Server) {
     assert!(changed.out.contains("tier-2") && !changed.out.contains("10.0.0.0/8"), "{changed:?}");
     let jobs = server.run(&["jobs", "list", "--service", "shop"]).done();
     assert!(jobs.out.contains("provision"), "{jobs:?}");
+}
+
+fn keys_are_rotated_and_shown(server: &Server) {
+    let fresh = server.run(&["keys", "status"]).done();
+    for part in ["current version", "next rotation", "in 89 days", "WRAPS KEYS", "current"] {
+        assert!(fresh.out.contains(part), "{part:?} is not in {fresh:?}");
+    }
+    let rotated = server.run(&["keys", "rotate", "--wait", "--timeout", "1m"]).done();
+    assert!(rotated.out.contains("retired") && rotated.err.contains("done in"), "{rotated:?}");
+    let keys = server.run(&["keys", "status", "-o", "json"]).done().json();
+    assert_eq!(keys["current_version"], 2, "{keys}");
+    let queued = server.run(&["keys", "rotate"]).done();
+    assert_eq!(queued.out.trim().len(), 36, "a job's id: {queued:?}");
+    assert!(queued.err.contains("holdfast jobs get"), "{queued:?}");
+    server.run(&["jobs", "get", queued.out.trim(), "--wait", "--steps"]).done();
+    let jobs = server.run(&["jobs", "list"]).done();
+    assert!(jobs.out.contains("rotate keys") || jobs.out.contains("rotate_keys"), "{jobs:?}");
 }
 
 fn json_is_the_answer_and_nothing_else(server: &Server) {

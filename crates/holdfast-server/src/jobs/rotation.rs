@@ -106,10 +106,9 @@ impl Walk<'_> {
     #[allow(clippy::cast_precision_loss)] // a share for people
     fn say(&mut self, more: usize) {
         self.done += more as u64;
-        let total = self.total.max(self.done);
         self.said.send_replace(Some(Progress {
-            phase: format!("rewrapping keys: {} of {total}", self.done),
-            percent: Some(100.0 * self.done as f64 / total.max(1) as f64),
+            phase: "rewrapping keys".to_owned(),
+            percent: Some((100.0 * self.done as f64 / self.total.max(1) as f64).min(100.0)),
             bytes_done: None,
             bytes_total: None,
             eta_seconds: None,

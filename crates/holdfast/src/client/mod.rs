@@ -4,6 +4,7 @@ mod backups;
 mod error;
 mod http;
 mod jobs;
+mod keys;
 mod progress;
 mod restore;
 mod service_view;
@@ -82,6 +83,9 @@ pub(crate) enum Command {
     /// What is being done, and how far it is.
     #[command(subcommand, alias = "job")]
     Jobs(jobs::Command),
+    /// Key-encryption keys: what they wrap, and their rotation.
+    #[command(subcommand, alias = "key")]
+    Keys(keys::Command),
     /// Database users and their passwords.
     #[command(subcommand, alias = "user")]
     Users(users::Command),
@@ -140,6 +144,7 @@ async fn carry_out(command: Command, flags: ClientFlags, ui: Ui) -> Result<(), C
         Command::Restore(args) => restore::run(&ctx, args).await,
         Command::Window(args) => window::run(&ctx, args).await,
         Command::Jobs(command) => jobs::run(&ctx, command).await,
+        Command::Keys(command) => keys::run(&ctx, command).await,
         Command::Users(command) => users::run(&ctx, command).await,
     }
 }
