@@ -34,6 +34,7 @@ gap       |  300 | no  | holdfast/gap
 s3        |  600 | no  | holdfast/s3
 clock     |  400 | no  | holdfast/clock
 memory    |  240 | no  | holdfast/memory
+rotation  |  240 | no  | holdfast/rotation
 docs      |  300 | no  | examples
 '
 DEFAULT_SECONDS=300

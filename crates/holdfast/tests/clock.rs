@@ -37,7 +37,9 @@ async fn a_wrong_clock_expires_nothing_and_doubles_nothing() -> Result<()> {
     let (Some(_), Some(library)) = (holdfast::engines(), libfaketime()) else { return Ok(()) };
     let mut skews = SKEWS;
     skews.shuffle(&mut seed::generator("a_wrong_clock_expires_nothing_and_doubles_nothing"));
-    let mut holdfast = Holdfast::start(BINARY, "clock").await?;
+    // A day is enough: a clock that jumps must not make keys old either.
+    let environment = [("HOLDFAST_KEK_ROTATION_DAYS", "1")];
+    let mut holdfast = Holdfast::start_with(BINARY, "clock", &environment).await?;
     let client = holdfast.client();
     let id = client.create("clocked").await?;
     client.wait_first_backup(&id).await?;
@@ -110,6 +112,8 @@ async fn unharmed(client: &Client, id: &str, known: &[Value], skew: i64) -> Resu
     let came = automated(&now) - automated(known);
     let due = usize::from(skew >= 86_400);
     ensure!(came <= 1.max(due), "{came} automated backups came: {now:?}");
+    let keys = client.get("/keys").await?;
+    ensure!(keys["rotation"].is_null(), "the keys were rotated: {keys}");
     let unwell: Vec<&Value> = now.iter().filter(|backup| backup["status"] != json!("completed")).collect();
     ensure!(unwell.is_empty(), "{unwell:?}");
     Ok(now)
