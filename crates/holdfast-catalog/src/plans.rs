@@ -56,11 +56,13 @@ async fn lists_go_through_their_index_and_need_no_sorting() {
         sqlx::query_scalar("SELECT COUNT(*) FROM backups").fetch_one(catalog.reader()).await.expect("counts");
     assert_eq!(backups, 50_000);
     // The query, and the index (or indices) that its plan must name.
-    let rows: [(&str, &[&str]); 14] = [
+    let rows: [(&str, &[&str]); 16] = [
         (services::LIST, &["services_listed_all"]),
         (services::LIST_OF_ORGANIZATION, &["services_listed"]),
-        (services::PAGE, &["services_listed_all"]),
-        (services::PAGE_OF_ORGANIZATION, &["services_listed"]),
+        (services::PAGE, &["services_living_all"]),
+        (services::PAGE_OF_ORGANIZATION, &["services_living"]),
+        (services::COUNT, &["services_living_all"]),
+        (services::COUNT_OF_ORGANIZATION, &["services_living"]),
         (descriptions::LIST_UNDESCRIBED, &["services_undescribed"]),
         (backups::LIST_OF_SERVICE, &["backups_of_service"]),
         (backups::LIST_UNSHREDDED, &["backups_unshredded"]),

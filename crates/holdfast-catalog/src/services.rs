@@ -223,13 +223,14 @@ pub(crate) const LIST: &str = "SELECT * FROM services WHERE status <> 'deleted' 
 pub(crate) const LIST_OF_ORGANIZATION: &str =
     "SELECT * FROM services WHERE organization_id = $1 AND status <> 'deleted' ORDER BY created_at, id";
 
-// `status <> 'deleted'` is the condition of the indices.
+// The condition is that of the indices, word for word.
 pub(crate) const PAGE: &str = "SELECT * FROM services WHERE status <> 'deleted' AND status <> 'deleting' \
                                ORDER BY created_at, id LIMIT $1 OFFSET $2";
 pub(crate) const PAGE_OF_ORGANIZATION: &str = "SELECT * FROM services WHERE organization_id = $1 AND status <> 'deleted' AND status <> 'deleting' \
      ORDER BY created_at, id LIMIT $2 OFFSET $3";
-const COUNT: &str = "SELECT COUNT(*) FROM services WHERE status <> 'deleted' AND status <> 'deleting'";
-const COUNT_OF_ORGANIZATION: &str = "SELECT COUNT(*) FROM services WHERE organization_id = $1 \
+pub(crate) const COUNT: &str =
+    "SELECT COUNT(*) FROM services WHERE status <> 'deleted' AND status <> 'deleting'";
+pub(crate) const COUNT_OF_ORGANIZATION: &str = "SELECT COUNT(*) FROM services WHERE organization_id = $1 \
                                      AND status <> 'deleted' AND status <> 'deleting'";
 
 /// Makes sure that the service exists and, on PostgreSQL, that nobody else decides about it until the transaction ends.
