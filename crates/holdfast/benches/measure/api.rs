@@ -113,9 +113,9 @@ async fn fill(path: &Path, size: &Size) -> Result<Vec<ServiceId>> {
     Ok(ids)
 }
 
-/// A job that is ended before anybody begins it.
+/// A job that is ended before anybody begins it; of a kind that the scheduler then does not ask for within the hour.
 fn ended(service: ServiceId) -> NewJob {
-    NewJob::new(JobKind::Stop, service, serde_json::json!({}), Timestamp::now())
+    NewJob::new(JobKind::Expire, service, serde_json::json!({}), Timestamp::now())
 }
 
 async fn end_jobs(catalog: &Catalog, service: ServiceId) -> Result<()> {

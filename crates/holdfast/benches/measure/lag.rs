@@ -14,6 +14,8 @@ use crate::timed::quantile;
 use crate::{BINARY, Size};
 
 const LOOK: Duration = Duration::from_millis(100);
+/// Not counted at the beginning: the log of before, and positions that were not looked at, are still on their way.
+const UNCOUNTED: Duration = Duration::from_secs(12);
 
 /// Lags in seconds.
 #[derive(Default)]
@@ -33,7 +35,7 @@ pub(crate) async fn measure(size: &Size) -> Result<String> {
     client.wait_first_backup(&source).await?;
     let mut rows = Vec::new();
     for (name, rate) in [("as fast as 4 clients can", None), ("50 transactions a second", Some(50))] {
-        let mut load = database.load(&engines, size.lag_seconds + 2, rate)?;
+        let mut load = database.load(&engines, size.lag_seconds + UNCOUNTED.as_secs() + 2, rate)?;
         let seen = watch(&client, &holdfast.objects(), &source, size.lag_seconds).await;
         load.wait()?;
         let seen = seen?;
@@ -65,15 +67,14 @@ async fn watch(client: &Client, objects: &Path, service: &str, seconds: u64) -> 
     let (mut seen, mut positions) = (Seen::default(), Vec::<(Instant, u64)>::new());
     let began = Instant::now();
     let mut next = began;
-    while began.elapsed() < Duration::from_secs(seconds) {
+    while began.elapsed() < UNCOUNTED + Duration::from_secs(seconds) {
         let row =
             engine.query_one("SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint", &[]).await?;
         positions.push((Instant::now(), u64::try_from(row.get::<_, i64>(0))?));
         let end = archived_to(objects);
         positions.retain(|(_, position)| *position > end);
         let oldest = positions.first().map_or(0.0, |(at, _)| at.elapsed().as_secs_f64());
-        // The first seconds hold the log of before.
-        if began.elapsed() > Duration::from_secs(1) {
+        if began.elapsed() > UNCOUNTED {
             seen.outside.push(oldest);
             let metrics = client.get(&format!("/managed-services/{service}/metrics")).await?;
             seen.told.extend(metrics["pitr"]["archive_lag_seconds"].as_f64());
