@@ -298,6 +298,7 @@ pub struct ArchiveReport {
     pub lag_seconds: f64,
     /// The database's own write position less the proven one.
     pub lag_bytes: u64,
+    /// What the object store, or else the engine's archiver, fails at.
     pub last_error: Option<String>,
 }
 

@@ -87,6 +87,7 @@ pub struct Pitr {
     /// Age of the oldest commit that the store does not have yet.
     pub archive_lag_seconds: Option<f64>,
     pub archive_lag_bytes: Option<u64>,
+    /// Why the archive is behind: what the object store, or else the engine's archiver, failed at; null when all is well.
     pub last_error: Option<String>,
     pub windows: Vec<PitrWindow>,
     pub gaps: Vec<PitrGap>,

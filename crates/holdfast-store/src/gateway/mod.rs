@@ -25,6 +25,7 @@ mod repository;
 mod server;
 mod service;
 mod uploads;
+mod watch;
 mod writing;
 
 pub use classify::{ObjectClass, classify};

@@ -23,8 +23,9 @@ use super::classify::{ObjectClass, classify};
 use super::listing::{self, Entry, Query};
 use super::reading::{self, plain_len};
 use super::refusal::{body_refusal, store_refusal};
-use super::repository::{Repository, Trouble};
+use super::repository::Repository;
 use super::uploads::Uploads;
+use super::watch::{detached, watched};
 use super::writing::{SealedWrite, collect_body};
 use super::{BUCKET, MAX_BUSY_WRITES, MAX_PART_BYTES, info};
 use crate::layout::{ObjectName, RepositoryPath};
@@ -101,7 +102,7 @@ impl S3 for SealingService {
             }
             detached(async move { write.finish().await }).await
         };
-        let object = note_trouble(&repository, path.as_str(), written.await)?;
+        let object = watched(&repository, path.as_str(), written).await?;
         let e_tag = Some(ETag::Strong(object.sha256));
         Ok(S3Response::new(PutObjectOutput { e_tag, ..PutObjectOutput::default() }))
     }
@@ -135,8 +136,8 @@ impl S3 for SealingService {
         let body = checked_body(input.body, input.content_md5.as_deref())?;
         let body = collect_body(body, MAX_PART_BYTES).await?;
         let number = usize::try_from(input.part_number).map_err(|_| s3_error!(InvalidPart))?;
-        let added = detached(async move { upload.add_part(number, body).await }).await;
-        let tag = note_trouble(&repository, &input.key, added)?;
+        let added = detached(async move { upload.add_part(number, body).await });
+        let tag = watched(&repository, &input.key, added).await?;
         let e_tag = Some(ETag::Strong(tag));
         Ok(S3Response::new(UploadPartOutput { e_tag, ..UploadPartOutput::default() }))
     }
@@ -155,8 +156,8 @@ impl S3 for SealingService {
             let tag = part.e_tag.map(|tag| tag.value().to_owned());
             tags.push(number.zip(tag).ok_or_else(|| s3_error!(InvalidPart))?);
         }
-        let completed = detached(async move { upload.complete(&tags).await }).await;
-        let object = note_trouble(&repository, &input.key, completed)?;
+        let completed = detached(async move { upload.complete(&tags).await });
+        let object = watched(&repository, &input.key, completed).await?;
         Ok(S3Response::new(CompleteMultipartUploadOutput {
             bucket: Some(BUCKET.to_owned()),
             key: Some(input.key),
@@ -186,8 +187,8 @@ impl S3 for SealingService {
             }
         });
         let choose = choose.as_ref().map(|choose| choose as &(dyn Fn(u64) -> S3Result<_> + Sync));
-        let opened = reading::open(&self.store, &repository, &path, choose).await;
-        let opened = note_trouble(&repository, path.as_str(), opened)?;
+        let opened = reading::open(&self.store, &repository, &path, choose);
+        let opened = watched(&repository, path.as_str(), opened).await?;
         let range = opened.range.clone();
         let content_range = asked
             .is_some()
@@ -247,8 +248,10 @@ impl S3 for SealingService {
         let page = if limit == 0 {
             listing::Page { entries: Vec::new(), next: None }
         } else {
-            let listed = listing::list(&self.store, &repository, &query).await;
-            note_trouble(&repository, query.prefix, listed.map_err(|error| store_refusal(&error)))?
+            let listed = async {
+                listing::list(&self.store, &repository, &query).await.map_err(|error| store_refusal(&error))
+            };
+            watched(&repository, query.prefix, listed).await?
         };
         let key_count = i32::try_from(page.entries.len()).ok();
         let (mut contents, mut common_prefixes) = (Vec::new(), Vec::new());
@@ -318,29 +321,8 @@ impl S3 for SealingService {
     }
 }
 
-/// Tells the repository's owner when it was the object store that failed a request.
-fn note_trouble<T>(repository: &Repository, path: &str, result: S3Result<T>) -> S3Result<T> {
-    if let Err(error) = &result
-        && let Some(trouble) = error.source().and_then(|source| source.downcast_ref::<Trouble>())
-    {
-        repository.events.troubled(&classify(path), trouble);
-    }
-    result
-}
-
 fn path(key: &str) -> S3Result<RepositoryPath> {
     RepositoryPath::new(key).map_err(|error| s3_error!(InvalidArgument, "{error}"))
-}
-
-/// Runs to its end even if the client goes away, so that what is stored is also told of, and a part is sealed once
-/// and wholly.
-async fn detached<T: Send + 'static>(
-    work: impl Future<Output = S3Result<T>> + Send + 'static,
-) -> S3Result<T> {
-    match tokio::spawn(work).await {
-        Ok(result) => result,
-        Err(error) => Err(s3_error!(error, InternalError)),
-    }
 }
 
 /// The body's pieces; the last one comes only if the body was whole, what was signed (`s3s` checks that) and what its
