@@ -17,7 +17,7 @@ const STAYING: [(Fault, &[&str]); 4] = [
     (Fault::ServerError, &["store_busy"]),
     (Fault::SlowDown, &["store_busy"]),
     (Fault::Full, &["store_full"]),
-    (Fault::Hang, &["store_unreachable", "tool_failed"]),
+    (Fault::Hang, &["store_unreachable"]),
 ];
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "the figures of a run belong to its output")]
 
 mod broken;
+mod damage;
 mod exact;
 mod locked;
 mod lost_answers;
