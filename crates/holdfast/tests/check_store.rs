@@ -8,6 +8,7 @@ use std::time::Duration;
 use holdfast_testkit::s3::BUCKET;
 use holdfast_testkit::{Fault, Proxy, S3Server};
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 struct Ran {
     code: i32,
@@ -184,4 +185,22 @@ async fn serve_refuses_a_store_that_cannot_be_used() {
         assert!(ran.err.contains(said), "{fault:?}: {}", ran.err);
         proxy.heal();
     }
+
+    // One that is away is no reason to keep databases down.
+    proxy.go_away().await;
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    command.arg("serve").envs(environment).env_remove("HOLDFAST_CONFIG").stdin(Stdio::null());
+    let mut serve = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("the binary starts");
+    let mut lines = BufReader::new(serve.stdout.take().expect("piped")).lines();
+    let listening = async {
+        while let Some(line) = lines.next_line().await.expect("UTF-8") {
+            if line.contains("listening on") {
+                return true;
+            }
+        }
+        false
+    };
+    let listening = tokio::time::timeout(Duration::from_secs(60), listening).await;
+    assert_eq!(listening, Ok(true), "it does not serve while the store is away");
+    serve.kill().await.expect("it was alive");
 }

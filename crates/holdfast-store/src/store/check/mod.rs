@@ -161,10 +161,11 @@ async fn reading(probe: &Probe, report: &mut Report) {
     }
     // As long and as odd as a name of ours gets (`repository_path.rs`), below folders of ids.
     let odd = format!(
-        "odd/%2E%2E/a%20b+c,d=e@f_g-h.i/{}/{}/{}",
-        "n".repeat(250),
-        "%C3%A4".repeat(41),
-        "m".repeat(180)
+        "odd/%2E%2E/a%20b+c,d=e@f_g-h.i/{}/{}/{}/{}",
+        "n".repeat(255),
+        "%C3%A4".repeat(42),
+        "m".repeat(255),
+        "o".repeat(64)
     );
     let odd = probe.path(&odd);
     let written = async {
