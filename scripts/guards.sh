@@ -17,6 +17,8 @@ one-of-a-name    | holdfast-catalog/catalog | crates/holdfast-catalog/migrations
 gap              | holdfast-core/holdfast_core | crates/holdfast-core/src/position.rs        | } else if from.offset > covered.to.offset {                              | } else if from.offset > u64::MAX - 1 {
 jumping-clock    | holdfast-core/recovery   | crates/holdfast-core/src/retention/clock.rs    | if steady_for >= HOLD {                                                  | if steady_for <= HOLD {
 if-none-match    | holdfast-store/store     | crates/holdfast-store/src/store/local.rs       | let named = if if_absent {                                               | let named = if if_absent && target.as_os_str().is_empty() {
+retired-kek      | holdfast-catalog/catalog | crates/holdfast-catalog/src/keks.rs            | Some(_) => Err(CatalogError::RetiredKek { version }),                    | Some(_) => Ok(()),
+shredded-key     | holdfast-server/rotation | crates/holdfast-server/src/jobs/rotation.rs    | let lock = cp.vault.lock_wrappings().await;                              | let lock = ();
 read-only        | holdfast-store/gateway   | crates/holdfast-store/src/gateway/access.rs    | if write && repository.access == Access::ReadOnly {                      | if write && repository.access == Access::ReadOnly && operation.is_empty() {
 '
 
