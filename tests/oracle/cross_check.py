@@ -2,7 +2,7 @@
 """Do what holdfast-seal does, with other people's code, and write down the outcome: cross_check.py FOLDER
 
 The tests of holdfast-seal write FOLDER/request.json and compare FOLDER/answer.json with what they did themselves.
-Objects are opened twice, by open_object.py and by cryptography's own Cobblestone-256; an outcome is the SHA-256 of what
+Objects are opened twice, by docs/open_object.py and by cryptography's own Cobblestone-256; an outcome is the SHA-256 of what
 came out, or null when it was refused. Keys in the request are made up for the test.
 """
 import hashlib
@@ -17,9 +17,11 @@ from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encr
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from open_object import context, open_object
-from recover_key import SUITE, identity, read_line, recover_key
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "docs"))
+import open_object as documented  # noqa: E402
+from open_object import SUITE, read_line, recover_key  # noqa: E402
 
+FIELDS = ("organization", "service", "lineage", "owner", "kind", "name")
 folder = pathlib.Path(sys.argv[1])
 request = json.loads((folder / "request.json").read_text())
 
@@ -32,9 +34,18 @@ def outcome(call, *args):
         return None
 
 
+def context(header, what):
+    return documented.context(header, *(what[field] for field in FIELDS))
+
+
+def identity(what):
+    return documented.identity(what["key_id"], *(what[f] for f in ("organization", "service", "lineage", "purpose")))
+
+
 def by_primitives(key, what, sealed):
     plain = io.BytesIO()
-    open_object(key, what, io.BytesIO(sealed).read, plain.write)
+    if not documented.open_object(key, tuple(what[f] for f in FIELDS), io.BytesIO(sealed).read, plain.write):
+        raise ValueError("not sealed with this key as this object")
     return plain.getvalue()
 
 
@@ -83,7 +94,7 @@ for item in request["kek_unwraps"]:
     kek, wrapped = hexed(item, "kek", "wrapped")
     answer["kek_unwraps"].append(outcome(kek_unwrap, kek, item["version"], item["identity"], wrapped))
 for item in request["recovery_unwraps"]:
-    answer["recovery_unwraps"].append(outcome(recover_key, item["line"], item["identity"], *hexed(item, "wrapped")))
+    answer["recovery_unwraps"].append(outcome(recover_key, item["line"], identity(item["identity"]), *hexed(item, "wrapped")))
 answer["kek_wraps"] = [
     kek_wrap(bytes.fromhex(i["kek"]), i["version"], i["identity"], bytes.fromhex(i["key"])).hex()
     for i in request["kek_wraps"]

@@ -1,10 +1,10 @@
-//! The independent oracle: `tests/oracle/*.py` on PyPI's `cryptography`, an implementation by other people.
+//! The independent oracle: `docs/open_object.py` and `tests/oracle/cross_check.py` on PyPI's `cryptography`, an implementation by other people.
 //!
 //! The interpreter comes from `HOLDFAST_ORACLE_PYTHON` (`tests/oracle/requirements.txt` says how to make one). Without it
 //! the tests say that they were skipped, and fail where `HOLDFAST_REQUIRE_ORACLE=1`.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use holdfast_seal::{
     CHUNK_PLAIN, CHUNK_SEALED, DataKey, Kek, KeyIdentity, ObjectContext, ObjectKind, PREFIX_LEN,
@@ -32,7 +32,7 @@ fn python(test: &str) -> Option<PathBuf> {
 fn command(python: &Path, script: &str) -> Command {
     let mut command = Command::new(python);
     command.arg("-B"); // leave no __pycache__ in the source tree
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/oracle").join(script));
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(script));
     command
 }
 
@@ -91,7 +91,7 @@ impl Oracle {
     fn ask(&mut self, python: &Path) -> Value {
         let request = self.folder.path().join("request.json");
         std::fs::write(request, self.request.to_string()).unwrap();
-        let run = command(python, "cross_check.py").arg(self.folder.path()).output().unwrap();
+        let run = command(python, "tests/oracle/cross_check.py").arg(self.folder.path()).output().unwrap();
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
         let answer = std::fs::read(self.folder.path().join("answer.json")).unwrap();
         let answer: Value = serde_json::from_slice(&answer).unwrap();
@@ -267,50 +267,43 @@ fn wrapped_keys_go_both_ways() {
     assert_eq!(unwrap_with_recovery(&kit, &identity, &theirs("recovery_wraps")), Ok(key));
 }
 
-/// The two commands of docs/format.md, as a stranger would run them: from the kit's line to the plaintext.
+/// The command of docs/format.md, as a stranger would run it: from the kit to the plaintext.
 #[test]
 fn a_stranger_gets_from_the_kit_to_the_data() {
     let Some(python) = python("a_stranger_gets_from_the_kit_to_the_data") else { return };
     let folder = TempDir::new().unwrap();
-    let (kit_file, key_file) = (folder.path().join("kit"), folder.path().join("key"));
-    std::fs::write(&kit_file, vectors::kit().to_text().as_bytes()).unwrap();
-    let ctx = vectors::context(ObjectKind::BackupFile, "object-16385");
-    let run = |script_name: &str, options: &[(&str, &str)], input: &Path| {
-        let mut command = command(&python, script_name);
-        for (option, value) in options {
-            command.arg(option).arg(value);
-        }
-        let input = Stdio::from(std::fs::File::open(input).unwrap());
-        command.stdin(input).output().unwrap()
+    let file = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
     };
-    let place =
-        [("--organization", &*ctx.organization), ("--service", &ctx.service), ("--lineage", &ctx.lineage)];
-
-    let wrapped = folder.path().join("wrapped");
+    let name = "repository/repo/backup/db/20260102-030405F/bundle/1";
+    let ctx = vectors::context(ObjectKind::BackupFile, name);
     let (key, public) = (vectors::data_key(), vectors::kit().public());
-    std::fs::write(&wrapped, wrap_for_recovery(&public, &vectors::identity(), &key)).unwrap();
-    let key_id = vectors::KEY_ID.to_string();
-    let mut options =
-        vec![("--kit-file", kit_file.to_str().unwrap()), ("--key-id", &key_id), ("--purpose", "backup")];
-    options.extend(place);
-    let recovered = run("recover_key.py", &options, &wrapped);
-    assert!(recovered.status.success(), "{}", String::from_utf8_lossy(&recovered.stderr));
-    std::fs::write(&key_file, &recovered.stdout).unwrap();
-
-    let mut options = vec![("--key-file", key_file.to_str().unwrap()), ("--owner", &*ctx.owner)];
-    options.extend([("--kind", ctx.kind.as_str()), ("--name", &ctx.name)]);
-    options.extend(place);
-    let object = crate::fixtures::folder().join("object-16385.sealed");
-    let opened = run("open_object.py", &options, &object);
+    let sealed = seal_to_vec(&key, vectors::KEY_ID, &ctx, &plain(16385)).unwrap();
+    let kit_text = format!("A kit\nrecovery key: {}\nend", *vectors::kit().to_text());
+    let kit = file("kit", kit_text.as_bytes());
+    let wrapped = file("wrapped", &wrap_for_recovery(&public, &vectors::identity(), &key));
+    let whole_name = format!("v1/{}/{}/{}/{name}", ctx.organization, ctx.service, ctx.lineage);
+    let run = |object: &Path, wrapped: Option<&Path>, backup: &str| {
+        let mut command = command(&python, "docs/open_object.py");
+        command.arg("--kit").arg(&kit).arg("--object").arg(object).args(["--name", &whole_name]);
+        command.args(wrapped.into_iter().flat_map(|path| [Path::new("--wrapped-key"), path]));
+        command.args(["--backup", backup]).output().unwrap()
+    };
+    let object = file("object", &sealed);
+    let which = run(&object, None, "");
+    assert_eq!(String::from_utf8_lossy(&which.stdout).trim(), vectors::KEY_ID.to_string());
+    let opened = run(&object, Some(&wrapped), &ctx.owner);
     assert!(opened.status.success(), "{}", String::from_utf8_lossy(&opened.stderr));
     assert!(opened.stdout == plain(16385));
+    let another = run(&object, Some(&wrapped), "bkp_abcdefghij012346");
+    assert!(!another.status.success() && another.stdout.is_empty(), "it is no other backup's");
 
     // And a damaged one ends in an error, with nothing of the damaged chunk written.
-    let mut damaged = std::fs::read(&object).unwrap();
+    let mut damaged = sealed;
     *damaged.last_mut().unwrap() ^= 1;
-    let damaged_file = folder.path().join("damaged");
-    std::fs::write(&damaged_file, damaged).unwrap();
-    let refused = run("open_object.py", &options, &damaged_file);
+    let refused = run(&file("damaged", &damaged), Some(&wrapped), &ctx.owner);
     assert!(!refused.status.success());
     assert!(refused.stdout == plain(CHUNK_PLAIN));
 }
