@@ -35,6 +35,7 @@ s3        |  600 | no  | holdfast/s3
 clock     |  400 | no  | holdfast/clock
 memory    |  240 | no  | holdfast/memory
 rotation  |  240 | no  | holdfast/rotation
+rebuild   |  400 | no  | holdfast/rebuild
 docs      |  300 | no  | examples
 '
 DEFAULT_SECONDS=300

@@ -72,7 +72,7 @@ pub(crate) async fn discard_half_made(agent: &Agent, spec: &InstanceSpec) -> Res
         holdfast_engines::RunAs { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }
     });
     let instance = Instance {
-        repository: access(agent, &folder, ""),
+        repository: access(&agent.gateway, &folder, ""),
         stanza: stanza_of(spec.lineage_id),
         version: spec.version.clone(),
         listen: agent.config.service_address,
@@ -159,7 +159,7 @@ async fn adopt(agent: &Arc<Agent>, path: &Path) -> Result<(), AgentError> {
     if record.instance.repository.gateway_port != port {
         record.instance.repository.gateway_port = port;
         save(&record)?;
-        write_gateway_certificate(agent, &record.instance)?;
+        write_gateway_certificate(&agent.host, &record.instance)?;
         let driver = agent.driver(record.spec.engine)?;
         driver
             .write_repository_settings(&record.instance)
@@ -182,6 +182,6 @@ async fn open_archive(agent: Arc<Agent>, access: RepositoryAccess, lineage: Arc<
     }
     // Removed meanwhile: its credential stays closed.
     if agent.instances.get(lineage.scope.service).is_some() {
-        register(&agent, &access, &lineage, Access::ReadWrite);
+        register(&agent.gateway, &access, &lineage, Access::ReadWrite);
     }
 }

@@ -13,11 +13,11 @@ use holdfast_api::agent::{InstanceFacts, InstanceSpec, RepositoryGrant, Restored
 use holdfast_core::{LineageId, ServiceId};
 use holdfast_engines::{Instance, Paths, RepositoryAccess};
 use holdfast_store::LineageScope;
-use holdfast_store::gateway::{Access, Repository};
+use holdfast_store::gateway::{Access, Gateway, Repository};
 use serde::{Deserialize, Serialize};
 
 use crate::error::AgentError;
-use crate::host::write_private;
+use crate::host::{Host, write_private};
 use crate::lineage::Lineage;
 use crate::{Agent, users};
 
@@ -161,7 +161,7 @@ pub(crate) async fn plan(
     let run_as = users::claim(&agent.config.users_dir, &folder).await?;
     let port = agent.instances.reserve_port(agent.config.service_address)?;
     let instance = Instance {
-        repository: access(agent, &folder, &grant.cipher_passphrase.0),
+        repository: access(&agent.gateway, &folder, &grant.cipher_passphrase.0),
         stanza: stanza_of(spec.lineage_id),
         version: spec.version.clone(),
         listen: agent.config.service_address,
@@ -172,14 +172,14 @@ pub(crate) async fn plan(
         allowed_cidrs: spec.allowed_cidrs.clone(),
         folder,
     };
-    write_gateway_certificate(agent, &instance)?;
+    write_gateway_certificate(&agent.host, &instance)?;
     Ok(instance)
 }
 
 /// A credential of its own for one repository behind the gateway.
-pub(crate) fn access(agent: &Agent, folder: &Path, passphrase: &str) -> RepositoryAccess {
+pub(crate) fn access(gateway: &Gateway, folder: &Path, passphrase: &str) -> RepositoryAccess {
     RepositoryAccess {
-        gateway_port: agent.gateway.local_addr().port(),
+        gateway_port: gateway.local_addr().port(),
         gateway_ca_file: Paths(folder).conf().join("gateway.crt"),
         access_key: format!("HF{}", hex::encode_upper(rand::random::<[u8; 9]>())),
         secret_key: hex::encode(rand::random::<[u8; 32]>()),
@@ -187,7 +187,7 @@ pub(crate) fn access(agent: &Agent, folder: &Path, passphrase: &str) -> Reposito
     }
 }
 
-pub(crate) fn write_gateway_certificate(agent: &Agent, instance: &Instance) -> Result<(), AgentError> {
+pub(crate) fn write_gateway_certificate(host: &Host, instance: &Instance) -> Result<(), AgentError> {
     use std::os::unix::fs::PermissionsExt;
     let conf = Paths(&instance.folder).conf();
     fs::create_dir_all(&conf).map_err(AgentError::file(&conf))?;
@@ -195,12 +195,17 @@ pub(crate) fn write_gateway_certificate(agent: &Agent, instance: &Instance) -> R
         .and_then(|()| fs::set_permissions(&conf, fs::Permissions::from_mode(0o711)))
         .map_err(AgentError::file(&conf))?;
     let path = conf.join("gateway.crt");
-    fs::write(&path, agent.host.gateway_certificate()?).map_err(AgentError::file(&path))?;
+    fs::write(&path, host.gateway_certificate()?).map_err(AgentError::file(&path))?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).map_err(AgentError::file(&path))
 }
 
-pub(crate) fn register(agent: &Agent, access_to: &RepositoryAccess, lineage: &Arc<Lineage>, access: Access) {
-    agent.gateway.register(Repository {
+pub(crate) fn register(
+    gateway: &Gateway,
+    access_to: &RepositoryAccess,
+    lineage: &Arc<Lineage>,
+    access: Access,
+) {
+    gateway.register(Repository {
         access_key: access_to.access_key.clone(),
         secret_key: access_to.secret_key.clone(),
         organization: lineage.scope.organization,

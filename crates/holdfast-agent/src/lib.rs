@@ -13,6 +13,8 @@ mod host;
 mod instances;
 mod keys;
 mod lineage;
+pub mod open;
+mod source;
 mod steps;
 mod supervisor;
 mod sweep;

@@ -131,7 +131,7 @@ async fn refuse_a_second_manual(tx: &mut Transaction, service: ServiceId) -> Res
     }
 }
 
-async fn insert(tx: &mut Transaction, backup: &Backup) -> Result<()> {
+pub(crate) async fn insert(tx: &mut Transaction, backup: &Backup) -> Result<()> {
     let insert = "INSERT INTO backups (id, service_id, lineage_id, backup_type, mode, status, label, retention_days, \
                   key_id, created_at, started_at, completed_at, error, facts, delisted_at, shredded_at, revision) \
                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, 1)";

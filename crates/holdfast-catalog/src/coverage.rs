@@ -9,7 +9,7 @@ use holdfast_core::position::{Coverage, Gap, Position};
 use crate::error::{CatalogError, Result, database, not_found};
 use crate::open::commit;
 use crate::rows::{RowExt as _, micros, micros_opt, offset};
-use crate::{Catalog, Row};
+use crate::{Catalog, Row, Transaction};
 
 impl Catalog {
     /// Adds the stretch or extends the one with the same beginning (its first one, or the one left by a trim).
@@ -17,42 +17,9 @@ impl Catalog {
     /// # Errors
     /// `Invalid` when it spans timelines or ends before it begins.
     pub async fn upsert_coverage(&self, lineage: LineageId, stretch: &Coverage) -> Result<()> {
-        let Coverage { from, to, complete_until } = stretch;
-        if from.timeline != to.timeline || from.offset > to.offset {
-            let reason = format!("a stretch stays on one timeline and goes forward, not {from:?} to {to:?}");
-            return Err(CatalogError::Invalid { what: "coverage", reason });
-        }
         let doing = "recording log coverage";
-        let (timeline, from, to) =
-            (i64::from(from.timeline), offset("coverage", from.offset)?, offset("coverage", to.offset)?);
         let mut tx = self.write(doing).await?;
-        // After a trim the agent knows the stretch by what is left of it.
-        let named: Option<i64> = sqlx::query_scalar(
-            "SELECT from_offset FROM coverage WHERE lineage_id = $1 AND timeline = $2 \
-             AND (from_offset = $3 OR (kept_from = $3 AND kept_from <= to_offset)) ORDER BY from_offset DESC LIMIT 1",
-        )
-        .bind(lineage.to_string())
-        .bind(timeline)
-        .bind(from)
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(database(doing))?;
-        let upsert = "INSERT INTO coverage (lineage_id, timeline, from_offset, kept_from, to_offset, complete_until) \
-             VALUES ($1, $2, $3, $3, $4, $5) ON CONFLICT (lineage_id, timeline, from_offset) DO UPDATE SET \
-             to_offset = CASE WHEN excluded.to_offset > coverage.to_offset \
-               THEN excluded.to_offset ELSE coverage.to_offset END, \
-             complete_until = CASE WHEN coverage.complete_until IS NULL \
-               OR excluded.complete_until > coverage.complete_until \
-               THEN excluded.complete_until ELSE coverage.complete_until END";
-        sqlx::query(upsert)
-            .bind(lineage.to_string())
-            .bind(timeline)
-            .bind(named.unwrap_or(from))
-            .bind(to)
-            .bind(micros_opt(*complete_until))
-            .execute(&mut *tx)
-            .await
-            .map_err(database(doing))?;
+        upsert(&mut tx, lineage, stretch).await?;
         commit(tx, doing).await
     }
 
@@ -98,22 +65,7 @@ impl Catalog {
     pub async fn insert_gap(&self, lineage: LineageId, gap: &Gap) -> Result<()> {
         let doing = "recording a gap";
         let mut tx = self.write(doing).await?;
-        let insert = "INSERT INTO gaps (lineage_id, from_timeline, from_offset, to_timeline, to_offset, from_at, to_at, \
-                      cause, acknowledged) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
-                      ON CONFLICT (lineage_id, from_timeline, from_offset, to_timeline, to_offset) DO NOTHING";
-        sqlx::query(insert)
-            .bind(lineage.to_string())
-            .bind(i64::from(gap.from.timeline))
-            .bind(offset("gap", gap.from.offset)?)
-            .bind(i64::from(gap.to.timeline))
-            .bind(offset("gap", gap.to.offset)?)
-            .bind(micros(gap.from_time))
-            .bind(micros(gap.to_time))
-            .bind(&gap.cause)
-            .bind(i64::from(gap.acknowledged))
-            .execute(&mut *tx)
-            .await
-            .map_err(database(doing))?;
+        self::insert_gap(&mut tx, lineage, gap).await?;
         commit(tx, doing).await?;
         self.announce();
         Ok(())
@@ -157,6 +109,65 @@ impl Catalog {
         }
         commit(tx, doing).await
     }
+}
+
+pub(crate) async fn upsert(tx: &mut Transaction, lineage: LineageId, stretch: &Coverage) -> Result<()> {
+    let Coverage { from, to, complete_until } = stretch;
+    if from.timeline != to.timeline || from.offset > to.offset {
+        let reason = format!("a stretch stays on one timeline and goes forward, not {from:?} to {to:?}");
+        return Err(CatalogError::Invalid { what: "coverage", reason });
+    }
+    let doing = "recording log coverage";
+    let (timeline, from, to) =
+        (i64::from(from.timeline), offset("coverage", from.offset)?, offset("coverage", to.offset)?);
+    // After a trim the agent knows the stretch by what is left of it.
+    let named: Option<i64> = sqlx::query_scalar(
+        "SELECT from_offset FROM coverage WHERE lineage_id = $1 AND timeline = $2 \
+         AND (from_offset = $3 OR (kept_from = $3 AND kept_from <= to_offset)) ORDER BY from_offset DESC LIMIT 1",
+    )
+    .bind(lineage.to_string())
+    .bind(timeline)
+    .bind(from)
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(database(doing))?;
+    let upsert = "INSERT INTO coverage (lineage_id, timeline, from_offset, kept_from, to_offset, complete_until) \
+         VALUES ($1, $2, $3, $3, $4, $5) ON CONFLICT (lineage_id, timeline, from_offset) DO UPDATE SET \
+         to_offset = CASE WHEN excluded.to_offset > coverage.to_offset \
+           THEN excluded.to_offset ELSE coverage.to_offset END, \
+         complete_until = CASE WHEN coverage.complete_until IS NULL \
+           OR excluded.complete_until > coverage.complete_until \
+           THEN excluded.complete_until ELSE coverage.complete_until END";
+    sqlx::query(upsert)
+        .bind(lineage.to_string())
+        .bind(timeline)
+        .bind(named.unwrap_or(from))
+        .bind(to)
+        .bind(micros_opt(*complete_until))
+        .execute(&mut **tx)
+        .await
+        .map_err(database(doing))?;
+    Ok(())
+}
+
+pub(crate) async fn insert_gap(tx: &mut Transaction, lineage: LineageId, gap: &Gap) -> Result<()> {
+    let insert = "INSERT INTO gaps (lineage_id, from_timeline, from_offset, to_timeline, to_offset, from_at, to_at, \
+                  cause, acknowledged) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+                  ON CONFLICT (lineage_id, from_timeline, from_offset, to_timeline, to_offset) DO NOTHING";
+    sqlx::query(insert)
+        .bind(lineage.to_string())
+        .bind(i64::from(gap.from.timeline))
+        .bind(offset("gap", gap.from.offset)?)
+        .bind(i64::from(gap.to.timeline))
+        .bind(offset("gap", gap.to.offset)?)
+        .bind(micros(gap.from_time))
+        .bind(micros(gap.to_time))
+        .bind(&gap.cause)
+        .bind(i64::from(gap.acknowledged))
+        .execute(&mut **tx)
+        .await
+        .map_err(database("recording a gap"))?;
+    Ok(())
 }
 
 fn coverage_from_row(row: &Row) -> Result<Coverage> {

@@ -12,6 +12,7 @@ mod credentials;
 mod descriptions;
 mod due;
 mod error;
+mod import;
 mod jobs;
 mod keks;
 mod keys;

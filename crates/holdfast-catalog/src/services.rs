@@ -255,7 +255,7 @@ async fn count_living(tx: &mut Transaction, organization: OrganizationId) -> Res
     row.int("living")
 }
 
-async fn insert(tx: &mut Transaction, service: &Service) -> Result<Result<(), sqlx::Error>> {
+pub(crate) async fn insert(tx: &mut Transaction, service: &Service) -> Result<Result<(), sqlx::Error>> {
     let insert = "INSERT INTO services (id, organization_id, lineage_id, name, engine, version, engine_version, status, \
                   status_message, plan_name, zone, allowed_cidrs, attributes, restored_from, host, port, created_at, \
                   updated_at, deleted_at, revision) VALUES \

@@ -19,6 +19,19 @@ pub enum KeyPurpose {
     Coverage,
 }
 
+impl KeyPurpose {
+    /// The word in a key's identity; part of the stored format.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Backup => "backup",
+            Self::Epoch => "epoch",
+            Self::Repository => "repository",
+            Self::Coverage => "coverage",
+        }
+    }
+}
+
 /// A key as the catalog holds it: only ever wrapped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRecord {

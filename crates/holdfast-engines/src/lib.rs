@@ -230,6 +230,8 @@ pub struct RestoreRequest<'a> {
     pub base_stop: Position,
     pub database_bytes: u64,
     pub target: Option<RestoreTo>,
+    /// `false` for a copy that stands alone: it has no repository and keeps no log for one.
+    pub archives: bool,
 }
 
 /// The instant to reach.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::encoding::random;
 
@@ -20,6 +20,13 @@ impl DataKey {
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+
+    /// A secret that follows from the key, for a purpose that `label` names: HMAC-SHA-256, lower-case hex.
+    #[must_use]
+    pub fn derived_secret(&self, label: &[u8]) -> Zeroizing<String> {
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &self.0);
+        Zeroizing::new(hex::encode(aws_lc_rs::hmac::sign(&key, label)))
     }
 
     /// The secret itself; for wrapping it and for nothing else.

@@ -43,6 +43,10 @@ pub enum BootError {
          open nothing that was stored with the old ones"
     )]
     NoKeys(PathBuf),
+    #[error(
+        "the data folder {0} is being rebuilt from a bucket, or that was cut off: repeat `holdfast rebuild` to its end"
+    )]
+    HalfRebuilt(PathBuf),
     #[error("another holdfast runs on the data folder {0}")]
     Locked(PathBuf),
     #[error("cannot open the catalog")]
@@ -88,6 +92,9 @@ pub async fn boot(settings: Settings, admin_password: Option<String>) -> Result<
     let data = settings.data_dir.clone();
     make_private_folder(&data)?;
     let lock = lock(&data)?;
+    if data.join(crate::rebuild::REBUILDING).exists() {
+        return Err(BootError::HalfRebuilt(data));
+    }
     let store = open_store(&settings.store_url, StoreSettings::default())?;
     let store_is_known = store_fits(&settings.store_url).await?;
     let catalog = Catalog::open(&data.join("catalog.db")).await?;
@@ -286,7 +293,11 @@ fn kit_text(private: &RecoveryPrivate, store_url: &str) -> String {
          Store it away from both, then remove this file. It does not change when keys are rotated.\n\n\
          object store:  {store_url}\n\
          recovery key:  {}\n\n\
-         How to open a backup with it: docs/format.md.\n",
+         With it, and nothing else of this machine (docs/cli.md, docs/format.md):\n\n\
+         what is there:   holdfast open --list --store URL --recovery-kit FILE\n\
+         a database:      holdfast open --store URL --recovery-kit FILE --service NAME --target FOLDER\n\
+         the catalog:     holdfast rebuild --store URL --recovery-kit FILE --data FOLDER\n\
+         without Holdfast: docs/open_object.py\n",
         *private.to_text()
     )
 }

@@ -8,6 +8,7 @@ pub mod boot;
 pub mod http;
 pub mod jobs;
 pub mod live;
+pub mod rebuild;
 pub mod settings;
 pub mod vault;
 

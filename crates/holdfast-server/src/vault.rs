@@ -104,11 +104,7 @@ impl Vault {
         folder: &Path,
         save_kit: impl FnOnce(&RecoveryPrivate) -> Result<(), VaultError>,
     ) -> Result<Self, VaultError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(|source| VaultError::File { path: folder.to_owned(), source })?;
+        make_folder(folder)?;
         let private = RecoveryPrivate::generate();
         let public = private.public();
         write_secret(&folder.join("recovery.pub"), public.to_text().as_bytes())?;
@@ -116,6 +112,18 @@ impl Vault {
         let kek = Kek::random(1);
         files::write_kek(folder, &kek)?;
         Ok(Self::new(folder, BTreeMap::from([(1, kek)]), public))
+    }
+
+    /// Makes a KEK of this version for keys that are taken over from a bucket, and keeps the recovery key's public half.
+    ///
+    /// # Errors
+    /// The folder cannot be made or written.
+    pub fn found(folder: &Path, kek_version: u32, recovery: &RecoveryPublic) -> Result<Self, VaultError> {
+        make_folder(folder)?;
+        write_secret(&folder.join("recovery.pub"), recovery.to_text().as_bytes())?;
+        let kek = Kek::random(kek_version);
+        files::write_kek(folder, &kek)?;
+        Ok(Self::new(folder, BTreeMap::from([(kek_version, kek)]), *recovery))
     }
 
     fn new(folder: &Path, keks: BTreeMap<u32, Kek>, recovery: RecoveryPublic) -> Self {
@@ -190,6 +198,34 @@ impl Vault {
             wrapped: holdfast_seal::wrap(&kek, &identity, &key),
             recovery_wrapped: holdfast_seal::wrap_for_recovery(&self.recovery, &identity, &key),
             created_at: now,
+            destroyed_at: None,
+        }
+    }
+
+    /// The record of a key that was found in a bucket, wrapped by the current KEK. For the recovery key it stays wrapped as
+    /// it is there.
+    #[must_use]
+    pub fn take_over(
+        &self,
+        id: KeyId,
+        owner: (OrganizationId, ServiceId, LineageId),
+        purpose: KeyPurpose,
+        (key, recovery_wrapped): (&DataKey, &[u8]),
+        created_at: Timestamp,
+    ) -> KeyRecord {
+        let kek = self.current();
+        let (organization_id, service_id, lineage_id) = owner;
+        let identity = identity(id, organization_id, service_id, lineage_id, purpose);
+        KeyRecord {
+            id,
+            organization_id,
+            service_id,
+            lineage_id,
+            purpose,
+            kek_version: kek.version(),
+            wrapped: holdfast_seal::wrap(&kek, &identity, key),
+            recovery_wrapped: recovery_wrapped.to_vec(),
+            created_at,
             destroyed_at: None,
         }
     }
@@ -295,17 +331,6 @@ impl Vault {
     }
 }
 
-/// The word of a purpose in a key's identity; part of the format.
-#[must_use]
-pub fn purpose_word(purpose: KeyPurpose) -> &'static str {
-    match purpose {
-        KeyPurpose::Backup => "backup",
-        KeyPurpose::Epoch => "epoch",
-        KeyPurpose::Repository => "repository",
-        KeyPurpose::Coverage => "coverage",
-    }
-}
-
 fn identity_of(record: &KeyRecord) -> KeyIdentity {
     identity(record.id, record.organization_id, record.service_id, record.lineage_id, record.purpose)
 }
@@ -322,7 +347,7 @@ fn identity(
         organization: organization.to_string(),
         service: service.to_string(),
         lineage: lineage.to_string(),
-        purpose: purpose_word(purpose).to_owned(),
+        purpose: purpose.as_str().to_owned(),
     }
 }
 
@@ -336,19 +361,16 @@ fn secret_identity(service: &Service, name: &str) -> KeyIdentity {
     }
 }
 
+fn make_folder(folder: &Path) -> Result<(), VaultError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|source| VaultError::File { path: folder.to_owned(), source })
+}
+
 /// A password of 32 characters, about 190 bits, that needs no quoting in a URL.
 #[must_use]
 pub fn new_password() -> Zeroizing<String> {
     const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     Zeroizing::new((0..32).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])).collect())
-}
-
-/// pgBackRest's cipher passphrase of a repository, derived from the repository's key (`docs/format.md`): whoever can
-/// unwrap the key has it, and there is no second secret to keep.
-#[must_use]
-pub fn cipher_passphrase(repository_key: &DataKey) -> String {
-    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, repository_key.expose());
-    hex::encode(aws_lc_rs::hmac::sign(&key, b"holdfast/v1/pgbackrest-cipher-passphrase"))
 }
 
 #[cfg(test)]

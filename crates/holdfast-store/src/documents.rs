@@ -57,13 +57,19 @@ pub(crate) fn check_format(name: &ObjectName, format: u32) -> Result<()> {
     }
 }
 
+/// The numbers below a prefix of numbered documents, highest first.
+pub async fn sequences(store: &Store, prefix: &ObjectPrefix) -> Result<Vec<u64>> {
+    let (mut found, mut listed) = (Vec::new(), store.list(prefix));
+    while let Some(object) = listed.try_next().await? {
+        found.extend(sequence_of(&object.name));
+    }
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(found)
+}
+
 /// The highest number below a prefix of numbered documents.
 pub async fn newest_sequence(store: &Store, prefix: &ObjectPrefix) -> Result<Option<u64>> {
-    let (mut newest, mut listed) = (None, store.list(prefix));
-    while let Some(object) = listed.try_next().await? {
-        newest = newest.max(sequence_of(&object.name));
-    }
-    Ok(newest)
+    Ok(sequences(store, prefix).await?.first().copied())
 }
 
 /// Removes the documents below a prefix whose number is lower than `newest`.

@@ -118,6 +118,7 @@ pub enum ObjectName {
 pub enum ObjectPrefix {
     /// Everything in this layout.
     All,
+    Organization(OrganizationId),
     Service(ServiceScope),
     Lineage(LineageScope),
     /// The write-once files of a repository, below a folder of it if given.
@@ -309,6 +310,7 @@ impl ObjectPrefix {
     pub fn to_path(&self) -> Path {
         let text = match self {
             Self::All => LAYOUT_VERSION.to_owned(),
+            Self::Organization(organization) => format!("{LAYOUT_VERSION}/{organization}"),
             Self::Service(service) => service.to_string(),
             Self::Lineage(lineage) => lineage.to_string(),
             Self::Repository { lineage, folder: None } => format!("{lineage}/{REPOSITORY}"),

@@ -11,6 +11,7 @@ pub mod layout;
 pub mod manifest;
 mod repository_path;
 pub mod store;
+pub mod survey;
 
 pub use error::{ErrorKind, Result, StoreError};
 pub use layout::{LineageScope, ObjectName, ObjectPrefix, RepositoryPath, ServiceScope};

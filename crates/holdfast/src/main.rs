@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod config;
 mod logging;
+mod recovery;
 mod serve;
 
 use std::process::ExitCode;
@@ -32,6 +33,10 @@ enum Command {
     Check(check::Command),
     /// Print the reference of all settings: file, environment, flags, defaults.
     Config,
+    /// Make a lost catalog anew from the object store and the recovery kit, in an empty data folder.
+    Rebuild(recovery::RebuildArgs),
+    /// Restore from the object store and the recovery kit alone, without a control plane, into a PostgreSQL of your own.
+    Open(recovery::OpenArgs),
     #[command(flatten)]
     Client(client::Command),
 }
@@ -51,10 +56,18 @@ fn main() -> ExitCode {
             Command::Check(command) if cli.client.only_say_how() => {
                 Ok(check::run(command, cli.client.ui()).await)
             }
+            Command::Rebuild(args) if cli.client.only_say_how() => {
+                Ok(recovery::rebuild(args, cli.client.ui()).await)
+            }
+            Command::Open(args) if cli.client.only_say_how() => {
+                Ok(recovery::open(args, cli.client.ui()).await)
+            }
             _ if cli.client != client::ClientFlags::default() => refuse_client_flags(),
             Command::Serve(flags) => serve::run(*flags).await.map(|()| ExitCode::SUCCESS),
             Command::Agent(args) => agent::run(args).await.map(|()| ExitCode::SUCCESS),
-            Command::Check(_) => unreachable!("a check with other flags was refused above"),
+            Command::Check(_) | Command::Rebuild(_) | Command::Open(_) => {
+                unreachable!("with other flags they were refused above")
+            }
             Command::Config => config::print_reference().map(|()| ExitCode::SUCCESS),
         }
     });

@@ -42,7 +42,7 @@ async fn make(
     let keys = LineageKeys::from_grant(&input.repository)
         .map_err(|error| AgentError::Unusable(error.to_string()))?;
     let lineage = Arc::new(Lineage::new(instances::scope_of(spec), keys));
-    instances::register(agent, &instance.repository, &lineage, Access::ReadWrite);
+    instances::register(&agent.gateway, &instance.repository, &lineage, Access::ReadWrite);
     let engine_version = agent
         .driver(spec.engine)?
         .create(instance, &user_specs(&input.users), progress)

@@ -105,7 +105,7 @@ async fn expire_in_tool(
     std::fs::create_dir_all(&folder).map_err(AgentError::file(&folder))?;
     let run_as = users::claim(&agent.config.users_dir, &folder).await?;
     let instance = Instance {
-        repository: instances::access(agent, &folder, &input.repository.cipher_passphrase.0),
+        repository: instances::access(&agent.gateway, &folder, &input.repository.cipher_passphrase.0),
         stanza: instances::stanza_of(lineage.scope.lineage),
         version: String::new(),
         listen: agent.config.service_address,
@@ -116,8 +116,8 @@ async fn expire_in_tool(
         allowed_cidrs: Vec::new(),
         folder,
     };
-    instances::write_gateway_certificate(agent, &instance)?;
-    instances::register(agent, &instance.repository, lineage, Access::ReadWrite);
+    instances::write_gateway_certificate(&agent.host, &instance)?;
+    instances::register(&agent.gateway, &instance.repository, lineage, Access::ReadWrite);
     let driver = agent.driver(EngineKind::Postgresql)?;
     let expired = match driver.prepare_repository(&instance).await {
         Ok(()) => driver.expire(&instance, &labels).await,

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use holdfast_api::agent::{InstanceFacts, RestoreInstance, RestoredInstance};
-use holdfast_engines::{Instance, ProgressSink, RepositoryAccess, RestoreRequest, RestoreTo};
-use holdfast_store::LineageScope;
+use holdfast_engines::{Instance, ProgressSink, RestoreTo};
 use holdfast_store::gateway::Access;
 
 use super::user_specs;
@@ -12,6 +11,7 @@ use crate::error::{AgentError, chain};
 use crate::instances::{self, Record};
 use crate::keys::LineageKeys;
 use crate::lineage::Lineage;
+use crate::source::{self, Source};
 use crate::{Agent, adoption};
 
 pub(super) async fn restore(
@@ -36,25 +36,6 @@ pub(super) async fn restore(
     made
 }
 
-/// A credential for the source's repository that ends with the step, also when the step is given up half-way.
-struct Reading<'a> {
-    agent: &'a Agent,
-    access_key: String,
-}
-
-impl<'a> Reading<'a> {
-    fn open(agent: &'a Agent, access: &RepositoryAccess, source: &Arc<Lineage>) -> Self {
-        instances::register(agent, access, source, Access::ReadOnly);
-        Self { agent, access_key: access.access_key.clone() }
-    }
-}
-
-impl Drop for Reading<'_> {
-    fn drop(&mut self) {
-        self.agent.gateway.unregister(&self.access_key);
-    }
-}
-
 async fn make(
     agent: &Arc<Agent>,
     input: &RestoreInstance,
@@ -67,39 +48,19 @@ async fn make(
         instances::scope_of(spec),
         LineageKeys::from_grant(&input.repository).map_err(bad)?,
     ));
-    instances::register(agent, &instance.repository, &lineage, Access::ReadWrite);
+    instances::register(&agent.gateway, &instance.repository, &lineage, Access::ReadWrite);
 
-    // The source is opened for reading only, under a credential that lives as long as this step.
-    let grant = &input.source;
-    let source_scope = LineageScope {
-        organization: grant.organization_id,
-        service: grant.service_id,
-        lineage: grant.lineage_id,
-    };
-    let source = Arc::new(Lineage::new(source_scope, LineageKeys::from_grant(grant).map_err(bad)?));
-    let source_access = instances::access(agent, &instance.folder, &grant.cipher_passphrase.0);
-    let _reading = Reading::open(agent, &source_access, &source);
-
-    let request = RestoreRequest {
-        users: &user_specs(&input.users),
-        source: &source_access,
-        source_stanza: &instances::stanza_of(grant.lineage_id),
+    let from = Source {
+        repository: &input.source,
         base_label: &input.base_label,
         base_stop: input.base_stop,
         database_bytes: input.database_bytes,
         target: input.target.as_ref().map(|to| RestoreTo { point: to.point, covered_to: to.covered_to }),
+        archives: true,
     };
-    let doing = "restore the instance";
-    let restored = tokio::select! {
-        biased;
-        restored = agent.driver(spec.engine)?.restore(instance, &request, progress) => restored,
-        // The tools would try for a while, and then say that log is missing.
-        what = source.damaged() => return Err(AgentError::Damaged { doing, what }),
-    };
-    let restored = restored.map_err(|error| match source.damage() {
-        Some(what) => AgentError::Damaged { doing, what },
-        None => AgentError::of_driver(doing, &source, error),
-    })?;
+    let driver = agent.driver(spec.engine)?;
+    let restored =
+        source::restore(&agent.gateway, driver, instance, &from, &user_specs(&input.users), progress).await?;
 
     let facts = InstanceFacts {
         host: instance.listen.to_string(),

@@ -32,6 +32,17 @@ pub struct RestorePlan {
     pub log: Option<(Position, Position)>,
 }
 
+impl RestorePlan {
+    /// Where the archived log ends that vouches for the restore point; `None` for a backup's own point.
+    #[must_use]
+    pub fn covered_to(&self) -> Option<Position> {
+        match self.target {
+            Target::Backup => None,
+            Target::Instant(_) => self.log.map(|(_, to)| to),
+        }
+    }
+}
+
 /// Plans a restore to an instant: from the latest base that is consistent at or before it and joined to it by log.
 ///
 /// # Errors

@@ -141,8 +141,21 @@ pub(super) fn write_all(instance: &Instance, pgbackrest: &Path) -> Result<()> {
     write("pg_ident.conf", &ident_conf(user))?;
     write_certificate(instance, &conf)?;
     write_pgbackrest_conf(instance, &instance.repository, "pgbackrest.conf")?;
-    let include = format!("include '{}'\n", conf.join("postgresql.conf").display());
-    write_private(&paths.data().join("postgresql.conf"), include.as_bytes(), user)
+    write_private(&settings_file(instance), include_line(instance).as_bytes(), user)
+}
+
+/// For an instance that stands alone: its own settings file, which comes last, turns archiving off.
+pub(super) fn stop_archiving(instance: &Instance) -> Result<()> {
+    let text = format!("{}archive_mode = 'off'\n", include_line(instance));
+    write_private(&settings_file(instance), text.as_bytes(), instance.run_as.as_ref())
+}
+
+fn settings_file(instance: &Instance) -> PathBuf {
+    Paths(&instance.folder).data().join("postgresql.conf")
+}
+
+fn include_line(instance: &Instance) -> String {
+    format!("include '{}'\n", Paths(&instance.folder).conf().join("postgresql.conf").display())
 }
 
 pub(super) fn write_pgbackrest_conf(

@@ -56,7 +56,11 @@ impl Postgresql {
         }
         progress.phase("creating the backup repository");
         config::write_all(instance, &self.pgbackrest()?)?;
-        self.stanza_create(instance).await?;
+        if request.archives {
+            self.stanza_create(instance).await?;
+        } else {
+            config::stop_archiving(instance)?;
+        }
         progress.phase("replaying log");
         let replayed_to = self.replay(instance, request).await?;
         progress.phase("setting credentials");

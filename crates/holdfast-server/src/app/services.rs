@@ -119,6 +119,9 @@ pub async fn start(cp: &ControlPlane, id: ServiceId) -> Result<ServiceView, AppE
     if service.status != ServiceStatus::Stopped {
         return Err(not_now(&service, "started", "stopped"));
     }
+    if service.host.is_none() {
+        return Err(AppError::Conflict(crate::rebuild::LOST.to_owned()));
+    }
     switch(cp, service, &[JobKind::Start, JobKind::Configure]).await
 }
 

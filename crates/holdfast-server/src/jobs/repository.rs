@@ -5,6 +5,7 @@ use holdfast_core::backup::Backup;
 use holdfast_core::key::{KeyPurpose, KeyRecord};
 use holdfast_core::service::Service;
 use holdfast_core::{KeyId, Timestamp};
+use holdfast_store::gateway::cipher_passphrase;
 
 use super::{StepError, wrappings};
 use crate::ControlPlane;
@@ -67,7 +68,7 @@ pub(super) async fn repository(
     let active_epoch = keys.iter().rev().find(|key| key.purpose == KeyPurpose::Epoch).map(|key| key.id);
     let repository_key = keys.iter().find(|key| key.purpose == KeyPurpose::Repository);
     let passphrase = match repository_key {
-        Some(key) => crate::vault::cipher_passphrase(&cp.vault.unwrap(key)?),
+        Some(key) => cipher_passphrase(&cp.vault.unwrap(key)?),
         None => String::new(),
     };
     let keys = keys

@@ -8,7 +8,7 @@ use holdfast_core::key::KeyPurpose;
 use holdfast_core::position::{Coverage, Position};
 use holdfast_core::retention::{ExpiryPlan, plan_expiry};
 use holdfast_core::service::{Service, ServiceStatus};
-use holdfast_core::window::{History, RestorePlan, Target, plan_backup_restore, plan_restore_point};
+use holdfast_core::window::{History, RestorePlan, plan_backup_restore, plan_restore_point};
 use holdfast_core::{BackupId, KeyId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -216,10 +216,7 @@ async fn plan_restore(cp: &ControlPlane, job: &Job) -> Outcome {
         job: job.id.to_string(),
         what: "the base's facts".to_owned(),
     })?;
-    let covered_to = match plan.target {
-        Target::Backup => None,
-        Target::Instant(_) => plan.log.map(|(_, to)| to),
-    };
+    let covered_to = plan.covered_to();
     let planned = PlannedRestore { plan, base, covered_to };
     Ok(serde_json::to_value(planned).expect("a plan has only string keys"))
 }

@@ -275,7 +275,7 @@ impl Platform {
             organization: record.organization_id.to_string(),
             service: record.service_id.to_string(),
             lineage: record.lineage_id.to_string(),
-            purpose: holdfast_server::vault::purpose_word(record.purpose).to_owned(),
+            purpose: record.purpose.as_str().to_owned(),
         };
         holdfast_seal::unwrap_with_recovery(&self.kit, &identity, stored).unwrap().expose().to_vec()
     }

@@ -31,7 +31,8 @@ mod writing;
 pub use classify::{ObjectClass, classify};
 pub use refusal::DAMAGED;
 pub use repository::{
-    Access, Damage, KeyRefused, OwnedKey, Repository, RepositoryEvents, RepositoryKeys, StoredObject, Trouble,
+    Access, Damage, KeyRefused, OwnedKey, Repository, RepositoryEvents, RepositoryKeys, StoredObject,
+    Trouble, cipher_passphrase,
 };
 pub use server::{Gateway, GatewayConfig};
 

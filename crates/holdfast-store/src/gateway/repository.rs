@@ -60,6 +60,13 @@ pub struct OwnedKey {
     pub key: DataKey,
 }
 
+/// pgBackRest's cipher passphrase of a repository, derived from the repository's key (`docs/format.md`): whoever can
+/// unwrap the key has it, and there is no second secret to keep.
+#[must_use]
+pub fn cipher_passphrase(repository_key: &DataKey) -> String {
+    repository_key.derived_secret(b"holdfast/v1/pgbackrest-cipher-passphrase").to_string()
+}
+
 /// There is no key for what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no key: {reason}")]

@@ -1,7 +1,7 @@
 //! The commands of a client. They speak the same HTTP API as every other client and know nothing that it does not say.
 
 mod backups;
-mod error;
+pub(crate) mod error;
 mod http;
 mod jobs;
 mod keys;
@@ -9,8 +9,8 @@ mod progress;
 mod restore;
 mod service_view;
 mod services;
-mod table;
-mod time;
+pub(crate) mod table;
+pub(crate) mod time;
 mod users;
 mod window;
 

@@ -1,0 +1,83 @@
+//! What lies where, by names alone.
+
+use std::collections::HashMap;
+
+use futures::TryStreamExt;
+use holdfast_core::position::Position;
+use holdfast_core::{LineageId, OrganizationId};
+
+use super::SurveyProgress;
+use crate::error::Result;
+use crate::gateway::{ObjectClass, classify};
+use crate::layout::{LineageScope, ObjectName, ObjectPrefix, ServiceScope};
+use crate::store::Store;
+
+/// Files of a lineage's repository.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    /// Where each archived segment begins.
+    pub(super) segments: Vec<Position>,
+    /// Length of each file of a backup, by its name in the manifest.
+    pub(super) backup_files: HashMap<String, u64>,
+    /// The engine's major version, from the archive's folder `<version>-<number>`.
+    pub(super) version: Option<String>,
+}
+
+/// All services, by their folders.
+pub(super) async fn services(store: &Store) -> Result<Vec<ServiceScope>> {
+    let mut found = Vec::new();
+    let (_, organizations) = store.list_folder(&ObjectPrefix::All).await?;
+    for organization in organizations.iter().filter_map(|name| name.parse::<OrganizationId>().ok()) {
+        let (_, services) = store.list_folder(&ObjectPrefix::Organization(organization)).await?;
+        let services = services.iter().filter_map(|name| name.parse().ok());
+        found.extend(services.map(|service| ServiceScope { organization, service }));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The lineages of a service, by their folders. There is one, unless nothing but keys was ever stored.
+pub(super) async fn lineages(store: &Store, scope: ServiceScope) -> Result<Vec<LineageId>> {
+    let (_, folders) = store.list_folder(&ObjectPrefix::Service(scope)).await?;
+    Ok(folders.iter().filter_map(|name| name.parse().ok()).collect())
+}
+
+/// Lists a lineage's repository.
+pub(super) async fn files(store: &Store, lineage: LineageScope, progress: &SurveyProgress) -> Result<Files> {
+    let mut files = Files::default();
+    let mut listed = store.list(&ObjectPrefix::Repository { lineage, folder: None });
+    while let Some(object) = listed.try_next().await? {
+        progress.seen(1);
+        let ObjectName::Repository { path, .. } = &object.name else { continue };
+        match classify(path.as_str()) {
+            ObjectClass::Wal { timeline, segment } => {
+                files.segments.push(Position { timeline, offset: segment });
+                files.version = files.version.or_else(|| version_in(path.as_str()));
+            }
+            ObjectClass::BackupFile { .. } => {
+                files.backup_files.insert(object.name.relative(), object.info.sealed_bytes);
+            }
+            _ => {}
+        }
+    }
+    Ok(files)
+}
+
+/// `repo/archive/<stanza>/17-1/…`
+fn version_in(path: &str) -> Option<String> {
+    let (_, below) = path.split_once("archive/")?;
+    let (version, _) = below.split('/').nth(1)?.split_once('-')?;
+    Some(version.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_archives_folder_tells_the_engines_version() {
+        let path = "repo/archive/hf-0123/17-1/0000000100000000/000000010000000000000001-ab.zst";
+        assert_eq!(version_in(path).as_deref(), Some("17"));
+        assert_eq!(version_in("repo/backup/hf-0123/x"), None);
+    }
+}
