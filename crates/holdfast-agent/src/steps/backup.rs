@@ -1,5 +1,6 @@
 //! A base backup and its manifest. The manifest is written last: it is what makes the backup exist.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
@@ -70,8 +71,9 @@ async fn copy(
     let record = local.record();
     let driver = agent.driver(record.spec.engine)?;
     // A chain must not lead through a backup that the catalog does not know.
-    let mode = if remove_orphans(agent, local, input).await? { BackupMode::Full } else { input.mode };
-    let known = labels_in_store(agent, local).await?;
+    let (unknown, finished) = remove_orphans(agent, local, input).await?;
+    let mode = if unknown { BackupMode::Full } else { input.mode };
+    let known = remove_cut_off(agent, local, finished).await?;
     local.lineage.forget_files();
     local.lineage.keys.begin_backup(key.key_id, known);
     let request = BackupRequest { backup_id: &input.backup_id, mode };
@@ -87,13 +89,19 @@ async fn copy(
 
 /// Removes what the tool finished and nobody recorded: a backup without a manifest does not exist (R14), nor does one that
 /// failed in the end, and the tool would build the next incremental on it. Says whether one is left that the catalog does
-/// not know.
-async fn remove_orphans(agent: &Agent, local: &Local, input: &RunBackup) -> Result<bool, AgentError> {
+/// not know, and which labels are finished.
+async fn remove_orphans(
+    agent: &Agent,
+    local: &Local,
+    input: &RunBackup,
+) -> Result<(bool, BTreeSet<String>), AgentError> {
     let record = local.record();
     let driver = agent.driver(record.spec.engine)?;
     let failed = |error| AgentError::of_driver("list the repository", &local.lineage, error);
     let listed = driver.labels(&record.instance).await.map_err(failed)?;
     let (mut orphans, mut unknown) = (Vec::new(), false);
+    let mut finished: BTreeSet<String> = listed.iter().map(|(label, _)| label.clone()).collect();
+    finished.extend(input.known_labels.iter().map(|(label, _)| label.clone()));
     for (label, id) in listed {
         if input.known_labels.iter().any(|(known, _)| *known == label) {
             continue;
@@ -110,7 +118,7 @@ async fn remove_orphans(agent: &Agent, local: &Local, input: &RunBackup) -> Resu
         }
     }
     if orphans.is_empty() {
-        return Ok(unknown);
+        return Ok((unknown, finished));
     }
     tracing::warn!(service = %local.lineage.scope.service, ?orphans, "removing backups that never got a manifest");
     orphans.reverse(); // children before what they build on
@@ -120,24 +128,35 @@ async fn remove_orphans(agent: &Agent, local: &Local, input: &RunBackup) -> Resu
     if let Err(error) = removed {
         // A store that refuses deletes must not keep us from backing up: in full, so that nothing builds on them.
         tracing::warn!(service = %local.lineage.scope.service, error = %chain(&error), "backups without a manifest stay for now");
-        return Ok(true);
+        return Ok((true, finished));
     }
-    Ok(unknown)
+    finished.retain(|label| !orphans.contains(label));
+    Ok((unknown, finished))
 }
 
-/// Labels that the repository holds files of before this backup: whatever comes new is this backup's.
-async fn labels_in_store(agent: &Agent, local: &Local) -> Result<Vec<String>, AgentError> {
+/// Removes what a backup left that was cut off or failed: the tool has no record of it, would remove it itself, and may not.
+/// Returns the labels that stay: whatever comes new is this backup's.
+async fn remove_cut_off(
+    agent: &Agent,
+    local: &Local,
+    finished: BTreeSet<String>,
+) -> Result<Vec<String>, AgentError> {
     let prefix = ObjectPrefix::Repository { lineage: local.lineage.scope, folder: None };
-    let mut labels = std::collections::BTreeSet::new();
     let mut objects = agent.store.list(&prefix);
+    let mut removed = BTreeSet::new();
     while let Some(object) = objects.try_next().await.map_err(AgentError::store("list the repository"))? {
         if let ObjectName::Repository { path, .. } = &object.name
             && let ObjectClass::BackupFile { label } = classify(path.as_str())
+            && !finished.contains(&label)
         {
-            labels.insert(label);
+            agent.store.delete(&object.name).await.map_err(AgentError::store("remove a cut-off backup"))?;
+            removed.insert(label);
         }
     }
-    Ok(labels.into_iter().collect())
+    if !removed.is_empty() {
+        tracing::info!(service = %local.lineage.scope.service, ?removed, "removed what cut-off backups had left");
+    }
+    Ok(finished.into_iter().collect())
 }
 
 /// What the store lists under the label, each object as it was confirmed when it was written: nothing missing, nothing
