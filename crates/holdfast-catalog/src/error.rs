@@ -69,6 +69,8 @@ pub enum ErrorKind {
     Stale,
     /// Try again later: the database was busy or its disk refused.
     Unavailable,
+    /// Make room on the catalog's disk first.
+    DiskFull,
     /// A defect or a damaged catalog; a human has to look.
     Internal,
 }
@@ -83,6 +85,9 @@ impl CatalogError {
             Self::Stale { .. } => ErrorKind::Stale,
             Self::Contended { .. } | Self::RetiredKek { .. } => ErrorKind::Unavailable,
             Self::Database { source, .. } => match source {
+                sqlx::Error::Database(error) if error.code().is_some_and(|code| is_disk_full(&code)) => {
+                    ErrorKind::DiskFull
+                }
                 sqlx::Error::Database(_) | sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => {
                     ErrorKind::Unavailable
                 }
@@ -92,6 +97,11 @@ impl CatalogError {
             Self::Invalid { .. } | Self::Corrupt { .. } => ErrorKind::Internal,
         }
     }
+}
+
+/// SQLITE_FULL (13), by its extended result code (sqlite.org/rescode.html). A write-ahead log that cannot grow says so too.
+fn is_disk_full(code: &str) -> bool {
+    code.parse::<u32>().is_ok_and(|code| code & 0xff == 13)
 }
 
 /// Names what we were doing when the database failed.

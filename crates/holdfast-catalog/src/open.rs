@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::watch;
 
@@ -51,6 +52,9 @@ impl Catalog {
         let opened = |source| CatalogError::Open { path: path.into(), source };
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
+            // A full disk makes SQLite roll back by itself; sqlx then goes on counting a transaction that is none (0.8) and
+            // would never begin another on this connection.
+            .before_acquire(|connection, _| Box::pin(async { Ok(!connection.is_in_transaction()) }))
             .connect_with(options.clone())
             .await
             .map_err(opened)?;
@@ -182,6 +186,20 @@ mod tests {
                 .await
                 .unwrap_or_else(|e| panic!("dropped after {polls} polls: {e:?}"));
         }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_and_forgotten_once_there_is_room() {
+        let folder = tempfile::TempDir::new().expect("a temporary folder");
+        let catalog = Catalog::open(&folder.path().join("catalog.db")).await.expect("opens");
+        let limit = |pages: u32| format!("PRAGMA max_page_count = {pages}");
+        sqlx::query(&limit(1)).execute(&catalog.writer).await.expect("no more pages than there are");
+        let large = "x".repeat(1 << 20);
+        let full = catalog.put_setting("large", &large).await.expect_err("there is no room");
+        assert_eq!(full.kind(), crate::ErrorKind::DiskFull, "{full:?}");
+        sqlx::query(&limit(1 << 20)).execute(&catalog.writer).await.expect("room again");
+        catalog.put_setting("large", &large).await.expect("writes");
+        assert_eq!(catalog.setting("large").await.expect("reads"), Some(large));
     }
 
     #[tokio::test]
