@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use object_store::client::HttpError;
 
 use crate::store::{Answer, Refusal, WireError};
+use holdfast_core::disk::Size;
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
@@ -79,6 +80,9 @@ pub enum StoreError {
     OtherLength { object: String, told: u64, found: u64 },
     #[error("{object} has checksum {found} in the object store, {sent} was sent")]
     OtherChecksum { object: String, sent: String, found: String },
+    /// Nothing was begun: the rest is kept for cleaning up.
+    #[error("the object store's disk is full: {free} free, {kept} are kept for cleaning up", free = Size(*free_bytes), kept = Size(*kept_bytes))]
+    Full { free_bytes: u64, kept_bytes: u64 },
     #[error("{object} has more than {limit} bytes")]
     TooLarge { object: String, limit: u64 },
     #[error("cannot seal or open {object}")]
@@ -116,6 +120,7 @@ impl StoreError {
             | Self::OtherChecksum { .. }
             | Self::Unreachable { .. }
             | Self::TooOld { .. }
+            | Self::Full { .. }
             | Self::Listen { .. } => ErrorKind::Transient,
             Self::Url { .. }
             | Self::TooLarge { .. }
@@ -137,7 +142,7 @@ impl StoreError {
             Self::NoCredentials { .. } => Refusal::Credentials.cause(),
             Self::NotEncrypted { .. } => "store_not_encrypted",
             Self::Unconfirmed { .. } | Self::OtherChecksum { .. } => "store_unconfirmed",
-            Self::Io { source, .. } if is_full(source) => "store_full",
+            _ if self.is_full() => "store_full",
             _ => "object_store",
         }
     }
@@ -155,9 +160,21 @@ impl StoreError {
                 "let the store encrypt with AES-256 (SSE-S3); if it encrypts all that it holds in another way, say so by \
                  ?encryption=elsewhere at the end of store_url",
             ),
-            Self::Io { source, .. } if is_full(source) => Some("make room on the object store's disk"),
+            _ if self.is_full() => Some("make room on the object store's disk"),
             Self::Io { .. } => Some("check the folder's owner and permissions"),
             _ => None,
+        }
+    }
+
+    /// Whether the store, or a quota on it, has no room left.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Full { .. } => true,
+            Self::Refused { refusal, .. } => *refusal == Refusal::Full,
+            Self::Io { source, .. } => is_full(source),
+            Self::Store { source, .. } => find(source).is_some_and(is_full),
+            _ => false,
         }
     }
 

@@ -10,11 +10,13 @@ pub mod gateway;
 pub mod layout;
 pub mod manifest;
 mod repository_path;
+mod space;
 pub mod store;
 pub mod survey;
 
 pub use error::{ErrorKind, Result, StoreError};
 pub use layout::{LineageScope, ObjectName, ObjectPrefix, RepositoryPath, ServiceScope};
+pub use space::space_of;
 pub use store::{
     Answer, Limits, ListedObject, ObjectInfo, Reading, Refusal, Store, StoreSettings, StoreWriter, Stored,
 };

@@ -29,7 +29,7 @@ mod watch;
 mod writing;
 
 pub use classify::{ObjectClass, classify};
-pub use refusal::DAMAGED;
+pub use refusal::{DAMAGED, FULL};
 pub use repository::{
     Access, Damage, KeyRefused, OwnedKey, Repository, RepositoryEvents, RepositoryKeys, StoredObject,
     Trouble, cipher_passphrase,

@@ -9,6 +9,9 @@ use crate::error::{ErrorKind, StoreError};
 /// The S3 error code of an object that does not open: damaged, or not the one that was stored.
 pub const DAMAGED: &str = "DamagedObject";
 
+/// The S3 error code of an object that the store has no room for.
+pub const FULL: &str = "StoreFull";
+
 /// An error of the object store. The cause goes into the message: the tool's log is where a person will look.
 pub(super) fn store_refusal(error: &StoreError) -> S3Error {
     let text = chain(error);
@@ -16,6 +19,13 @@ pub(super) fn store_refusal(error: &StoreError) -> S3Error {
     match error.kind() {
         ErrorKind::NotFound => S3Error::with_message(S3ErrorCode::NoSuchKey, text),
         ErrorKind::AlreadyExists => write_once(&text),
+        ErrorKind::Transient | ErrorKind::Permanent if error.is_full() => {
+            tracing::warn!(error = %text, "the object store is full");
+            let mut error = S3Error::with_message(S3ErrorCode::Custom(FULL.into()), text);
+            // Not a 5xx: a backup should fail now and say why, and the engine offers its log again by itself.
+            error.set_status_code(StatusCode::UNPROCESSABLE_ENTITY);
+            error
+        }
         ErrorKind::Transient => {
             tracing::warn!(error = %text, "the object store failed a request of the sealing gateway");
             let mut refusal = S3Error::with_message(S3ErrorCode::ServiceUnavailable, text.clone());

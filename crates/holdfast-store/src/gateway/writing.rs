@@ -45,6 +45,7 @@ impl SealedWrite {
     ) -> S3Result<Self> {
         let class = classify(path.as_str());
         let key = repository.keys.sealing_key(&class).map_err(|error| key_refusal(&error))?;
+        ensure_room(&store, &class).map_err(|error| store_refusal(&error))?;
         let lineage = repository.scope();
         let name = match class {
             ObjectClass::Info => {
@@ -88,6 +89,7 @@ impl SealedWrite {
     }
 
     async fn hand_over(&mut self) -> Result<()> {
+        ensure_room(&self.store, &self.class)?;
         let piece = self.sealed.split().freeze();
         self.writer.write(piece).await
     }
@@ -133,6 +135,21 @@ impl SealedWrite {
         repository.events.stored(&object);
         Ok(object)
     }
+}
+
+/// Backups stop where the reserve of a local store's disk begins, log half a reserve later; what is small and needed to
+/// clean up (indexes, manifests, tombstones) may use it up.
+fn ensure_room(store: &Store, class: &ObjectClass) -> Result<()> {
+    let Some(space) = store.space() else { return Ok(()) };
+    let kept_bytes = match class {
+        ObjectClass::BackupFile { .. } => space.reserve_bytes(),
+        ObjectClass::Wal { .. } | ObjectClass::PartialWal { .. } => space.reserve_bytes() / 2,
+        _ => return Ok(()),
+    };
+    if space.free_bytes < kept_bytes {
+        return Err(StoreError::Full { free_bytes: space.free_bytes, kept_bytes });
+    }
+    Ok(())
 }
 
 /// What the client sent.

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use holdfast_core::disk::Space;
 use jiff::Timestamp;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
@@ -131,6 +132,15 @@ impl Store {
             return Ok(Self { backend: Backend::S3(Arc::new(bucket)) });
         }
         Err(StoreError::Url { url: url.to_owned(), reason: "expected file:///path or s3://bucket/prefix" })
+    }
+
+    /// The disk of a local folder; `None` for a bucket, and where the system does not tell.
+    #[must_use]
+    pub fn space(&self) -> Option<Space> {
+        match &self.backend {
+            Backend::Local(folder) => crate::space_of(folder.root()).ok(),
+            Backend::S3(_) => None,
+        }
     }
 
     /// Stores a small object under its name, whatever lies there now.
