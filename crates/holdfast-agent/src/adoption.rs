@@ -115,6 +115,7 @@ pub(crate) async fn discard_leftover(agent: &Agent, service: ServiceId) -> Resul
         memory_mib: 0,
         max_connections: 0,
         allowed_cidrs: Vec::new(),
+        storage_bytes: 0,
     };
     discard_half_made(agent, &spec).await
 }
@@ -167,6 +168,7 @@ async fn adopt(agent: &Arc<Agent>, path: &Path) -> Result<(), AgentError> {
             .map_err(AgentError::engine("write the repository settings"))?;
     }
     let lineage = Arc::new(Lineage::unlisted(scope_of(&record.spec), keys));
+    lineage.note_dropped(record.log_dropped.clone());
     let access = record.instance.repository.clone();
     agent.instances.insert(record, Arc::clone(&lineage));
     tokio::spawn(open_archive(Arc::clone(agent), access, lineage));

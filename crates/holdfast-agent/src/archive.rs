@@ -39,8 +39,14 @@ impl ArchiveTracker {
         self.gaps = gaps.to_vec();
     }
 
-    /// The store has confirmed `[from, to)`. Returns the gap that this reveals, if any.
-    pub(crate) fn stored(&mut self, from: Position, to: Position, now: Timestamp) -> Option<Gap> {
+    /// The store has confirmed `[from, to)`. Returns the gap that this reveals, if any, with the cause given.
+    pub(crate) fn stored(
+        &mut self,
+        from: Position,
+        to: Position,
+        now: Timestamp,
+        cause_of_gap: String,
+    ) -> Option<Gap> {
         let last = self.coverage.last().cloned();
         let found = match (self.add(from, to), last) {
             (Continuity::Gap, Some(last)) => Some(Gap {
@@ -48,7 +54,7 @@ impl ArchiveTracker {
                 to: from,
                 from_time: last.complete_until.unwrap_or(now),
                 to_time: now,
-                cause: "log between these positions never reached the object store".to_owned(),
+                cause: cause_of_gap,
                 acknowledged: false,
             }),
             _ => None,
@@ -199,7 +205,7 @@ mod tests {
     }
 
     fn store(tracker: &mut ArchiveTracker, timeline: u32, segment: u64) -> Option<Gap> {
-        tracker.stored(at(timeline, segment), at(timeline, segment + 1), second(1000))
+        tracker.stored(at(timeline, segment), at(timeline, segment + 1), second(1000), "lost".to_owned())
     }
 
     #[test]

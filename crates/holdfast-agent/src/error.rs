@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use holdfast_core::ServiceId;
+use holdfast_core::disk::{Size, Space};
 use holdfast_core::engine::EngineKind;
 use holdfast_core::job::JobError;
 use holdfast_engines::EngineError;
@@ -57,6 +58,17 @@ pub enum AgentError {
     Unusable(String),
     #[error(transparent)]
     Injected(#[from] Injected),
+    #[error(
+        "{doing} needs {needed} below {}, where {free} are free and {kept} of them kept: make room there and try again",
+        folder.display(), needed = Size(*needed_bytes), free = Size(space.free_bytes), kept = Size(space.reserve_bytes())
+    )]
+    NoRoom { doing: &'static str, needed_bytes: u64, space: Space, folder: PathBuf },
+    #[error(
+        "the backup needs about {needed} in the object store, where {free} are free and {kept} of them kept: make room \
+         there, or delete backups that are not needed, and try again",
+        needed = Size(*needed_bytes), free = Size(space.free_bytes), kept = Size(space.reserve_bytes())
+    )]
+    StoreNoRoom { needed_bytes: u64, space: Space },
     #[error("{doing} took longer than {seconds} s")]
     TooLong { doing: &'static str, seconds: u64 },
 }
@@ -94,6 +106,7 @@ impl AgentError {
             Self::Engine { source, .. } => source.is_retryable(),
             Self::Injected(injected) => injected.retryable,
             Self::NoDriver(_) | Self::Unusable(_) | Self::Cancelled | Self::Damaged { .. } => false,
+            Self::NoRoom { .. } | Self::StoreNoRoom { .. } => false,
             _ => true,
         }
     }
@@ -104,6 +117,9 @@ impl AgentError {
             Self::Store { source, .. } => source.cause(),
             Self::Damaged { .. } => "damaged_object",
             Self::Troubled { trouble, .. } => trouble.cause,
+            Self::StoreNoRoom { .. } => "store_full",
+            Self::NoRoom { .. } => "disk_full",
+            Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => "disk_full",
             Self::File { .. } => "file_system",
             Self::ControlPlane(_) | Self::Refused { .. } => "control_plane",
             Self::NoInstance(_) | Self::NotAdopted(_) => "no_instance",

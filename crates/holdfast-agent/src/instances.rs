@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdfast_api::agent::{InstanceFacts, InstanceSpec, RepositoryGrant, RestoredInstance};
+use holdfast_core::disk::Level;
 use holdfast_core::{LineageId, ServiceId};
 use holdfast_engines::{Instance, Paths, RepositoryAccess};
 use holdfast_store::LineageScope;
@@ -35,6 +36,9 @@ pub(crate) struct Record {
     pub facts: InstanceFacts,
     /// What a restore reached, so that a repeated step answers the same.
     pub restored: Option<RestoredInstance>,
+    /// Why log was given up, until the gap that this makes is seen.
+    #[serde(default)]
+    pub log_dropped: Option<String>,
     /// Whether the engine is to run; an agent without its control plane goes by this.
     pub running: bool,
 }
@@ -45,6 +49,7 @@ pub(crate) struct Local {
     pub lineage: Arc<Lineage>,
     /// As measured last; 0 until then.
     pub database_bytes: AtomicU64,
+    pub disk_level: Mutex<Level>,
     /// Held by a step that starts, stops or changes the engine, so that the supervisor leaves it alone meanwhile.
     pub busy: tokio::sync::Mutex<()>,
 }
@@ -103,6 +108,7 @@ impl Instances {
             record: Mutex::new(record),
             lineage,
             database_bytes: AtomicU64::new(0),
+            disk_level: Mutex::default(),
             busy: tokio::sync::Mutex::default(),
         });
         // Also that of a stopped service, on which nobody listens.

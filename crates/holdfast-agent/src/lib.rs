@@ -8,6 +8,7 @@ mod archive;
 mod client;
 mod commands;
 mod coverage;
+mod disk;
 mod error;
 mod host;
 mod instances;
@@ -32,6 +33,7 @@ use holdfast_fault::FaultPoints;
 use holdfast_store::Store;
 use holdfast_store::gateway::Gateway;
 
+pub use disk::OnLogFull;
 pub use error::AgentError;
 
 /// What an agent was told at its start.
@@ -52,6 +54,7 @@ pub struct AgentConfig {
     pub service_address: IpAddr,
     /// Where tests make steps fail; nowhere.
     pub faults: FaultPoints,
+    pub on_log_full: OnLogFull,
 }
 
 /// What all parts of the agent share.
@@ -62,6 +65,7 @@ pub(crate) struct Agent {
     pub gateway: Gateway,
     pub client: client::Client,
     pub instances: instances::Instances,
+    pub ballast: disk::Ballast,
     postgresql: Postgresql,
 }
 
@@ -86,6 +90,7 @@ pub async fn run(config: AgentConfig, stop: tokio_util::sync::CancellationToken)
     let agent = Arc::new(Agent {
         postgresql: Postgresql::new(&config.engines_dir),
         instances: instances::Instances::default(),
+        ballast: disk::Ballast::new(&config.instances_dir),
         host,
         store,
         gateway,
@@ -99,6 +104,7 @@ pub async fn run(config: AgentConfig, stop: tokio_util::sync::CancellationToken)
             commands::run(&agent),
             supervisor::run(&agent),
             supervisor::measure_sizes(&agent),
+            disk::keep_ballast(&agent),
             coverage::run(&agent),
             sweep::run(&agent)
         );

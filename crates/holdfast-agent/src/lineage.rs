@@ -22,6 +22,7 @@ use crate::keys::LineageKeys;
 
 /// A trouble of the store's longer ago than this explains nothing now.
 const RECENT_SECONDS: i64 = 60;
+const NEVER_STORED: &str = "log between these positions never reached the object store";
 
 pub(crate) struct Lineage {
     pub scope: LineageScope,
@@ -31,6 +32,8 @@ pub(crate) struct Lineage {
     is_listed: AtomicBool,
     /// Stored files of backups since the agent started, by the tool's label.
     files: Mutex<HashMap<String, HashMap<String, ManifestObject>>>,
+    /// Why log was given up: the cause of the gap that is to be seen next.
+    dropped: Mutex<Option<String>>,
     changed: Notify,
     /// What the store fails at, until it takes something again.
     trouble: Mutex<Option<Troubled>>,
@@ -54,6 +57,7 @@ impl Lineage {
             archive: Mutex::default(),
             is_listed: AtomicBool::new(true),
             files: Mutex::default(),
+            dropped: Mutex::default(),
             changed: Notify::new(),
             trouble: Mutex::default(),
             damage: watch::Sender::new(None),
@@ -96,6 +100,14 @@ impl Lineage {
 
     pub(crate) fn archive(&self) -> MutexGuard<'_, ArchiveTracker> {
         self.archive.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn note_dropped(&self, cause: Option<String>) {
+        *self.dropped.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+    }
+
+    pub(crate) fn dropped(&self) -> Option<String> {
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn mark(&self, mark: Mark) {
@@ -188,7 +200,10 @@ impl RepositoryEvents for Lineage {
             ObjectClass::Wal { timeline, segment } => {
                 let from = Position { timeline: *timeline, offset: *segment };
                 let to = Position { offset: segment + SEGMENT_BYTES, ..from };
-                if let Some(gap) = self.archive().stored(from, to, Timestamp::now()) {
+                let cause = self.dropped().unwrap_or_else(|| NEVER_STORED.to_owned());
+                let gap = self.archive().stored(from, to, Timestamp::now(), cause);
+                if let Some(gap) = gap {
+                    self.note_dropped(None);
                     tracing::error!(service = %self.scope.service, ?gap, "the log archive has a gap");
                 }
                 self.changed.notify_waiters();

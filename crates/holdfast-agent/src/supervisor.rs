@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use holdfast_api::agent::{AgentReport, ArchiveReport, InstanceMetrics, InstanceReport};
+use holdfast_core::disk::Level;
 use holdfast_core::engine::EngineKind;
 use holdfast_core::{ServiceId, Timestamp};
 use holdfast_engines::{Probe, Statistics};
 
-use crate::Agent;
 use crate::error::{AgentError, chain};
 use crate::instances::Local;
+use crate::{Agent, disk};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A lag beyond this on a quiet database is log that nothing closes; see [`nudge`].
@@ -33,6 +34,7 @@ pub(crate) async fn run(agent: &Arc<Agent>) {
             if let Some(action) = action {
                 act(agent, local, action, &mut last_action).await;
             }
+            guard(agent, local, &report);
             reports.push(report);
         }
         let report = AgentReport {
@@ -84,6 +86,7 @@ async fn look(agent: &Agent, local: &Local) -> (InstanceReport, Option<Action>) 
         message: None,
         archive: None,
         metrics: None,
+        disk: disk::look(agent, local, &record),
     };
     let mut action = None;
     let mut archiver_error = None;
@@ -91,7 +94,7 @@ async fn look(agent: &Agent, local: &Local) -> (InstanceReport, Option<Action>) 
         match probe(agent, local).await {
             Ok(probe) => {
                 report.healthy = true;
-                report.metrics = probe.statistics.as_ref().map(|statistics| metrics(local, statistics));
+                report.metrics = probe.statistics.as_ref().map(metrics);
                 archiver_error = probe.statistics.and_then(|statistics| statistics.archiver_error);
                 local.lineage.mark(probe.mark);
                 let archive = local.lineage.archive();
@@ -101,10 +104,18 @@ async fn look(agent: &Agent, local: &Local) -> (InstanceReport, Option<Action>) 
                 }
             }
             Err(error) => {
-                report.message = Some(chain(&error));
+                let full = report.disk.as_ref().filter(|disk| disk.level == Level::Full);
+                let full = full.and_then(|disk| disk.message.as_ref()).map(|text| format!("{text}; "));
+                report.message = Some(full.unwrap_or_default() + &chain(&error));
                 action = Some(Action::Start);
             }
         }
+    }
+    if record.log_dropped.is_some()
+        && local.lineage.dropped().is_none()
+        && let Err(error) = local.update(|record| record.log_dropped = None)
+    {
+        tracing::warn!(error = %chain(&error), "a gap that is recorded would be told of again");
     }
     let archive = local.lineage.archive();
     let (lag_seconds, lag_bytes) = archive.lag(Timestamp::now());
@@ -113,8 +124,11 @@ async fn look(agent: &Agent, local: &Local) -> (InstanceReport, Option<Action>) 
         gaps: archive.gaps().to_vec(),
         lag_seconds,
         lag_bytes,
-        // What the store says is nearer to the cause than what the engine's archiver says.
-        last_error: local.lineage.trouble().filter(|_| lag_seconds > 0.0).or(archiver_error),
+        // What the disk and the store say is nearer to the cause than what the engine's archiver says.
+        last_error: disk::store_complaint(agent)
+            .or_else(|| local.lineage.dropped())
+            .or_else(|| local.lineage.trouble().filter(|_| lag_seconds > 0.0))
+            .or(archiver_error),
     });
     (report, action)
 }
@@ -129,18 +143,25 @@ async fn probe(agent: &Agent, local: &Local) -> Result<Probe, AgentError> {
         .map_err(AgentError::engine("look at the engine"))
 }
 
-fn metrics(local: &Local, probe: &Statistics) -> InstanceMetrics {
-    let disk = nix::sys::statvfs::statvfs(&local.instance().folder).ok();
-    let bytes = |blocks: u64| disk.as_ref().map_or(0, |d| blocks.saturating_mul(d.fragment_size()));
+fn metrics(probe: &Statistics) -> InstanceMetrics {
     InstanceMetrics {
         connections_active: probe.connections_active,
         connections_max: probe.connections_max,
-        database_bytes: local.database_bytes.load(Ordering::Relaxed),
-        disk_total_bytes: bytes(disk.as_ref().map_or(0, nix::sys::statvfs::Statvfs::blocks)),
-        disk_free_bytes: bytes(disk.as_ref().map_or(0, nix::sys::statvfs::Statvfs::blocks_available)),
         transactions_total: probe.transactions_total,
         cache_hit_ratio: probe.cache_hit_ratio,
     }
+}
+
+/// Beside the loop, like every action.
+fn guard(agent: &Arc<Agent>, local: &Arc<Local>, report: &InstanceReport) {
+    let Some(disk) = report.disk.clone().filter(|_| report.healthy) else { return };
+    let (agent, local) = (Arc::clone(agent), Arc::clone(local));
+    tokio::spawn(async move {
+        if let Err(error) = disk::guard(&agent, &local, &disk).await {
+            let service = local.lineage.scope.service;
+            tracing::warn!(%service, error = %chain(&error), "a full disk could not be guarded");
+        }
+    });
 }
 
 async fn act(agent: &Arc<Agent>, local: &Arc<Local>, action: Action, last: &mut HashMap<ServiceId, Instant>) {
@@ -175,6 +196,7 @@ async fn start(agent: &Agent, local: &Local) -> Result<(), AgentError> {
         return Ok(());
     }
     tracing::warn!(service = %record.spec.service_id, "the engine is not running; starting it");
+    agent.ballast.release();
     driver.start(&record.instance).await.map_err(AgentError::engine("start the engine"))
 }
 

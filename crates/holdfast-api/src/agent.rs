@@ -10,6 +10,7 @@
 use std::fmt;
 
 use holdfast_core::backup::{BackupFacts, BackupMode};
+use holdfast_core::disk::{Level, Usage};
 use holdfast_core::engine::EngineKind;
 use holdfast_core::id::{AgentId, BackupId, JobId, KeyId, LineageId, OrganizationId, ServiceId};
 use holdfast_core::job::{JobError, JobKind, Phase, Progress, Step};
@@ -90,6 +91,9 @@ pub struct InstanceSpec {
     pub memory_mib: u64,
     pub max_connections: u32,
     pub allowed_cidrs: Vec<String>,
+    /// What the service may take of the disk, data and log; 0: not watched.
+    #[serde(default)]
+    pub storage_bytes: u64,
 }
 
 /// A database user to make, with its first password.
@@ -130,6 +134,9 @@ pub struct RunBackup {
     pub next_epoch_key: KeyGrant,
     /// Hash of the newest manifest of the lineage, so that the chain shows a missing one.
     pub previous_manifest_sha256: Option<String>,
+    /// What the newest backup of this mode took in the store; `None` when there is none.
+    #[serde(default)]
+    pub expected_bytes: Option<u64>,
     /// Completed backups by the tool's label, to name an incremental's parent.
     pub known_labels: Vec<(String, BackupId)>,
     /// Backups that failed for good: what one of them stored all the same goes, its manifest first.
@@ -157,6 +164,9 @@ pub struct RestoreInstance {
     pub base_label: String,
     pub base_stop: Position,
     pub database_bytes: u64,
+    /// Log between the base backup and the target: the new instance holds it too for a while.
+    #[serde(default)]
+    pub log_bytes: u64,
     /// `None`: the base backup's own consistent point.
     pub target: Option<RestoreTarget>,
 }
@@ -287,6 +297,18 @@ pub struct InstanceReport {
     pub message: Option<String>,
     pub archive: Option<ArchiveReport>,
     pub metrics: Option<InstanceMetrics>,
+    pub disk: Option<DiskReport>,
+}
+
+/// How full the disk of an instance is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DiskReport {
+    pub usage: Usage,
+    pub level: Level,
+    /// For people, while the level is not fine.
+    pub message: Option<String>,
+    /// The engine refuses writes until there is room again.
+    pub writes_refused: bool,
 }
 
 /// The log archive against what the object store is proven to hold (R1).
@@ -306,9 +328,6 @@ pub struct ArchiveReport {
 pub struct InstanceMetrics {
     pub connections_active: i64,
     pub connections_max: i64,
-    pub database_bytes: u64,
-    pub disk_total_bytes: u64,
-    pub disk_free_bytes: u64,
     pub transactions_total: i64,
     pub cache_hit_ratio: Option<f64>,
 }

@@ -149,7 +149,7 @@ pub struct Service {
     /// What really runs; null until provisioned.
     pub engine_version: Option<String>,
     pub status: ServiceStatus,
-    /// Why the service is `failed` or in `error`.
+    /// Why the service is `failed` or in `error`; while it runs, what to look after: a disk that fills up.
     pub status_message: Option<String>,
     pub plan_name: String,
     pub zone: String,

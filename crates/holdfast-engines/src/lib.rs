@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use holdfast_core::backup::BackupMode;
 use holdfast_core::position::Position;
 use holdfast_core::{BackupId, Timestamp};
+use holdfast_store::gateway::{DAMAGED, FULL};
 use serde::{Deserialize, Serialize};
 
 pub use exec::RunAs;
@@ -53,6 +54,12 @@ pub enum EngineError {
     Hole { reached: String, expected: String },
     #[error("{doing}: the object store holds damaged data: {what}")]
     Damaged { doing: String, what: String },
+    #[error(
+        "{doing}: {what}; make room in the object store, or remove backups that are not needed, and try again"
+    )]
+    StoreFull { doing: String, what: String },
+    #[error("{doing}: the disk of the instance is full; make room there and try again: {what}")]
+    DiskFull { doing: String, what: String },
 }
 
 impl EngineError {
@@ -60,7 +67,10 @@ impl EngineError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         // A hole may be a store that was away for a moment: the tool tells both alike, and tries are bounded.
-        !matches!(self, Self::Missing { .. } | Self::Damaged { .. })
+        !matches!(
+            self,
+            Self::Missing { .. } | Self::Damaged { .. } | Self::StoreFull { .. } | Self::DiskFull { .. }
+        )
     }
 
     /// A machine-readable cause.
@@ -75,6 +85,8 @@ impl EngineError {
             Self::Missing { .. } => "engine_missing",
             Self::Hole { .. } => "log_hole",
             Self::Damaged { .. } => "damaged_object",
+            Self::StoreFull { .. } => "store_full",
+            Self::DiskFull { .. } => "disk_full",
         }
     }
 
@@ -88,10 +100,29 @@ impl EngineError {
         move |source| Self::Sql { doing, source }
     }
 
+    /// A tool that failed; what its last words tell of a full disk or damage counts for more than its exit code.
     pub(crate) fn exec(doing: impl Into<String>) -> impl FnOnce(exec::ExecError) -> Self {
         let doing = doing.into();
-        move |source| Self::Exec { doing, source }
+        move |source| {
+            let text = source.to_string();
+            if let Some(what) = gateway_said(&text, DAMAGED) {
+                Self::Damaged { doing, what }
+            } else if let Some(what) = gateway_said(&text, FULL) {
+                Self::StoreFull { doing, what }
+            } else if text.contains("No space left on device") {
+                Self::DiskFull { doing, what: text }
+            } else {
+                Self::Exec { doing, source }
+            }
+        }
     }
+}
+
+/// What the sealing gateway said with this error code, as the tool shows an answer's content.
+fn gateway_said(text: &str, code: &str) -> Option<String> {
+    let (_, answer) = text.split_once(&format!("<Code>{code}</Code>"))?;
+    let (message, _) = answer.split_once("<Message>")?.1.split_once("</Message>")?;
+    Some(message.replace("&apos;", "'").replace("&quot;", "\"").replace("&amp;", "&"))
 }
 
 pub type Result<T> = std::result::Result<T, EngineError>;
@@ -185,6 +216,14 @@ pub struct Mark {
     pub position: Position,
     /// Changes with every commit; equal marks mean that nothing was committed in between.
     pub last_commit: String,
+}
+
+/// The engine's log on the instance's own disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogOnDisk {
+    pub total_bytes: u64,
+    /// Finished pieces that the archive does not have yet.
+    pub waiting_bytes: u64,
 }
 
 /// What a look at a running engine shows.
@@ -284,6 +323,17 @@ pub trait Driver: Send + Sync {
     ) -> Result<ToolBackup>;
     /// Makes the engine close its current piece of log, after a commit of its own, and returns a mark taken before.
     async fn cut_log(&self, instance: &Instance) -> Result<Mark>;
+    /// What the log takes of the disk; also of an engine that is down.
+    fn log_on_disk(&self, instance: &Instance) -> Result<LogOnDisk>;
+    /// Whether [`Driver::set_read_only`] refuses writes; lasts over restarts of engine and agent.
+    fn is_read_only(&self, instance: &Instance) -> bool;
+    /// Whether anything is done against a full disk, until [`Driver::set_read_only`] ends it.
+    fn is_guarded(&self, instance: &Instance) -> bool;
+    /// Refuses writes of everybody but the agent, or ends all that is done against a full disk. While writes are refused, to
+    /// be repeated: it ends sessions that write nevertheless, and removes log that the archive has.
+    async fn set_read_only(&self, instance: &Instance, read_only: bool) -> Result<()>;
+    /// Gives up finished log that waits for the archive, for good, and frees its disk. Returns how many bytes.
+    async fn drop_waiting_log(&self, instance: &Instance) -> Result<u64>;
     /// Restores into the empty folder of `instance` and leaves it running, with its own archive and credentials.
     async fn restore(
         &self,
@@ -297,4 +347,17 @@ pub trait Driver: Send + Sync {
     async fn expire(&self, instance: &Instance, labels: &[String]) -> Result<()>;
     /// Versions that this host can run.
     fn versions(&self) -> Vec<String>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_gateway_said_is_found_in_the_tools_error() {
+        let tool = "ERROR: [039]: HTTP request failed with 422; *** Response Content ***:; <?xml version=\"1.0\"?>\
+            <Error><Code>DamagedObject</Code><Message>bundle/1: chunk 7 does not authenticate</Message></Error>; INFO: end";
+        assert_eq!(gateway_said(tool, DAMAGED).as_deref(), Some("bundle/1: chunk 7 does not authenticate"));
+        assert_eq!(gateway_said(&tool.replace("DamagedObject", "InternalError"), DAMAGED), None);
+    }
 }

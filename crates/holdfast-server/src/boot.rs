@@ -137,6 +137,7 @@ pub async fn serve(booted: Booted, listener: TcpListener, stop: CancellationToke
     let cp = booted.control_plane.clone();
     // The data folder is locked: whoever worked here before is dead.
     cp.catalog.lapse_leases(Place::ControlPlane, Timestamp::now()).await?;
+    let room = tokio::spawn(crate::app::room::watch(cp.clone(), stop.clone()));
     let agents = jobs::agents::router(cp.clone(), booted.agent_token.clone());
     let router = crate::http::router(cp.clone()).merge(agents);
     let runner = tokio::spawn(jobs::runner::run(cp.clone(), stop.clone()));
@@ -155,7 +156,7 @@ pub async fn serve(booted: Booted, listener: TcpListener, stop: CancellationToke
         () = async { stop.cancelled().await; tokio::time::sleep(std::time::Duration::from_secs(3)).await } => Ok(()),
     };
     stop.cancel();
-    let _ = tokio::join!(runner, scheduler, describer); // all end at the token
+    let _ = tokio::join!(runner, scheduler, describer, room); // all end at the token
     cp.catalog.close().await;
     served
 }

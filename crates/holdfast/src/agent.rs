@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use holdfast_agent::AgentConfig;
+use holdfast_agent::{AgentConfig, OnLogFull};
 use holdfast_api::agent::Secret;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +37,9 @@ pub(crate) struct AgentArgs {
     /// Address that engines listen on and that clients are told.
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     service_address: IpAddr,
+    /// Give log up that waits for the object store when it is about to fill a disk, instead of refusing writes.
+    #[arg(long)]
+    break_log_when_full: bool,
     #[arg(long, default_value = "info")]
     log: String,
     #[arg(long)]
@@ -57,6 +60,7 @@ pub(crate) async fn run(args: AgentArgs) -> anyhow::Result<()> {
         store_url: args.store_url,
         service_address: args.service_address,
         faults: crate::config::faults(),
+        on_log_full: if args.break_log_when_full { OnLogFull::Break } else { OnLogFull::Stop },
     };
     let stop = CancellationToken::new();
     crate::serve::stop_at_signals(stop.clone())?;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use holdfast_agent::OnLogFull;
 use holdfast_core::retention::Policy;
 use holdfast_fault::FaultPoints;
 
@@ -103,6 +104,12 @@ const SETTINGS: &[Setting] = &[
         meaning: "embedded: run an agent as a child process; none: agents come from elsewhere",
         default: "embedded",
     },
+    Setting {
+        key: "on_log_full",
+        meaning: "when log that waits for the object store is about to fill a disk: stop (refuse writes, nothing is \
+                  lost) or break (give the log up and record a gap)",
+        default: "stop",
+    },
     Setting { key: "automated_days", meaning: "days that automated backups are listed", default: "7" },
     Setting { key: "pitr_days", meaning: "days that the recovery window reaches back", default: "7" },
     Setting {
@@ -137,6 +144,7 @@ pub(crate) struct Config {
     pub users_dir: PathBuf,
     pub service_address: IpAddr,
     pub embedded_agent: bool,
+    pub on_log_full: OnLogFull,
     pub log: String,
     pub log_json: bool,
     pub admin_password: Option<String>,
@@ -228,6 +236,10 @@ fn check(values: &BTreeMap<String, String>) -> anyhow::Result<Config> {
             None => IpAddr::V4(Ipv4Addr::LOCALHOST),
         },
         embedded_agent: one_of("agent", ["embedded", "none"])?,
+        on_log_full: match one_of("on_log_full", ["stop", "break"])? {
+            true => OnLogFull::Stop,
+            false => OnLogFull::Break,
+        },
         log: get("log").unwrap_or(DEFAULT_LOG).to_owned(),
         log_json: !one_of("log_format", ["text", "json"])?,
         admin_password: variable("HOLDFAST_ADMIN_PASSWORD"),

@@ -76,6 +76,9 @@ fn command(config: &Config, address: std::net::SocketAddr) -> Command {
     command.arg("--users").arg(&config.users_dir);
     command.arg("--store-url").arg(&config.server.store_url);
     command.arg("--service-address").arg(config.service_address.to_string());
+    if config.on_log_full == holdfast_agent::OnLogFull::Break {
+        command.arg("--break-log-when-full");
+    }
     command.arg("--log").arg(&config.log);
     if config.log_json {
         command.arg("--log-json");

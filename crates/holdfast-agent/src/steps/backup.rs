@@ -15,7 +15,7 @@ use holdfast_store::{ErrorKind, ObjectName, ObjectPrefix};
 
 use crate::error::{AgentError, chain};
 use crate::instances::Local;
-use crate::{Agent, coverage};
+use crate::{Agent, coverage, disk};
 
 pub(super) async fn run(
     agent: &Arc<Agent>,
@@ -74,6 +74,7 @@ async fn copy(
     let (unknown, finished) = remove_orphans(agent, local, input).await?;
     let mode = if unknown { BackupMode::Full } else { input.mode };
     let known = remove_cut_off(agent, local, finished).await?;
+    disk::require_store_room(agent, input.expected_bytes.unwrap_or(0))?;
     local.lineage.forget_files();
     local.lineage.keys.begin_backup(key.key_id, known);
     let request = BackupRequest { backup_id: &input.backup_id, mode };

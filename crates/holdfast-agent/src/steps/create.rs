@@ -11,7 +11,10 @@ use crate::error::{AgentError, chain};
 use crate::instances::{self, Record};
 use crate::keys::LineageKeys;
 use crate::lineage::Lineage;
-use crate::{Agent, adoption};
+use crate::{Agent, adoption, disk};
+
+/// An empty cluster of PostgreSQL 17 takes 40 MiB, its first WAL 32 MiB.
+const NEW_INSTANCE_BYTES: u64 = 96 << 20;
 
 pub(super) async fn create(
     agent: &Arc<Agent>,
@@ -23,6 +26,7 @@ pub(super) async fn create(
         return Ok(local.record().facts); // an earlier try came this far
     }
     adoption::discard_half_made(agent, spec).await?;
+    disk::require_room(&agent.config.instances_dir, "a new instance", NEW_INSTANCE_BYTES)?;
     adoption::clear_lineage(agent, instances::scope_of(spec)).await?;
     let instance = instances::plan(agent, spec, &input.repository).await?;
     let made = make(agent, input, &instance, progress).await;
@@ -54,6 +58,7 @@ async fn make(
         instance: instance.clone(),
         facts: facts.clone(),
         restored: None,
+        log_dropped: None,
         running: true,
     };
     instances::commit(agent, record, lineage)?;

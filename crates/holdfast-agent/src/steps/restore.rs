@@ -12,7 +12,7 @@ use crate::instances::{self, Record};
 use crate::keys::LineageKeys;
 use crate::lineage::Lineage;
 use crate::source::{self, Source};
-use crate::{Agent, adoption};
+use crate::{Agent, adoption, disk};
 
 pub(super) async fn restore(
     agent: &Arc<Agent>,
@@ -25,6 +25,9 @@ pub(super) async fn restore(
     }
     progress.phase("preparing");
     adoption::discard_half_made(agent, spec).await?;
+    // Replayed log is recycled from 1 GiB on (PostgreSQL's default max_wal_size).
+    let needed = input.database_bytes + input.log_bytes.min(1 << 30);
+    disk::require_room(&agent.config.instances_dir, "the restored data", needed)?;
     adoption::clear_lineage(agent, instances::scope_of(spec)).await?;
     let instance = instances::plan(agent, spec, &input.repository).await?;
     let made = make(agent, input, &instance, progress).await;
@@ -77,6 +80,7 @@ async fn make(
         instance: instance.clone(),
         facts,
         restored: Some(answer.clone()),
+        log_dropped: None,
         running: true,
     };
     instances::commit(agent, record, lineage)?;

@@ -94,7 +94,7 @@ impl Postgresql {
                     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
                 }
                 Err(source) => {
-                    return Err(EngineError::Exec { doing: "copy the base backup".to_owned(), source });
+                    return Err(EngineError::exec("copy the base backup")(source));
                 }
             }
         }

@@ -56,13 +56,17 @@ pub fn postgresql_conf(instance: &Instance, pgbackrest: &Path) -> String {
     set("log_timezone", "UTC");
     set("timezone", "UTC");
     set("log_line_prefix", "%m [%p] ");
+    for guard in super::archive::GUARDS {
+        let _ = writeln!(text, "include_if_exists '{}'", conf.join(guard).display());
+    }
     text
 }
 
 fn archive_command(instance: &Instance, pgbackrest: &Path) -> String {
     let config = Paths(&instance.folder).conf().join("pgbackrest.conf");
     format!(
-        "\"{}\" --config=\"{}\" --stanza={} archive-push \"%p\"",
+        "{} && \"{}\" --config=\"{}\" --stanza={} archive-push \"%p\"",
+        super::archive::may_archive(instance),
         pgbackrest.display(),
         config.display(),
         instance.stanza
@@ -184,6 +188,11 @@ fn write_certificate(instance: &Instance, conf: &Path) -> Result<()> {
 /// Writes a file whole or not at all, for the engine's user and nobody else.
 pub(super) fn write_private(path: &Path, content: &[u8], user: Option<&RunAs>) -> Result<()> {
     write_file(path, content, 0o600, user.map(|user| (user.uid, user.gid)))
+}
+
+/// A configuration file of the instance's, which its engine may only read.
+pub(super) fn write_engine_readable(path: &Path, content: &[u8], instance: &Instance) -> Result<()> {
+    write_readable(path, content, instance.run_as.as_ref())
 }
 
 /// As [`write_private`], but the engine's user may only read it. (PostgreSQL takes a TLS key that root owns and a group

@@ -7,6 +7,7 @@
 //!
 //! Sources: PostgreSQL 17 documentation, chapters 25 and 26; pgBackRest 2.55 configuration reference.
 
+mod archive;
 mod backup;
 mod config;
 mod position;
@@ -20,8 +21,8 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 use crate::{
-    BackupRequest, Driver, EngineError, Instance, Mark, Probe, ProgressSink, RestoreRequest, Restored,
-    Result, ToolBackup, UserSpec,
+    BackupRequest, Driver, EngineError, Instance, LogOnDisk, Mark, Probe, ProgressSink, RestoreRequest,
+    Restored, Result, ToolBackup, UserSpec,
 };
 
 pub use config::{hba_conf, postgresql_conf};
@@ -118,6 +119,26 @@ impl Driver for Postgresql {
 
     async fn cut_log(&self, instance: &Instance) -> Result<Mark> {
         probe::cut_log(instance).await
+    }
+
+    fn log_on_disk(&self, instance: &Instance) -> Result<LogOnDisk> {
+        archive::log_on_disk(instance)
+    }
+
+    fn is_read_only(&self, instance: &Instance) -> bool {
+        archive::is_read_only(instance)
+    }
+
+    fn is_guarded(&self, instance: &Instance) -> bool {
+        archive::is_guarded(instance)
+    }
+
+    async fn set_read_only(&self, instance: &Instance, read_only: bool) -> Result<()> {
+        archive::set_read_only(instance, read_only).await
+    }
+
+    async fn drop_waiting_log(&self, instance: &Instance) -> Result<u64> {
+        archive::drop_waiting_log(instance).await
     }
 
     async fn restore(

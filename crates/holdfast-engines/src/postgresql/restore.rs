@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use holdfast_core::position::Position;
-use holdfast_store::gateway::DAMAGED;
 use jiff::Timestamp;
 
 use super::position::{SEGMENT_BYTES, format_lsn, parse_lsn, segment_start};
@@ -102,13 +101,7 @@ impl Postgresql {
             }
         })
         .await
-        .map_err(|error| {
-            let doing = "copy the base backup into the new instance";
-            match damage(&error.to_string()) {
-                Some(what) => EngineError::Damaged { doing: doing.to_owned(), what },
-                None => EngineError::exec(doing)(error),
-            }
-        })
+        .map_err(EngineError::exec("copy the base backup into the new instance"))
     }
 
     async fn replay(&self, instance: &Instance, request: &RestoreRequest<'_>) -> Result<Position> {
@@ -200,13 +193,6 @@ impl Postgresql {
     }
 }
 
-/// What the sealing gateway said of an object that does not open, as the tool shows an answer's content.
-fn damage(text: &str) -> Option<String> {
-    let (_, answer) = text.split_once(&format!("<Code>{DAMAGED}</Code>"))?;
-    let (message, _) = answer.split_once("<Message>")?.1.split_once("</Message>")?;
-    Some(message.to_owned())
-}
-
 /// The archive is proven up to a segment's end; a log that ends inside that last segment is whole (the rest of a closed
 /// segment is empty), one that ends in an earlier segment is not.
 fn last_record_is_before(last_record: u64, to: &RestoreTo) -> bool {
@@ -284,14 +270,6 @@ mod tests {
     fn the_target_is_written_as_the_tool_reads_it() {
         let point: Timestamp = "2026-03-15T14:30:00.25Z".parse().expect("a timestamp");
         assert_eq!(target_text(point), "2026-03-15 14:30:00.250000+00");
-    }
-
-    #[test]
-    fn the_gateways_word_on_damage_is_found_in_the_tools_error() {
-        let tool = "ERROR: [039]: HTTP request failed with 422; *** Response Content ***:; <?xml version=\"1.0\"?>\
-            <Error><Code>DamagedObject</Code><Message>bundle/1: chunk 7 does not authenticate</Message></Error>; INFO: end";
-        assert_eq!(damage(tool).as_deref(), Some("bundle/1: chunk 7 does not authenticate"));
-        assert_eq!(damage(&tool.replace("DamagedObject", "InternalError")), None);
     }
 
     #[test]

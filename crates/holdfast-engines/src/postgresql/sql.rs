@@ -20,7 +20,8 @@ pub(super) async fn connect(instance: &Instance, database: &str) -> Result<Clien
         .dbname(database)
         .application_name("holdfast")
         .connect_timeout(CONNECT_TIMEOUT)
-        .options(format!("-c statement_timeout={STATEMENT_TIMEOUT_MS}"));
+        // The agent may write while tenants may not.
+        .options(format!("-c statement_timeout={STATEMENT_TIMEOUT_MS} -c default_transaction_read_only=off"));
     let (client, connection) = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls))
         .await
         .map_err(|_| EngineError::NotReady { seconds: CONNECT_TIMEOUT.as_secs(), last: doing() })?

@@ -9,7 +9,7 @@ use holdfast_core::retention::{Now, can_delete_by_hand, expires_at};
 use holdfast_core::service::{Service, ServiceStatus};
 use holdfast_core::{BackupId, JobId, KeyId, ServiceId, Timestamp};
 
-use super::{AppError, check, jobs, now, present, services};
+use super::{AppError, check, jobs, now, present, room, services};
 use crate::ControlPlane;
 use crate::jobs::input;
 
@@ -42,6 +42,7 @@ pub async fn trigger(
     service: ServiceId,
     asked: TriggerBackup,
 ) -> Result<Triggered, AppError> {
+    room::require(cp)?;
     let service = services::living(cp, service).await?;
     let mode = mode(service.engine, asked.backup_type.as_deref().unwrap_or_default())?;
     check_method(service.engine, asked.backup_method.as_deref().unwrap_or_default())?;

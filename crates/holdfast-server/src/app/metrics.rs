@@ -1,6 +1,6 @@
 //! Metrics of a service, from what its agent said last.
 
-use holdfast_api::agent::InstanceMetrics;
+use holdfast_api::agent::{DiskReport, InstanceMetrics};
 use holdfast_core::service::Service;
 use holdfast_core::{ServiceId, Timestamp};
 
@@ -14,6 +14,7 @@ pub struct MetricsView {
     pub service: Service,
     pub at: Timestamp,
     pub instance: Option<InstanceMetrics>,
+    pub disk: Option<DiskReport>,
     pub pitr: PitrView,
 }
 
@@ -23,8 +24,9 @@ pub async fn current(cp: &ControlPlane, id: ServiceId) -> Result<MetricsView, Ap
     let service = services::living(cp, id).await?;
     let pitr = pitr::of(cp, &service).await?;
     let now = now();
-    let instance = pitr::fresh_report(cp, id, now).and_then(|report| report.metrics);
-    Ok(MetricsView { service, at: now, instance, pitr })
+    let (instance, disk) =
+        pitr::fresh_report(cp, id, now).map(|report| (report.metrics, report.disk)).unwrap_or_default();
+    Ok(MetricsView { service, at: now, instance, disk, pitr })
 }
 
 /// `part` of `whole` in percent; nothing of nothing is unknown.

@@ -12,6 +12,7 @@ pub mod organizations;
 pub mod pitr;
 pub mod platform;
 pub mod restore;
+pub mod room;
 mod service_input;
 pub mod services;
 pub mod users;
@@ -48,6 +49,9 @@ pub enum AppError {
     /// It could not be done now; trying again can help.
     #[error("{0}")]
     Unavailable(String),
+    /// The disk of the data folder has no room for it.
+    #[error("{0}")]
+    NoRoom(String),
     #[error("the catalog is not available at the moment; try again")]
     CatalogBusy(#[source] CatalogError),
     #[error("the catalog failed")]
@@ -70,6 +74,8 @@ pub enum ErrorKind {
     NotFound,
     Conflict,
     Unavailable,
+    /// Somebody has to make room first.
+    NoRoom,
     /// Ours: a human has to look.
     Internal,
 }
@@ -83,6 +89,7 @@ impl AppError {
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::Conflict(_) => ErrorKind::Conflict,
             Self::Unavailable(_) | Self::CatalogBusy(_) => ErrorKind::Unavailable,
+            Self::NoRoom(_) => ErrorKind::NoRoom,
             Self::Catalog(_) | Self::Vault(_) | Self::JobInput { .. } => ErrorKind::Internal,
         }
     }
@@ -110,6 +117,7 @@ impl From<CatalogError> for AppError {
             )),
             other => match other.kind() {
                 CatalogKind::Unavailable => Self::CatalogBusy(other),
+                CatalogKind::DiskFull => Self::NoRoom(room::CATALOG_FULL.to_owned()),
                 _ => Self::Catalog(other),
             },
         }

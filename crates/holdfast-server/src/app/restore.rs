@@ -12,7 +12,7 @@ use holdfast_core::{BackupId, JobId, LineageId, ServiceId, Timestamp};
 
 use super::pitr::{Known, live_until};
 use super::services::ServiceView;
-use super::{AppError, backups, check, jobs, now, present, services};
+use super::{AppError, backups, check, jobs, now, present, room, services};
 use crate::ControlPlane;
 use crate::jobs::input;
 
@@ -125,6 +125,7 @@ async fn start(
     point: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<Started, AppError> {
+    room::require(cp)?;
     let restored_from =
         RestoredFrom { service_id: source.id, backup_id: backup_id.clone(), restore_point: point };
     let service = Service {

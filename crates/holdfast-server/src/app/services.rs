@@ -2,12 +2,12 @@
 
 use holdfast_api::service::{CreateService, PatchService};
 use holdfast_catalog::NewJob;
-use holdfast_core::job::{JobKind, Progress};
+use holdfast_core::job::{Job, JobKind, Progress};
 use holdfast_core::service::{Service, ServiceStatus};
 use holdfast_core::{ServiceId, Timestamp};
 use jiff::SignedDuration;
 
-use super::{AppError, Caller, backups, jobs, now, organizations, platform, service_input};
+use super::{AppError, Caller, backups, jobs, now, organizations, pitr, platform, room, service_input};
 use crate::ControlPlane;
 use crate::jobs::input;
 
@@ -27,6 +27,7 @@ pub async fn create(
     caller: &Caller,
     asked: CreateService,
 ) -> Result<ServiceView, AppError> {
+    room::require(cp)?;
     let organization_id = organizations::home(cp, caller).await?;
     let now = now();
     let service =
@@ -47,17 +48,12 @@ pub async fn list(
     offset: u32,
 ) -> Result<(Vec<ServiceView>, u64), AppError> {
     let (services, total) = cp.catalog.living_services(caller.active, limit, offset).await?;
-    let mut views = Vec::with_capacity(services.len());
     // Only what is on its way up has progress: of ten thousand services that run, none is asked about.
     let open = match services.iter().any(|service| jobs::is_on_its_way(service.status)) {
         true => jobs::open(cp, None).await?,
         false => Vec::new(),
     };
-    for service in services {
-        let progress = jobs::of_service_on_its_way(&open, service.id, service.status);
-        views.push(ServiceView { service, progress });
-    }
-    Ok((views, total))
+    Ok((services.into_iter().map(|service| view(cp, service, &open)).collect(), total))
 }
 
 /// # Errors
@@ -86,7 +82,9 @@ pub async fn patch(cp: &ControlPlane, id: ServiceId, asked: PatchService) -> Res
         }
         let before = service.clone();
         service_input::apply(service, &asked);
-        let matters = service.allowed_cidrs != before.allowed_cidrs || service.plan_name != before.plan_name;
+        let matters = service.allowed_cidrs != before.allowed_cidrs
+            || service.plan_name != before.plan_name
+            || service.attributes.storage_size_gb != before.attributes.storage_size_gb;
         // An instance that is not placed yet, or stopped, gets the settings when it comes up.
         let is_up = matches!(
             service.status,
@@ -167,7 +165,16 @@ pub(super) async fn with_backups(cp: &ControlPlane, id: ServiceId) -> Result<Ser
 /// The service with its progress, as answers show it.
 pub(super) async fn shown(cp: &ControlPlane, service: Service) -> Result<ServiceView, AppError> {
     let open = cp.catalog.open_jobs_of(service.id).await?;
-    Ok(ServiceView { progress: jobs::of_service_on_its_way(&open, service.id, service.status), service })
+    Ok(view(cp, service, &open))
+}
+
+/// A running service says what its agent warns of, as long as it does.
+fn view(cp: &ControlPlane, mut service: Service, open: &[Job]) -> ServiceView {
+    if service.status == ServiceStatus::Running && service.status_message.is_none() {
+        let report = pitr::fresh_report(cp, service.id, now());
+        service.status_message = report.and_then(|report| report.disk?.message);
+    }
+    ServiceView { progress: jobs::of_service_on_its_way(open, service.id, service.status), service }
 }
 
 fn is_living(service: &Service) -> bool {

@@ -4,6 +4,7 @@ use holdfast_api::{backup, job, keys, metrics, platform, restore, service, user}
 use holdfast_catalog::{Credential, Organization};
 use holdfast_core::OrganizationId;
 use holdfast_core::backup::{BackupMode, BackupStatus, BackupType};
+use holdfast_core::disk::Level;
 use holdfast_core::job::{Job, JobKind, JobState, Progress};
 use holdfast_core::service::{RestoredFrom, ServiceStatus};
 use holdfast_core::size::ServicePlan;
@@ -189,9 +190,13 @@ pub(crate) fn pitr(view: PitrView) -> restore::Pitr {
 
 pub(crate) fn metrics(view: MetricsView) -> metrics::Metrics {
     let instance = view.instance.as_ref();
-    let disk = instance.filter(|i| i.disk_total_bytes > 0);
-    let disk_usage_percent =
-        disk.and_then(|i| percent(i.disk_total_bytes.saturating_sub(i.disk_free_bytes), i.disk_total_bytes));
+    let disk = view.disk.as_ref();
+    let disk_usage_percent = disk.map(|disk| disk.usage.volume.used_percent());
+    let used = disk.map(|disk| disk.usage.database_bytes + disk.usage.log_bytes);
+    let total = disk.map(|disk| match disk.usage.quota_bytes {
+        0 => disk.usage.volume.total_bytes,
+        quota => quota.min(disk.usage.volume.total_bytes),
+    });
     let connections = instance.map(|i| i.connections_active);
     metrics::Metrics {
         service_id: view.service.id.0,
@@ -204,9 +209,9 @@ pub(crate) fn metrics(view: MetricsView) -> metrics::Metrics {
         connections_max: instance.map(|i| i.connections_max),
         replication_lag_ms: None,
         queries_per_second: None,
-        storage_usage_percent: disk.and_then(|i| percent(i.database_bytes, i.disk_total_bytes)),
-        storage_used_bytes: instance.map(|i| i.database_bytes),
-        storage_total_bytes: disk.map(|i| i.disk_total_bytes),
+        storage_usage_percent: used.zip(total).and_then(|(used, total)| percent(used, total)),
+        storage_used_bytes: used,
+        storage_total_bytes: total,
         connections,
         metrics: metrics::NestedMetrics {
             cpu_usage_percent: None,
@@ -217,6 +222,20 @@ pub(crate) fn metrics(view: MetricsView) -> metrics::Metrics {
             database_cache_hit_ratio: instance.and_then(|i| i.cache_hit_ratio),
             database_replication_lag_seconds: None,
         },
+        disk: disk.map(|disk| metrics::DiskMetrics {
+            level: match disk.level {
+                Level::Fine => metrics::DiskLevel::Fine,
+                Level::Filling => metrics::DiskLevel::Filling,
+                Level::NearlyFull => metrics::DiskLevel::NearlyFull,
+                Level::Full => metrics::DiskLevel::Full,
+            },
+            message: disk.message.clone(),
+            free_bytes: disk.usage.volume.free_bytes,
+            log_bytes: disk.usage.log_bytes,
+            waiting_log_bytes: disk.usage.waiting_log_bytes,
+            log_usage_percent: disk.usage.log_percent(),
+            writes_refused: disk.writes_refused,
+        }),
         pitr: metrics::PitrMetrics {
             enabled: view.pitr.enabled,
             archiving_active: view.pitr.archiving_active,

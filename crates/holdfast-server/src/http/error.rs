@@ -37,6 +37,8 @@ pub(crate) enum Kind {
     TooManyRequests,
     /// Cannot be done now; trying again can help. The text is shown.
     Unavailable,
+    /// Somebody has to make room first. The text is shown.
+    NoRoom,
     /// Ours: the client gets a request id, the log gets the chain.
     Internal,
 }
@@ -74,6 +76,7 @@ impl ApiError {
             Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Kind::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Kind::NoRoom => StatusCode::INSUFFICIENT_STORAGE,
             Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -81,7 +84,7 @@ impl ApiError {
     fn failure(&self) -> Option<Failure> {
         let public = match self.kind {
             Kind::Internal => "the server failed at this request".to_owned(),
-            Kind::Unavailable => self.text.clone(),
+            Kind::Unavailable | Kind::NoRoom => self.text.clone(),
             _ => return None,
         };
         Some(Failure { public, chain: chain(self) })
@@ -136,6 +139,7 @@ impl From<app::AppError> for ApiError {
             ErrorKind::NotFound => Kind::NotFound,
             ErrorKind::Conflict => Kind::Conflict,
             ErrorKind::Unavailable => Kind::Unavailable,
+            ErrorKind::NoRoom => Kind::NoRoom,
             ErrorKind::Internal => Kind::Internal,
         };
         let text = error.to_string();

@@ -44,6 +44,7 @@ impl IntoResponses for Guarded {
             ("429", "too many log-ins at once"),
             ("500", "the server failed; the text holds the request id"),
             ("503", "not available now; trying again can help"),
+            ("507", "the disk of the data folder is full; the text says what to do"),
         ])
     }
 }

@@ -97,6 +97,7 @@ fn spec(service: &Service) -> InstanceSpec {
         memory_mib: size.map_or(2048, |size| size.memory_mib),
         max_connections: size.map_or(100, holdfast_core::size::ServicePlan::max_connections),
         allowed_cidrs: service.allowed_cidrs.clone(),
+        storage_bytes: u64::from(service.attributes.storage_size_gb) << 30,
     }
 }
 
@@ -176,6 +177,11 @@ async fn run_backup(cp: &ControlPlane, job: &Job, service: &Service) -> Result<R
         backup_key,
         next_epoch_key,
         previous_manifest_sha256: newest_manifest(&backups, &this),
+        expected_bytes: known
+            .iter()
+            .filter(|other| other.mode == this.mode)
+            .max_by_key(|other| other.completed_at)
+            .and_then(|other| Some(other.facts.as_ref()?.stored_bytes)),
         known_labels: known
             .iter()
             .filter_map(|other| Some((other.facts.as_ref()?.tool_label.clone(), other.id.clone())))
@@ -245,6 +251,7 @@ async fn restore_instance(
         base_label: planned.base.tool_label.clone(),
         base_stop: planned.base.stop,
         database_bytes: planned.base.database_bytes,
+        log_bytes: planned.plan.log.map_or(0, |(from, to)| to.offset.saturating_sub(from.offset)),
         target,
     })
 }

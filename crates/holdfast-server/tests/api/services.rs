@@ -1,8 +1,9 @@
 //! Services from their creation to their end, and what is said of them meanwhile.
 
-use holdfast_api::agent::{ArchiveReport, InstanceMetrics, InstanceReport};
+use holdfast_api::agent::{ArchiveReport, DiskReport, InstanceMetrics, InstanceReport};
 use holdfast_core::ServiceId;
 use holdfast_core::backup::{BackupStatus, BackupType};
+use holdfast_core::disk::{Level, Space, Usage};
 use holdfast_core::engine::EngineKind;
 use holdfast_core::job::JobKind;
 use holdfast_core::service::{Service, ServiceStatus};
@@ -201,11 +202,20 @@ fn report(service: &Service, last_error: Option<&str>, lag_seconds: f64) -> Inst
         metrics: Some(InstanceMetrics {
             connections_active: 3,
             connections_max: 100,
-            database_bytes: 250,
-            disk_total_bytes: 1000,
-            disk_free_bytes: 400,
             transactions_total: 7,
             cache_hit_ratio: Some(0.5),
+        }),
+        disk: Some(DiskReport {
+            usage: Usage {
+                volume: Space { total_bytes: 1000 << 20, free_bytes: 400 << 20 },
+                database_bytes: 200 << 20,
+                log_bytes: 50 << 20,
+                waiting_log_bytes: 32 << 20,
+                quota_bytes: 10 << 30,
+            },
+            level: Level::Filling,
+            message: Some("the disk fills up".to_owned()),
+            writes_refused: false,
         }),
     }
 }
@@ -232,8 +242,11 @@ async fn metrics_come_in_both_layouts_and_old_ones_are_unknown() {
             ("/connections_max", json!(100)),
             ("/disk_usage_percent", json!(60.0)),
             ("/storage_usage_percent", json!(25.0)),
-            ("/storage_used_bytes", json!(250)),
-            ("/storage_total_bytes", json!(1000)),
+            ("/storage_used_bytes", json!(250 << 20)),
+            ("/storage_total_bytes", json!(1000 << 20)),
+            ("/disk/level", json!("filling")),
+            ("/disk/waiting_log_bytes", json!(32 << 20)),
+            ("/disk/writes_refused", json!(false)),
             ("/cpu_usage_percent", Value::Null),
             ("/metrics/database_connections_active", json!(3)),
             ("/metrics/disk_usage_percent", json!(60.0)),
@@ -257,6 +270,20 @@ async fn metrics_come_in_both_layouts_and_old_ones_are_unknown() {
     let stale = p.get(&path).await.expect(200);
     assert_eq!((&stale["connections"], &stale["pitr"]["archiving_active"]), (&Value::Null, &json!(false)));
     assert_eq!(stale["pitr"]["archive_lag_seconds"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_running_service_says_what_its_agent_warns_of_while_it_does() {
+    let p = platform().await;
+    let service = p.service("db1", PG, ServiceStatus::Running).await;
+    let path = format!("/managed-services/{}", service.id);
+    assert_eq!(p.get(&path).await.expect(200)["status_message"], Value::Null);
+    p.cp.live.put(Timestamp::now(), report(&service, None, 0.5));
+    assert_eq!(p.get(&path).await.expect(200)["status_message"], "the disk fills up");
+    let listed = p.get("/managed-services").await.expect(200);
+    assert_eq!(listed["services"][0]["status_message"], "the disk fills up");
+    p.cp.live.put(Timestamp::now(), InstanceReport { disk: None, ..report(&service, None, 0.5) });
+    assert_eq!(p.get(&path).await.expect(200)["status_message"], Value::Null);
 }
 
 #[tokio::test]

@@ -19,12 +19,14 @@ pub(super) fn store_refusal(error: &StoreError) -> S3Error {
     match error.kind() {
         ErrorKind::NotFound => S3Error::with_message(S3ErrorCode::NoSuchKey, text),
         ErrorKind::AlreadyExists => write_once(&text),
-        ErrorKind::Transient | ErrorKind::Permanent if error.is_full() => {
+        // A bucket's quota may be gone with the next answer; a disk stays full until somebody makes room.
+        ErrorKind::Transient if error.is_full() && !matches!(error, StoreError::Refused { .. }) => {
             tracing::warn!(error = %text, "the object store is full");
-            let mut error = S3Error::with_message(S3ErrorCode::Custom(FULL.into()), text);
+            let mut refusal = S3Error::with_message(S3ErrorCode::Custom(FULL.into()), text.clone());
+            refusal.set_source(trouble());
             // Not a 5xx: a backup should fail now and say why, and the engine offers its log again by itself.
-            error.set_status_code(StatusCode::UNPROCESSABLE_ENTITY);
-            error
+            refusal.set_status_code(StatusCode::UNPROCESSABLE_ENTITY);
+            refusal
         }
         ErrorKind::Transient => {
             tracing::warn!(error = %text, "the object store failed a request of the sealing gateway");
