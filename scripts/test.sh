@@ -36,6 +36,7 @@ clock     |  400 | no  | holdfast/clock
 memory    |  240 | no  | holdfast/memory
 rotation  |  240 | no  | holdfast/rotation
 rebuild   |  400 | no  | holdfast/rebuild
+disk      |  300 | no  | holdfast/disk
 docs      |  300 | no  | examples
 '
 DEFAULT_SECONDS=300

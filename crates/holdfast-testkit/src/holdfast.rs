@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::client::Client;
+use crate::volume::Volume;
 
 pub const PASSWORD: &str = "correct horse battery staple";
 const ADMIN_PASSWORD: &str = "HOLDFAST_ADMIN_PASSWORD";
@@ -22,6 +23,7 @@ pub struct Holdfast {
     binary: PathBuf,
     child: Option<Child>,
     environment: Vec<(String, String)>,
+    volumes: Vec<Volume>,
 }
 
 /// Where the engines are, or `None` after saying on the test's output why the test is skipped.
@@ -59,6 +61,16 @@ impl Holdfast {
     /// # Errors
     /// As there.
     pub async fn start_with(binary: &str, name: &str, environment: &[(&str, &str)]) -> Result<Self> {
+        let mut holdfast = Self::prepare(binary, name, environment)?;
+        holdfast.spawn().await?;
+        Ok(holdfast)
+    }
+
+    /// Makes its folder and nothing else; [`Self::spawn`] starts it.
+    ///
+    /// # Errors
+    /// When there are no engines, or no folder can be made.
+    pub fn prepare(binary: &str, name: &str, environment: &[(&str, &str)]) -> Result<Self> {
         let cache = engines().and_then(|folder| folder.parent().map(Path::to_owned)).context("no engines")?;
         let folder = cache.join(format!("run/{name}-{}-{:08x}", std::process::id(), rand::random::<u32>()));
         std::fs::create_dir_all(&folder)?;
@@ -66,16 +78,40 @@ impl Holdfast {
             use std::os::unix::fs::PermissionsExt;
             std::fs::set_permissions(passable, std::fs::Permissions::from_mode(0o711))?;
         }
-        let mut holdfast = Self {
+        Ok(Self {
             instances: folder.join("i"),
             port: TcpListener::bind("127.0.0.1:0")?.local_addr()?.port(),
             binary: binary.into(),
             child: None,
             environment: environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            volumes: Vec::new(),
             folder,
-        };
-        holdfast.spawn().await?;
-        Ok(holdfast)
+        })
+    }
+
+    /// One more variable.
+    #[must_use]
+    pub fn with_environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Mounts a small file system at one of its folders, before it is started. It goes with the rest.
+    ///
+    /// # Errors
+    /// When that is not permitted.
+    pub fn mount(&mut self, path: &Path, mib: u64) -> Result<()> {
+        self.volumes.push(Volume::mount(path, mib)?);
+        Ok(())
+    }
+
+    /// What was mounted at `path`.
+    ///
+    /// # Panics
+    /// When nothing was.
+    #[must_use]
+    pub fn volume(&self, path: &Path) -> &Volume {
+        self.volumes.iter().find(|volume| volume.path() == path).expect("it was mounted")
     }
 
     #[must_use]
@@ -210,7 +246,8 @@ impl Holdfast {
     #[must_use]
     pub fn instance_folders(&self) -> Vec<String> {
         let entries = std::fs::read_dir(&self.instances).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+        let folders = entries.filter(|entry| entry.path().is_dir());
+        folders.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 }
 
@@ -253,6 +290,7 @@ impl Drop for Holdfast {
         for name in self.instance_folders() {
             let _ = std::fs::remove_dir_all(std::env::temp_dir().join(format!("holdfast-{name}")));
         }
+        self.volumes.clear();
         if std::thread::panicking() || std::env::var("HOLDFAST_KEEP").is_ok() {
             println!("kept for a look: {}\n{}", self.folder.display(), tail(&self.log()));
             // The data goes (it is large); log and catalog stay.

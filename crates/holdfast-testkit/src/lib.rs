@@ -12,6 +12,7 @@ pub mod memory;
 pub mod proxy;
 pub mod s3;
 pub mod seed;
+pub mod volume;
 
 pub use client::Client;
 pub use fault::Fault;
