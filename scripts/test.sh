@@ -29,7 +29,7 @@ openapi   |  240 | no  | holdfast/openapi
 lifecycle |  400 | no  | holdfast/lifecycle
 exactness |  400 | no  | holdfast/exactness
 kill      |  500 | no  | holdfast/kill
-crash     |  600 | no  | holdfast/crash
+crash     |  900 | no  | holdfast/crash
 gap       |  300 | no  | holdfast/gap
 s3        |  600 | no  | holdfast/s3
 clock     |  400 | no  | holdfast/clock

@@ -56,6 +56,15 @@ impl Client {
         Ok(answer.body)
     }
 
+    /// What an agent with this token is told at `/agent/v1/…`.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn as_agent(&self, token: &str, path: &str, body: &Value) -> Result<Value> {
+        let request = self.http.post(format!("{}/agent/v1/{path}", self.base)).bearer_auth(token).json(body);
+        Ok(request.send().await?.error_for_status()?.json().await?)
+    }
+
     /// # Errors
     /// Any status but 2xx, as for the next ones.
     pub async fn get(&self, path: &str) -> Result<Value> {

@@ -58,7 +58,7 @@ fn is_of(path: &str, service: &str) -> bool {
 }
 
 /// Every job has ended and what follows from it is recorded; every service rests.
-async fn at_rest(world: &World) -> Result<()> {
+pub(crate) async fn at_rest(world: &World) -> Result<()> {
     wait_for("everything is at rest", crate::world::JOB_SECONDS, || async {
         let states = vec![JobState::Queued, JobState::Running];
         let open = world.catalog.jobs(1000, &JobFilter { states, ..JobFilter::default() }).await?;
@@ -204,7 +204,7 @@ async fn of_one(world: &World, service: &Service, objects: &[ObjectName]) -> Res
                 manifests.insert(backup.to_string());
             }
             ObjectName::Repository { path, .. } => {
-                file(&backups, path.as_str()).with_context(|| object.to_string())?
+                file(service, &backups, path.as_str()).with_context(|| object.to_string())?
             }
             _ => {}
         }
@@ -222,13 +222,18 @@ async fn of_one(world: &World, service: &Service, objects: &[ObjectName]) -> Res
     Ok(())
 }
 
-/// A backup's file belongs to a completed backup.
-fn file(backups: &[Backup], path: &str) -> Result<()> {
+/// A backup's file belongs to a completed backup. What one that was cut off stored goes with the next one; after a deleted
+/// service's last, with the end of its lineage.
+fn file(service: &Service, backups: &[Backup], path: &str) -> Result<()> {
     if let ObjectClass::BackupFile { label } = classify(path) {
+        let cut_off = backups.iter().any(|backup| backup.status == BackupStatus::Failed);
         let owner = backups
             .iter()
-            .find(|backup| backup.facts.as_ref().is_some_and(|facts| facts.tool_label == label))
-            .context("a file of no backup")?;
+            .find(|backup| backup.facts.as_ref().is_some_and(|facts| facts.tool_label == label));
+        if owner.is_none() && cut_off && service.status == ServiceStatus::Deleted {
+            return Ok(());
+        }
+        let owner = owner.context("a file of no backup")?;
         ensure!(owner.shredded_at.is_none(), "a file of backup {}, which was removed", owner.id);
     }
     Ok(())

@@ -5,6 +5,7 @@
 
 mod invariants;
 mod kills;
+mod races;
 mod scenario;
 mod world;
 
@@ -16,6 +17,9 @@ use rand::Rng;
 
 use scenario::Stage;
 use world::{At, World};
+
+/// Two clients at once, in `make test`.
+const STORM_SECONDS: u64 = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_step_of_every_job_may_fail_once_and_be_carried_out_twice() -> Result<()> {
@@ -46,6 +50,24 @@ async fn a_kill_before_in_and_after_any_step_leaves_every_job_whole() -> Result<
     let (one, two) = strikes.split_at(strikes.len() / 2);
     let seeds: (u64, u64) = (random.random(), random.random());
     tokio::try_join!(kills::all(one, "kills-a", seeds.0), kills::all(two, "kills-b", seeds.1)).map(|_| ())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_at_once_ends_whole() -> Result<()> {
+    if holdfast::engines().is_none() {
+        return Ok(());
+    }
+    let mut random = seed::generator("what_happens_at_once_ends_whole");
+    let running = world::start("races").await?;
+    let world = &running.world;
+    races::backups_beside_each_other(world).await.context("a manual backup during an automated one")?;
+    races::expiry_beside_a_backup(world).await.context("expiry during a backup")?;
+    races::deletion_beside_a_restore(world).await.context("deletion during a restore")?;
+    races::a_late_worker(&running).await.context("a late worker")?;
+    invariants::hold(world).await.context("after the races")?;
+    races::storm(world, [random.random(), random.random()], STORM_SECONDS).await.context("a storm")?;
+    invariants::hold(world).await.context("after the storm")?;
+    running.writer.stop().await.map(drop)
 }
 
 /// One kind after the other: jobs of one service are not at work at once anyway.
