@@ -25,6 +25,8 @@ pub struct S3Server {
     port: u16,
     /// As `weed shell` takes it: address, port and gRPC port of the master.
     master: String,
+    /// The server's shell reads all identities, changes one and writes all: one at a time.
+    configuring: tokio::sync::Mutex<()>,
     _folder: tempfile::TempDir,
 }
 
@@ -137,7 +139,8 @@ impl S3Server {
             .spawn()
             .with_context(|| format!("start {}", weed.display()))?;
         let master = format!("127.0.0.1:{master}.{master_grpc}");
-        let server = Self { weed, child, port, master, _folder: folder };
+        let configuring = tokio::sync::Mutex::new(());
+        let server = Self { weed, child, port, master, configuring, _folder: folder };
         let deadline = Instant::now() + START_LIMIT;
         loop {
             let said = server.shell(&format!("s3.bucket.create -name {BUCKET}\ns3.bucket.list\n"))?;
@@ -190,6 +193,7 @@ impl S3Server {
     }
 
     async fn configure(self: &Arc<Self>, how: String) -> Result<()> {
+        let _turn = self.configuring.lock().await;
         let server = Arc::clone(self);
         let command = format!("s3.configure {how} -apply\n");
         tokio::task::spawn_blocking(move || server.shell(&command)).await?.map(drop)

@@ -13,11 +13,12 @@ use serde_json::json;
 use crate::support::World;
 
 /// Faults that stay until the operator does something, and the cause that a job names.
-const STAYING: [(Fault, &[&str]); 4] = [
+const STAYING: [(Fault, &[&str]); 5] = [
     (Fault::ServerError, &["store_busy"]),
     (Fault::SlowDown, &["store_busy"]),
     (Fault::Full, &["store_full"]),
     (Fault::Hang, &["store_unreachable"]),
+    (Fault::Slow, &["store_unreachable"]),
 ];
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -61,6 +62,7 @@ async fn a_backup_outlives_a_fault_that_is_mended_and_never_looks_whole_before()
     let Some(world) = World::start("s3-broken").await? else { return Ok(()) };
     let (source, writer) = world.written().await?;
     fill(&world.client.connection_string(&source.id).await?, "bulk").await?;
+    world.proxy.slow_for(Duration::from_secs(3600));
     let one = STAYING[random.random_range(0..STAYING.len())];
     for (fault, causes) in if is_soak() { STAYING.to_vec() } else { vec![one] } {
         println!("{fault:?} on every write:");

@@ -13,7 +13,7 @@ async fn a_refused_delete_is_said_and_stands_in_nobodys_way() -> Result<()> {
     let Some(world) = World::start_with("s3-locked", &[("HOLDFAST_PITR_DAYS", "0")]).await? else {
         return Ok(());
     };
-    let (source, writer) = world.written().await?;
+    let (source, writer) = world.written_without_window().await?;
     let mut backups = Vec::new();
     for _ in 0..2 {
         let backup = world.client.trigger(&source.id).await?;

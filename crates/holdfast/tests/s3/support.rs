@@ -47,8 +47,19 @@ impl World {
         Ok(Some(Self { client: holdfast.client(), _holdfast: holdfast, proxy, identity, server, prefix }))
     }
 
-    /// A service with a first backup and a writer.
+    /// A service with a first backup, a writer and a recovery window.
     pub(crate) async fn written(&self) -> Result<(Source, Writer)> {
+        let (source, writer) = self.written_without_window().await?;
+        wait_for("there is a recovery window", 60, || async {
+            let pitr = self.client.get(&format!("/managed-services/{}/pitr", source.id)).await?;
+            Ok(pitr["latest_restore_point"].is_string().then_some(()))
+        })
+        .await?;
+        Ok((source, writer))
+    }
+
+    /// A service with a first backup and a writer.
+    pub(crate) async fn written_without_window(&self) -> Result<(Source, Writer)> {
         let id = self.client.create("ledger").await?;
         self.client.wait_first_backup(&id).await?;
         let writer = Writer::start(&self.client.connection_string(&id).await?, Ledger::default(), 1).await?;
