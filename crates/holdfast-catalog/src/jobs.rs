@@ -154,6 +154,34 @@ impl Catalog {
         rows.iter().map(from_row).collect()
     }
 
+    /// Forgets the jobs that were created and ended before this instant, with their steps; how many. One whose
+    /// consequences are not recorded yet stays.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn prune_jobs(&self, before: Timestamp) -> Result<u64> {
+        const OLD: &str = "SELECT id FROM jobs WHERE created_at < $1 AND finished_at < $1 AND settled = 1";
+        let doing = "forgetting old jobs";
+        let count = format!("SELECT COUNT(*) FROM ({OLD})");
+        let count: i64 = sqlx::query_scalar(&count)
+            .bind(micros(before))
+            .fetch_one(self.reader())
+            .await
+            .map_err(database(doing))?;
+        if count == 0 {
+            return Ok(0); // no need to wait for the write lock
+        }
+        let mut tx = self.write(doing).await?;
+        for delete in [
+            format!("DELETE FROM job_steps WHERE job_id IN ({OLD})"),
+            format!("DELETE FROM jobs WHERE id IN ({OLD})"),
+        ] {
+            sqlx::query(&delete).bind(micros(before)).execute(&mut *tx).await.map_err(database(doing))?;
+        }
+        commit(tx, doing).await?;
+        Ok(count.unsigned_abs())
+    }
+
     /// The tries of the job's steps in the order of their start.
     ///
     /// # Errors

@@ -89,6 +89,26 @@ async fn a_wait_written_by_a_clock_that_was_days_ahead_is_over_once_it_is_right(
 }
 
 #[tokio::test]
+async fn old_jobs_are_forgotten_once_they_have_ended_and_been_settled() {
+    let fixture = Fixture::new().await;
+    let catalog = &fixture.catalog;
+    let mut ids = Vec::new();
+    for name in ["settled", "unsettled", "open"] {
+        let service = fixture.service(name).await;
+        ids.push(queue(catalog, service, JobKind::Stop, 0).await);
+    }
+    for id in &ids[..2] {
+        catalog.cancel(*id, at(10)).await.unwrap();
+    }
+    catalog.settle_job(ids[0]).await.unwrap();
+    catalog.prune_jobs(at(10)).await.unwrap(); // those that made the services
+    assert!(catalog.job(ids[0]).await.unwrap().is_some(), "it ended just then");
+    assert_eq!(catalog.prune_jobs(at(11)).await.unwrap(), 1);
+    assert_eq!(catalog.job(ids[0]).await.unwrap(), None);
+    assert!(catalog.job(ids[1]).await.unwrap().is_some() && catalog.job(ids[2]).await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn a_late_worker_is_fenced_and_changes_nothing() {
     let fixture = Fixture::new().await;
     let catalog = &fixture.catalog;

@@ -21,6 +21,8 @@ use crate::ControlPlane;
 const SCAN: Duration = Duration::from_secs(20);
 /// How often a lineage is looked over for what may go.
 const EXPIRE_EVERY: SignedDuration = SignedDuration::from_hours(1);
+/// How long an ended job is remembered: an expiry an hour and service would fill the catalog.
+const JOBS_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
 const CLOCK: &str = "clock_reading";
 
 /// Runs until told to stop.
@@ -37,6 +39,8 @@ pub async fn run(cp: ControlPlane, stop: CancellationToken) {
 }
 
 async fn scan(cp: &ControlPlane) -> Result<(), StepError> {
+    let long_ago = Timestamp::now().checked_sub(JOBS_KEPT).unwrap_or(Timestamp::MIN);
+    cp.catalog.prune_jobs(long_ago).await?;
     let trusted = read_clock(cp).await?;
     rotate_if_due(cp, trusted).await?;
     for service in cp.catalog.services_with_data().await? {
