@@ -30,7 +30,7 @@ test: packages engines python ## every test; ends with "N passed, N failed, N sk
 bench: packages engines ## speed and memory against the bare tools, into docs/benchmarks.md (BENCH_SIZE=small: minutes)
 	@BENCH_SIZE=$(BENCH_SIZE) BENCH_ONLY=$(BENCH_ONLY) scripts/bench.sh
 
-soak: engines ## exactness, kill and S3 suites with new seeds for SOAK_MINUTES (60); the result goes to docs/soak.md
+soak: engines ## the whole kill matrix, then exactness, kill and S3 suites with new seeds for SOAK_MINUTES (60); the result goes to docs/soak.md
 	@scripts/soak.sh
 
 guards: engines ## takes out one guard after the other: tests must fail each time

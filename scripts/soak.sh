@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The long matrices: the exactness, kill and S3 suites again and again, each time with a new seed, for SOAK_MINUTES
+# The long matrices: every kill of every step once, then the exactness, kill and S3 suites again and again, each time with a new seed, for SOAK_MINUTES
 # (default 60). The first round also waits for every fault of the store that stays to end its backup (half an hour).
 # Stops at the first failure, with its seed. Writes what it did to docs/soak.md.
 . "$(dirname "$0")/lib.sh"
@@ -12,6 +12,17 @@ deadline=$((SECONDS + minutes * 60))
 logs=$ROOT/target/soak-logs
 mkdir -p "$logs"
 cargo test --workspace --locked --no-run --quiet </dev/null
+
+# Every kind of job, every step of it, before, in and after: SIGKILL of the agent and of the control plane.
+HOLDFAST_SEED=$((RANDOM << 45 | RANDOM << 30 | RANDOM << 15 | RANDOM))
+export HOLDFAST_SEED
+matrix=$logs/kill-matrix.log
+if ! HOLDFAST_KILLS=all timeout 7200 cargo test --locked --quiet -p holdfast --test crash -- --nocapture </dev/null >"$matrix" 2>&1; then
+    grep -vE '^ *[0-9]+: |^ +at ' "$matrix" | tail -n 60 >&2
+    die "the kill matrix with seed $HOLDFAST_SEED" "HOLDFAST_KILLS=all HOLDFAST_SEED=$HOLDFAST_SEED cargo test -p holdfast --test crash"
+fi
+matrix_seed=$HOLDFAST_SEED
+say "kill matrix: $(grep -c '^killed: ' "$matrix") kills, all whole"
 
 rounds=0
 restores=0
@@ -38,5 +49,7 @@ cat >docs/soak.md <<EOF
 \`make soak\`, $(date -u +%Y-%m-%d), at $(git rev-parse --short HEAD): $rounds rounds of the suites \`exactness\`, \`kill\` and \`s3\` in $minutes minutes, each with a
 new seed. $restores restores to random instants, a part of them after a SIGKILL of control plane or agent or while the store failed at random: all exact, 0 transactions lost,
 0 extra.
+
 EOF
+scripts/kill-matrix.sh "$matrix" "$(date -u +%Y-%m-%d)" "$(git rev-parse --short HEAD)" "$matrix_seed" >>docs/soak.md
 say "$rounds rounds, $restores exact restores, 0 failures; written to docs/soak.md"
