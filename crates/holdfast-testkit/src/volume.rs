@@ -41,7 +41,7 @@ impl Volume {
     #[must_use]
     pub fn free_mib(&self) -> u64 {
         nix::sys::statvfs::statvfs(&self.0)
-            .map_or(0, |told| u64::from(told.blocks_available()) * told.fragment_size() >> 20)
+            .map_or(0, |told| (told.blocks_available() * told.fragment_size()) >> 20)
     }
 
     fn filler(&self) -> PathBuf {
