@@ -48,6 +48,7 @@ pub(crate) struct AgentArgs {
 
 pub(crate) async fn run(args: AgentArgs) -> anyhow::Result<()> {
     logging::start(&args.log, args.log_json)?;
+    crate::limits::raise_open_files();
     let token = std::fs::read_to_string(&args.token_file)
         .with_context(|| format!("cannot read the token in {}", args.token_file.display()))?;
     let config = AgentConfig {

@@ -4,6 +4,7 @@ mod agent;
 mod check;
 mod client;
 mod config;
+mod limits;
 mod logging;
 mod recovery;
 mod serve;
@@ -33,6 +34,8 @@ enum Command {
     Check(check::Command),
     /// Print the reference of all settings: file, environment, flags, defaults.
     Config,
+    /// Print the completion script of a shell, to be sourced by it.
+    Completion { shell: clap_complete::Shell },
     /// Make a lost catalog anew from the object store and the recovery kit, in an empty data folder.
     Rebuild(recovery::RebuildArgs),
     /// Restore from the object store and the recovery kit alone, without a control plane, into a PostgreSQL of your own.
@@ -69,6 +72,11 @@ fn main() -> ExitCode {
                 unreachable!("with other flags they were refused above")
             }
             Command::Config => config::print_reference().map(|()| ExitCode::SUCCESS),
+            Command::Completion { shell } => {
+                let mut command = <Cli as clap::CommandFactory>::command();
+                clap_complete::generate(shell, &mut command, "holdfast", &mut std::io::stdout());
+                Ok(ExitCode::SUCCESS)
+            }
         }
     });
     // A blocking task in hand must not keep the process.

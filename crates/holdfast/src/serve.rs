@@ -18,6 +18,7 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     let config = config::load(&flags)?;
     logging::start(&config.log, config.log_json)?;
+    crate::limits::raise_open_files();
     let listener = TcpListener::bind(config.server.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.server.listen))?;
