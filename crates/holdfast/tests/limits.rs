@@ -1,5 +1,7 @@
 //! Few file descriptors: connections wait, nothing spins or ends, and all goes on once there are some again.
 
+#![allow(clippy::print_stdout, reason = "the figures of a run belong to its output")]
+
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
