@@ -137,7 +137,10 @@ impl Stage {
             }
             JobKind::Backup => drop(client.trigger(&world.archive).await?),
             JobKind::Configure => {
-                let cidrs = json!(["127.0.0.0/8", format!("10.{}.0.0/16", rand::random::<u8>())]);
+                let cidrs = json!([
+                    "127.0.0.0/8",
+                    format!("10.{}.{}.0/24", rand::random::<u8>(), rand::random::<u8>())
+                ]);
                 let answer = client.send("PATCH", &path(""), Some(json!({"allowed_cidrs": cidrs}))).await?;
                 ensure!(answer.status == 200, "{answer:?}");
             }
