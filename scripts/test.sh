@@ -37,6 +37,7 @@ memory    |  240 | no  | holdfast/memory
 rotation  |  240 | no  | holdfast/rotation
 rebuild   |  400 | no  | holdfast/rebuild
 limits    |   60 | no  | holdfast/limits
+doctor    |   60 | no  | holdfast/doctor
 shell     |   30 | no  | holdfast/shell
 disk      |  300 | no  | holdfast/disk
 docs      |  300 | no  | examples

@@ -4,6 +4,7 @@ mod agent;
 mod check;
 mod client;
 mod config;
+mod doctor;
 mod limits;
 mod logging;
 mod recovery;
@@ -32,6 +33,8 @@ enum Command {
     /// Find out whether something outside does what Holdfast needs of it.
     #[command(subcommand)]
     Check(check::Command),
+    /// Find out what is missing on this host, and what mends it.
+    Doctor(doctor::DoctorArgs),
     /// Print the reference of all settings: file, environment, flags, defaults.
     Config,
     /// Print the completion script of a shell, to be sourced by it.
@@ -59,6 +62,9 @@ fn main() -> ExitCode {
             Command::Check(command) if cli.client.only_say_how() => {
                 Ok(check::run(command, cli.client.ui()).await)
             }
+            Command::Doctor(args) if cli.client.only_say_how() => {
+                Ok(doctor::run(args, cli.client.ui()).await)
+            }
             Command::Rebuild(args) if cli.client.only_say_how() => {
                 Ok(recovery::rebuild(args, cli.client.ui()).await)
             }
@@ -68,7 +74,7 @@ fn main() -> ExitCode {
             _ if cli.client != client::ClientFlags::default() => refuse_client_flags(),
             Command::Serve(flags) => serve::run(*flags).await.map(|()| ExitCode::SUCCESS),
             Command::Agent(args) => agent::run(args).await.map(|()| ExitCode::SUCCESS),
-            Command::Check(_) | Command::Rebuild(_) | Command::Open(_) => {
+            Command::Check(_) | Command::Doctor(_) | Command::Rebuild(_) | Command::Open(_) => {
                 unreachable!("with other flags they were refused above")
             }
             Command::Config => config::print_reference().map(|()| ExitCode::SUCCESS),
