@@ -179,9 +179,11 @@ impl Ring {
                 reason: format!("no backup is running, files of {label} are not expected"),
             });
         };
+        let is_known = running.known_labels.iter().any(|known| known == label);
         let ours = match &running.label {
-            Some(bound) => bound == label,
-            None => !running.known_labels.iter().any(|known| known == label),
+            // A tool of a try that was cut off may still have had a file on its way; the one that runs began later.
+            Some(bound) => bound == label || (!is_known && began(label) > began(bound)),
+            None => !is_known,
         };
         if !ours {
             return Err(KeyRefused { reason: format!("{label} is not the running backup") });
@@ -190,6 +192,11 @@ impl Ring {
         let key = running.key;
         self.named(Some(key), "backup")
     }
+}
+
+/// When a backup began, by its label: `20260315-020000F`, or `<full>_20260316-020000I` (pgBackRest user guide, 5.2).
+fn began(label: &str) -> &str {
+    label.rsplit('_').next().and_then(|last| last.get(..15)).unwrap_or_default()
 }
 
 impl RepositoryKeys for LineageKeys {
@@ -263,6 +270,19 @@ mod tests {
         assert_eq!(sealed_by(&file("old")), None, "a finished backup is not written to");
         assert_eq!(sealed_by(&file("new")), Some(backup));
         assert_eq!(sealed_by(&file("other")), None, "one label a backup");
+        keys.end_backup();
+        let [earlier, full, incremental, later] = [
+            "20260315-010000F",
+            "20260315-020000F",
+            "20260315-010000F_20260315-030000I",
+            "20260315-020000F_20260315-040000D",
+        ];
+        keys.begin_backup(backup, vec![later.to_owned()]);
+        assert_eq!(sealed_by(&file(full)), Some(backup), "the last file of a tool that was killed");
+        assert_eq!(sealed_by(&file(incremental)), Some(backup), "the tool that runs now");
+        for late in [full, earlier, later] {
+            assert_eq!(sealed_by(&file(late)), None, "{late}");
+        }
         keys.end_backup();
         keys.activate_epoch(second);
         let kept = keys.kept();
