@@ -30,10 +30,11 @@ liblz4-1
 libbz2-1.0
 zlib1g
 libfaketime
+strace
 '
 # gcc, libc6-dev, make: the crates that build C (AWS-LC, SQLite, zstd) need a compiler and no cmake.
 # util-linux: flock and setpriv. openssl: certificates of the tests. The libraries: PostgreSQL and pgBackRest.
-# libfaketime: the tests of wrong clocks.
+# libfaketime: the tests of wrong clocks. strace: those of power cuts.
 
 if ! command -v dpkg-query >/dev/null; then
     warn "this system has no Debian packages; it must bring: $(echo "$packages" | tr '\n' ' ')"

@@ -30,6 +30,7 @@ lifecycle |  400 | no  | holdfast/lifecycle
 exactness |  400 | no  | holdfast/exactness
 kill      |  500 | no  | holdfast/kill
 crash     |  900 | no  | holdfast/crash
+durable   |  300 | no  | holdfast/durable
 gap       |  300 | no  | holdfast/gap
 s3        |  600 | no  | holdfast/s3
 clock     |  400 | no  | holdfast/clock

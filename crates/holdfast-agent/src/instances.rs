@@ -232,7 +232,11 @@ pub(crate) fn commit(agent: &Agent, record: Record, lineage: Arc<Lineage>) -> Re
 
 pub(crate) fn save(record: &Record) -> Result<(), AgentError> {
     let text = serde_json::to_vec_pretty(record).expect("a record has only string keys");
-    write_private(&record.instance.folder.join(RECORD), &text)
+    let folder = &record.instance.folder;
+    write_private(&folder.join(RECORD), &text)?;
+    // The name of the folder itself; it was made without.
+    let above = folder.parent().unwrap_or(folder);
+    fs::File::open(above).and_then(|above| above.sync_all()).map_err(AgentError::file(above))
 }
 
 fn keep_keys(agent: &Agent, folder: &Path, lineage: &Lineage) -> Result<(), AgentError> {
