@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use holdfast_core::disk::{Size, Space};
+use holdfast_core::disk::Size;
 use holdfast_engines::exec::{self, ProcessSpec};
 use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
@@ -234,11 +234,9 @@ fn recovery_kit(data: &Path) -> Finding {
 
 fn space(check: &'static str, folder: &Path) -> Finding {
     // The folder may not have been made yet; its parent's file system is where it will be.
-    let Some(told) = folder.ancestors().find_map(|folder| nix::sys::statvfs::statvfs(folder).ok()) else {
+    let Some(space) = folder.ancestors().find_map(|folder| holdfast_store::space_of(folder).ok()) else {
         return Finding::warning(check, "cannot be measured", format!("look at {}", folder.display()));
     };
-    let size = told.fragment_size();
-    let space = Space { total_bytes: told.blocks() * size, free_bytes: told.blocks_available() * size };
     let detail = format!("{} free of {}", Size(space.free_bytes), Size(space.total_bytes));
     let next = format!("free some room where {} lies", folder.display());
     match space.used_percent() {

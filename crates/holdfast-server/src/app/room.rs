@@ -50,6 +50,7 @@ pub async fn watch(cp: ControlPlane, stop: CancellationToken) {
 }
 
 fn tell(cp: &ControlPlane, now: Level, before: Level, used_percent: f64, free: Size) {
+    let used_percent = used_percent.round();
     let folder = cp.settings.data_dir.display();
     match now {
         Level::Full => tracing::error!(
