@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 use holdfast_api::agent::InstanceSpec;
 use holdfast_core::engine::EngineKind;
 use holdfast_core::{LineageId, OrganizationId, ServiceId};
-use holdfast_engines::{Instance, Paths, RepositoryAccess};
+use holdfast_engines::{DataPath, Instance, Paths, RepositoryAccess};
 use holdfast_store::gateway::Access;
 use holdfast_store::{LineageScope, ObjectPrefix};
 
@@ -161,11 +161,12 @@ async fn adopt(agent: &Arc<Agent>, path: &Path) -> Result<(), AgentError> {
         record.instance.repository.gateway_port = port;
         save(&record)?;
         write_gateway_certificate(&agent.host, &record.instance)?;
-        let driver = agent.driver(record.spec.engine)?;
-        driver
-            .write_repository_settings(&record.instance)
-            .await
-            .map_err(AgentError::engine("write the repository settings"))?;
+        if let DataPath::Repository(driver) = agent.driver(record.spec.engine)?.data_path() {
+            driver
+                .write_repository_settings(&record.instance)
+                .await
+                .map_err(AgentError::engine("write the repository settings"))?;
+        }
     }
     let lineage = Arc::new(Lineage::unlisted(scope_of(&record.spec), keys));
     lineage.note_dropped(record.log_dropped.clone());

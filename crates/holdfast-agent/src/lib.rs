@@ -21,14 +21,14 @@ mod supervisor;
 mod sweep;
 mod users;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use holdfast_api::agent::Secret;
 use holdfast_core::engine::EngineKind;
-use holdfast_engines::Driver;
-use holdfast_engines::postgresql::Postgresql;
+use holdfast_engines::{DataPath, Driver, RepositoryDriver};
 use holdfast_fault::FaultPoints;
 use holdfast_store::Store;
 use holdfast_store::gateway::Gateway;
@@ -66,14 +66,24 @@ pub(crate) struct Agent {
     pub client: client::Client,
     pub instances: instances::Instances,
     pub ballast: disk::Ballast,
-    postgresql: Postgresql,
+    drivers: BTreeMap<EngineKind, Box<dyn Driver>>,
 }
 
 impl Agent {
     pub(crate) fn driver(&self, engine: EngineKind) -> Result<&dyn Driver, AgentError> {
-        match engine {
-            EngineKind::Postgresql => Ok(&self.postgresql),
-            other => Err(AgentError::NoDriver(other)),
+        self.drivers.get(&engine).map(AsRef::as_ref).ok_or(AgentError::NoDriver(engine))
+    }
+
+    /// What this host can run.
+    pub(crate) fn versions(&self) -> Vec<(EngineKind, Vec<String>)> {
+        self.drivers.iter().map(|(engine, driver)| (*engine, driver.versions())).collect()
+    }
+
+    /// The driver of an engine whose own tool keeps a repository.
+    pub(crate) fn repository(&self, engine: EngineKind) -> Result<&dyn RepositoryDriver, AgentError> {
+        match self.driver(engine)?.data_path() {
+            DataPath::Repository(driver) => Ok(driver),
+            DataPath::Streams(_) => Err(AgentError::NoDriver(engine)),
         }
     }
 }
@@ -88,7 +98,7 @@ pub async fn run(config: AgentConfig, stop: tokio_util::sync::CancellationToken)
     let gateway = host.start_gateway(store.clone()).await?;
     let client = client::Client::new(&config.control_url, &config.token, host.id)?;
     let agent = Arc::new(Agent {
-        postgresql: Postgresql::new(&config.engines_dir),
+        drivers: holdfast_engines::drivers(&config.engines_dir),
         instances: instances::Instances::default(),
         ballast: disk::Ballast::new(&config.instances_dir),
         host,

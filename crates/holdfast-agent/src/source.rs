@@ -5,7 +5,7 @@ use std::sync::Arc;
 use holdfast_api::agent::RepositoryGrant;
 use holdfast_core::position::Position;
 use holdfast_engines::{
-    Driver, Instance, ProgressSink, RepositoryAccess, RestoreRequest, RestoreTo, Restored, UserSpec,
+    Instance, ProgressSink, RepositoryAccess, RepositoryDriver, RestoreRequest, RestoreTo, Restored, UserSpec,
 };
 use holdfast_store::LineageScope;
 use holdfast_store::gateway::{Access, Gateway};
@@ -50,7 +50,7 @@ impl Drop for Reading<'_> {
 /// Restores into the empty folder of `instance` and leaves it running.
 pub(crate) async fn restore(
     gateway: &Gateway,
-    driver: &dyn Driver,
+    driver: &dyn RepositoryDriver,
     instance: &Instance,
     from: &Source<'_>,
     users: &[UserSpec],

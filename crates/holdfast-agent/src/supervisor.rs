@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use holdfast_api::agent::{AgentReport, ArchiveReport, InstanceMetrics, InstanceReport};
 use holdfast_core::disk::Level;
-use holdfast_core::engine::EngineKind;
 use holdfast_core::{ServiceId, Timestamp};
 use holdfast_engines::{Probe, Statistics};
 
@@ -37,20 +36,12 @@ pub(crate) async fn run(agent: &Arc<Agent>) {
             guard(agent, local, &report);
             reports.push(report);
         }
-        let report = AgentReport {
-            agent_id: agent.host.id,
-            versions: vec![(EngineKind::Postgresql, versions(agent))],
-            instances: reports,
-        };
+        let report = AgentReport { agent_id: agent.host.id, versions: agent.versions(), instances: reports };
         if let Err(error) = agent.client.report(&report).await {
             tracing::debug!(error = %chain(&error), "the control plane did not take the report");
         }
         tokio::time::sleep(INTERVAL.saturating_sub(began.elapsed())).await;
     }
-}
-
-fn versions(agent: &Agent) -> Vec<String> {
-    agent.driver(EngineKind::Postgresql).map(holdfast_engines::Driver::versions).unwrap_or_default()
 }
 
 /// What a look calls for.
@@ -96,7 +87,9 @@ async fn look(agent: &Agent, local: &Local) -> (InstanceReport, Option<Action>) 
                 report.healthy = true;
                 report.metrics = probe.statistics.as_ref().map(metrics);
                 archiver_error = probe.statistics.and_then(|statistics| statistics.archiver_error);
-                local.lineage.mark(probe.mark);
+                if let Some(mark) = probe.mark {
+                    local.lineage.mark(mark);
+                }
                 let archive = local.lineage.archive();
                 let lags = archive.lag(Timestamp::now()).0 > NUDGE_LAG_SECONDS;
                 if lags && archive.is_quiet() && archiver_error.is_none() {
@@ -205,7 +198,7 @@ async fn start(agent: &Agent, local: &Local) -> Result<(), AgentError> {
 async fn nudge(agent: &Agent, local: &Local) -> Result<(), AgentError> {
     let record = local.record();
     let mark = agent
-        .driver(record.spec.engine)?
+        .repository(record.spec.engine)?
         .cut_log(&record.instance)
         .await
         .map_err(AgentError::engine("close the current piece of log"))?;

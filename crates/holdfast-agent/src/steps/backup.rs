@@ -69,7 +69,7 @@ async fn copy(
     progress: &ProgressSink,
 ) -> Result<BackupFacts, AgentError> {
     let record = local.record();
-    let driver = agent.driver(record.spec.engine)?;
+    let driver = agent.repository(record.spec.engine)?;
     // A chain must not lead through a backup that the catalog does not know.
     let (unknown, finished) = remove_orphans(agent, local, input).await?;
     let mode = if unknown { BackupMode::Full } else { input.mode };
@@ -97,7 +97,7 @@ async fn remove_orphans(
     input: &RunBackup,
 ) -> Result<(bool, BTreeSet<String>), AgentError> {
     let record = local.record();
-    let driver = agent.driver(record.spec.engine)?;
+    let driver = agent.repository(record.spec.engine)?;
     let failed = |error| AgentError::of_driver("list the repository", &local.lineage, error);
     let listed = driver.labels(&record.instance).await.map_err(failed)?;
     let (mut orphans, mut unknown) = (Vec::new(), false);

@@ -118,7 +118,7 @@ async fn expire_in_tool(
     };
     instances::write_gateway_certificate(&agent.host, &instance)?;
     instances::register(&agent.gateway, &instance.repository, lineage, Access::ReadWrite);
-    let driver = agent.driver(EngineKind::Postgresql)?;
+    let driver = agent.repository(EngineKind::Postgresql)?;
     let expired = match driver.prepare_repository(&instance).await {
         Ok(()) => driver.expire(&instance, &labels).await,
         Err(error) => Err(error),

@@ -61,7 +61,7 @@ async fn make(
         target: input.target.as_ref().map(|to| RestoreTo { point: to.point, covered_to: to.covered_to }),
         archives: true,
     };
-    let driver = agent.driver(spec.engine)?;
+    let driver = agent.repository(spec.engine)?;
     let restored =
         source::restore(&agent.gateway, driver, instance, &from, &user_specs(&input.users), progress).await?;
 

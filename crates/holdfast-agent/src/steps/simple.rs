@@ -30,7 +30,7 @@ pub(super) async fn ship_log(
     }
     let record = local.record();
     let mark = agent
-        .driver(record.spec.engine)?
+        .repository(record.spec.engine)?
         .cut_log(&record.instance)
         .await
         .map_err(AgentError::engine("close the current piece of log"))?;
@@ -79,7 +79,7 @@ pub(super) async fn stop(agent: &Arc<Agent>, service: ServiceId) -> Result<(), A
 /// If the store was away, the log is shipped at the next start.
 async fn close_log(agent: &Agent, local: &Local) -> Result<(), AgentError> {
     let record = local.record();
-    let driver = agent.driver(record.spec.engine)?;
+    let driver = agent.repository(record.spec.engine)?;
     let mark =
         driver.stopped_mark(&record.instance).await.map_err(AgentError::engine("read the last position"))?;
     if let Some(mark) = mark {

@@ -21,8 +21,8 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 use crate::{
-    BackupRequest, Driver, EngineError, Instance, LogOnDisk, Mark, Probe, ProgressSink, RestoreRequest,
-    Restored, Result, ToolBackup, UserSpec,
+    BackupRequest, DataPath, Driver, EngineError, Instance, LogOnDisk, Mark, Probe, ProgressSink,
+    RepositoryDriver, RestoreRequest, Restored, Result, ToolBackup, UserSpec,
 };
 
 pub use config::{hba_conf, postgresql_conf};
@@ -76,20 +76,12 @@ impl Driver for Postgresql {
         self.stop_instance(instance, timeout_seconds).await
     }
 
-    async fn stopped_mark(&self, instance: &Instance) -> Result<Option<Mark>> {
-        self.read_stopped_mark(instance).await
-    }
-
     async fn is_running(&self, instance: &Instance) -> bool {
         self.is_postmaster_alive(instance).await
     }
 
     async fn apply_settings(&self, instance: &Instance) -> Result<()> {
         self.apply(instance).await
-    }
-
-    async fn write_repository_settings(&self, instance: &Instance) -> Result<()> {
-        config::write_pgbackrest_conf(instance, &instance.repository, "pgbackrest.conf")
     }
 
     async fn set_password(&self, instance: &Instance, user: &UserSpec) -> Result<()> {
@@ -102,23 +94,6 @@ impl Driver for Postgresql {
 
     async fn database_bytes(&self, instance: &Instance) -> Result<u64> {
         probe::database_bytes(instance).await
-    }
-
-    async fn labels(&self, instance: &Instance) -> Result<Vec<(String, Option<String>)>> {
-        self.labels_in_repository(instance).await
-    }
-
-    async fn backup(
-        &self,
-        instance: &Instance,
-        request: &BackupRequest<'_>,
-        progress: &ProgressSink,
-    ) -> Result<ToolBackup> {
-        self.run_backup(instance, request, progress).await
-    }
-
-    async fn cut_log(&self, instance: &Instance) -> Result<Mark> {
-        probe::cut_log(instance).await
     }
 
     fn log_on_disk(&self, instance: &Instance) -> Result<LogOnDisk> {
@@ -141,6 +116,38 @@ impl Driver for Postgresql {
         archive::drop_waiting_log(instance).await
     }
 
+    fn data_path(&self) -> DataPath<'_> {
+        DataPath::Repository(self)
+    }
+
+    fn versions(&self) -> Vec<String> {
+        crate::postgresql::process::installed_versions(&self.engines_dir)
+    }
+}
+
+#[async_trait]
+impl RepositoryDriver for Postgresql {
+    async fn write_repository_settings(&self, instance: &Instance) -> Result<()> {
+        config::write_pgbackrest_conf(instance, &instance.repository, "pgbackrest.conf")
+    }
+
+    async fn labels(&self, instance: &Instance) -> Result<Vec<(String, Option<String>)>> {
+        self.labels_in_repository(instance).await
+    }
+
+    async fn backup(
+        &self,
+        instance: &Instance,
+        request: &BackupRequest<'_>,
+        progress: &ProgressSink,
+    ) -> Result<ToolBackup> {
+        self.run_backup(instance, request, progress).await
+    }
+
+    async fn cut_log(&self, instance: &Instance) -> Result<Mark> {
+        probe::cut_log(instance).await
+    }
+
     async fn restore(
         &self,
         instance: &Instance,
@@ -159,7 +166,7 @@ impl Driver for Postgresql {
         self.expire_labels(instance, labels).await
     }
 
-    fn versions(&self) -> Vec<String> {
-        crate::postgresql::process::installed_versions(&self.engines_dir)
+    async fn stopped_mark(&self, instance: &Instance) -> Result<Option<Mark>> {
+        self.read_stopped_mark(instance).await
     }
 }

@@ -40,7 +40,7 @@ pub(super) async fn probe(instance: &Instance) -> Result<Probe> {
         Ok(row) => Some(statistics_of(&row.map_err(EngineError::sql("read the engine's statistics"))?)),
         Err(_) => None,
     };
-    Ok(Probe { mark, statistics })
+    Ok(Probe { mark: Some(mark), statistics })
 }
 
 fn statistics_of(row: &Row) -> Statistics {

@@ -1,0 +1,101 @@
+//! What every engine's driver does: makes, starts, stops and watches an instance.
+
+use async_trait::async_trait;
+use holdfast_core::Timestamp;
+use holdfast_core::position::Position;
+
+use crate::{Instance, ProgressSink, RepositoryDriver, Result, StreamDriver};
+
+/// A database user to make or to give a new password.
+#[derive(Clone)]
+pub struct UserSpec {
+    pub username: String,
+    pub role: String,
+    pub password: String,
+}
+
+/// A moment of a running engine, for the log archive: everything acknowledged at or before `at` lies before `position`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mark {
+    pub at: Timestamp,
+    pub position: Position,
+    /// Changes with every commit; equal marks mean that nothing was committed in between.
+    pub last_commit: String,
+}
+
+/// The engine's log on the instance's own disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogOnDisk {
+    pub total_bytes: u64,
+    /// Finished pieces that the archive does not have yet.
+    pub waiting_bytes: u64,
+}
+
+/// What a look at a running engine shows.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// `None` where the log's reader tells how far it is ([`crate::FeedItem::CaughtUp`]).
+    pub mark: Option<Mark>,
+    /// `None` when the engine was too busy to tell in time; the mark counts all the same.
+    pub statistics: Option<Statistics>,
+}
+
+/// An engine's own figures.
+#[derive(Debug, Clone)]
+pub struct Statistics {
+    pub archiver_error: Option<String>,
+    pub connections_active: i64,
+    pub connections_max: i64,
+    pub transactions_total: i64,
+    pub cache_hit_ratio: Option<f64>,
+}
+
+/// The two shapes of an engine's data path (`docs/ARCHITECTURE.md`).
+#[derive(Clone, Copy)]
+pub enum DataPath<'a> {
+    /// A tool of its own keeps a repository behind the sealing gateway.
+    Repository(&'a dyn RepositoryDriver),
+    /// Holdfast stores the base as streams and reads the log itself.
+    Streams(&'a dyn StreamDriver),
+}
+
+/// One kind of engine. Small on purpose; retries, metrics and faults are wrappers.
+#[async_trait]
+pub trait Driver: Send + Sync {
+    /// Makes a new, running instance with its users, and an empty repository where it has one; the folder exists and is empty.
+    /// Returns the engine's true version.
+    async fn create(
+        &self,
+        instance: &Instance,
+        users: &[UserSpec],
+        progress: &ProgressSink,
+    ) -> Result<String>;
+    async fn start(&self, instance: &Instance) -> Result<()>;
+    /// Stops within `timeout_seconds`; open transactions are rolled back by the engine.
+    async fn stop(&self, instance: &Instance, timeout_seconds: u64) -> Result<()>;
+    /// Whether the engine's process is there (not: whether it answers). `true` when that cannot be told.
+    async fn is_running(&self, instance: &Instance) -> bool;
+    /// Writes the tool's and the engine's settings anew and makes the engine take them, with a restart if it must.
+    async fn apply_settings(&self, instance: &Instance) -> Result<()>;
+    async fn set_password(&self, instance: &Instance, user: &UserSpec) -> Result<()>;
+    async fn probe(&self, instance: &Instance) -> Result<Probe>;
+    /// Bytes of all databases. May take long where there are many files: not for every second.
+    async fn database_bytes(&self, instance: &Instance) -> Result<u64>;
+    /// What the log takes of the disk; also of an engine that is down.
+    fn log_on_disk(&self, instance: &Instance) -> Result<LogOnDisk>;
+    /// Whether [`Driver::set_read_only`] refuses writes; lasts over restarts of engine and agent.
+    fn is_read_only(&self, instance: &Instance) -> bool;
+    /// Whether anything is done against a full disk, until [`Driver::set_read_only`] ends it.
+    fn is_guarded(&self, instance: &Instance) -> bool {
+        self.is_read_only(instance)
+    }
+    /// Refuses writes of everybody but the agent, or ends all that is done against a full disk. While writes are refused, to
+    /// be repeated: it ends sessions that write nevertheless, and removes log that the archive has.
+    async fn set_read_only(&self, instance: &Instance, read_only: bool) -> Result<()>;
+    /// Gives up finished log that waits for the archive, for good, and frees its disk. Returns how many bytes.
+    async fn drop_waiting_log(&self, instance: &Instance) -> Result<u64>;
+    /// How its base backups and its log leave the host.
+    fn data_path(&self) -> DataPath<'_>;
+    /// Versions that this host can run.
+    fn versions(&self) -> Vec<String>;
+}

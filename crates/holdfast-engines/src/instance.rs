@@ -1,0 +1,82 @@
+//! Where an instance lives, and how its driver finds its way in its folder.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::RunAs;
+
+/// Where an instance lives and what it is to be. Everything that a driver needs, nothing that it may decide.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// The instance's own folder; its parts below are named by [`Paths`].
+    pub folder: PathBuf,
+    /// The tool's name for the service; also shown in the engine's process titles.
+    pub stanza: String,
+    pub version: String,
+    pub listen: IpAddr,
+    pub port: u16,
+    /// Whom the engine runs as; `None` when the agent itself is unprivileged.
+    pub run_as: Option<RunAs>,
+    pub memory_mib: u64,
+    pub max_connections: u32,
+    pub allowed_cidrs: Vec<String>,
+    pub repository: RepositoryAccess,
+}
+
+/// How the engine's own backup tool reaches the sealing gateway.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct RepositoryAccess {
+    pub gateway_port: u16,
+    pub gateway_ca_file: PathBuf,
+    pub access_key: String,
+    pub secret_key: String,
+    pub cipher_passphrase: String,
+}
+
+impl std::fmt::Debug for RepositoryAccess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RepositoryAccess").field("gateway_port", &self.gateway_port).finish_non_exhaustive()
+    }
+}
+
+/// The parts of an instance's folder.
+#[derive(Debug, Clone, Copy)]
+pub struct Paths<'a>(pub &'a Path);
+
+impl Paths<'_> {
+    #[must_use]
+    pub fn data(self) -> PathBuf {
+        self.0.join("data")
+    }
+    /// Configuration that the engine's user may read and not write.
+    #[must_use]
+    pub fn conf(self) -> PathBuf {
+        self.0.join("conf")
+    }
+    #[must_use]
+    pub fn log(self) -> PathBuf {
+        self.0.join("log")
+    }
+    #[must_use]
+    pub fn lock(self) -> PathBuf {
+        self.0.join("lock")
+    }
+    #[must_use]
+    pub fn spool(self) -> PathBuf {
+        self.0.join("spool")
+    }
+    /// Folder of the unix socket. Its path must stay below the kernel's 108 bytes (unix(7)), so a deep instance folder
+    /// gets a short one in the system's folder for temporary files.
+    #[must_use]
+    pub fn run(self) -> PathBuf {
+        const LONGEST: usize = 85;
+        let natural = self.0.join("run");
+        if natural.as_os_str().len() <= LONGEST {
+            return natural;
+        }
+        let name = self.0.file_name().and_then(|n| n.to_str()).unwrap_or("instance");
+        std::env::temp_dir().join(format!("holdfast-{name}"))
+    }
+}
