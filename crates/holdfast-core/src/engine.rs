@@ -27,9 +27,9 @@ pub struct Capability {
     pub point_in_time: bool,
     /// Base backups can build on an earlier one.
     pub incremental: bool,
-    /// The word of `backup_method` on the wire.
-    pub backup_method: &'static str,
-    /// Versions accepted on creation, the default last in no particular role.
+    /// The words of `backup_method` on the wire: the engine's usual method first, then those that must be asked for.
+    pub backup_methods: &'static [&'static str],
+    /// Versions accepted on creation where a host can run them, oldest first.
     pub versions: &'static [&'static str],
     pub default_version: &'static str,
     /// Log is archived, and removed, in whole pieces of so many units of its offsets; 1 where any cut will do.
@@ -40,6 +40,14 @@ pub struct Capability {
 
 /// PostgreSQL's default size of a WAL segment.
 const WAL_SEGMENT_BYTES: u64 = 16 << 20;
+
+impl Capability {
+    /// What makes a backup when nothing else was asked for.
+    #[must_use]
+    pub fn usual_method(&self) -> &'static str {
+        self.backup_methods.first().expect("every engine has a method")
+    }
+}
 
 impl EngineKind {
     pub const ALL: [Self; 7] = [
@@ -68,11 +76,11 @@ impl EngineKind {
     /// What this release can do with the engine. `available` turns true issue by issue.
     #[must_use]
     pub fn capability(self) -> Capability {
-        let planned = |point_in_time, backup_method, versions, default_version| Capability {
+        let planned = |point_in_time, backup_methods, versions, default_version| Capability {
             available: false,
             point_in_time,
             incremental: false,
-            backup_method,
+            backup_methods,
             versions,
             default_version,
             log_piece: 1,
@@ -83,23 +91,23 @@ impl EngineKind {
                 available: true,
                 point_in_time: true,
                 incremental: true,
-                backup_method: "pgbackrest",
+                backup_methods: &["pgbackrest"],
                 // initdb's builtin locale provider came with 17.
                 versions: &["17", "18"],
                 default_version: "17",
                 log_piece: WAL_SEGMENT_BYTES,
                 default_database: "defaultdb",
             },
-            Self::Mysql => planned(true, "mysqldump", &["8.4"], "8.4"),
-            Self::Mongodb => planned(true, "mongodump", &["6.0", "7.0", "8.0"], "7.0"),
-            Self::Valkey => planned(true, "rdb", &["7.2", "8.0", "8.1", "9.0"], "8.1"),
-            Self::Kafka => planned(false, "kafka_full", &["3.6", "3.7", "3.8", "3.9", "4.0"], "3.9"),
-            Self::Opensearch => planned(false, "snapshot", &["2"], "2"),
+            Self::Mysql => planned(true, &["mysqldump", "clone"], &["8.4", "9.7"], "8.4"),
+            Self::Mongodb => planned(true, &["mongodump"], &["6.0", "7.0", "8.0"], "7.0"),
+            Self::Valkey => planned(true, &["rdb"], &["7.2", "8.0", "8.1", "9.0", "9.1"], "8.1"),
+            Self::Kafka => planned(false, &["kafka_full"], &["3.6", "3.7", "3.8", "3.9", "4.0"], "3.9"),
+            Self::Opensearch => planned(false, &["snapshot"], &["2"], "2"),
             Self::Mssql => Capability {
                 default_database: "master",
                 log_piece: WAL_SEGMENT_BYTES,
                 incremental: true,
-                ..planned(true, "pgbackrest", &["4.8"], "4.8")
+                ..planned(true, &["pgbackrest"], &["4.8"], "4.8")
             },
         }
     }
@@ -152,10 +160,8 @@ mod tests {
         for kind in EngineKind::ALL {
             let capability = kind.capability();
             assert!(capability.versions.contains(&capability.default_version), "{kind}");
-            assert!(
-                !capability.default_database.is_empty() && !capability.backup_method.is_empty(),
-                "{kind}"
-            );
+            assert!(!capability.default_database.is_empty(), "{kind}");
+            assert!(!capability.usual_method().is_empty(), "{kind}");
         }
     }
 

@@ -42,6 +42,9 @@ pub enum EngineError {
     StoreFull { doing: String, what: String },
     #[error("{doing}: the disk of the instance is full; make room there and try again: {what}")]
     DiskFull { doing: String, what: String },
+    /// What was asked for does not fit what the instance holds; `what` says what would.
+    #[error("{doing}: {what}")]
+    Unfit { doing: String, what: String },
 }
 
 impl EngineError {
@@ -51,7 +54,11 @@ impl EngineError {
         // A hole may be a store that was away for a moment: the tool tells both alike, and tries are bounded.
         !matches!(
             self,
-            Self::Missing { .. } | Self::Damaged { .. } | Self::StoreFull { .. } | Self::DiskFull { .. }
+            Self::Missing { .. }
+                | Self::Damaged { .. }
+                | Self::StoreFull { .. }
+                | Self::DiskFull { .. }
+                | Self::Unfit { .. }
         )
     }
 
@@ -69,6 +76,7 @@ impl EngineError {
             Self::Damaged { .. } => "damaged_object",
             Self::StoreFull { .. } => "store_full",
             Self::DiskFull { .. } => "disk_full",
+            Self::Unfit { .. } => "unfit",
         }
     }
 

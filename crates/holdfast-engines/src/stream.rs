@@ -71,6 +71,13 @@ pub trait BackupSink: Send + Sync {
     async fn store(&self, name: &str, data: &mut (dyn AsyncRead + Send + Unpin)) -> Result<u64>;
 }
 
+/// How a base backup is to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamBackupRequest<'a> {
+    /// One of the engine's [`backup_methods`](holdfast_core::engine::Capability::backup_methods).
+    pub method: &'a str,
+}
+
 /// What a driver says of a finished base backup.
 #[derive(Debug, Clone)]
 pub struct StreamBackup {
@@ -132,10 +139,11 @@ pub struct StreamRestored {
 #[async_trait]
 pub trait StreamDriver: Send + Sync {
     /// Copies the running instance, whatever runs meanwhile. The base is consistent by itself (R20). A failure leaves
-    /// nothing on the instance.
+    /// nothing on the instance, nor does a method that is refused for what is in it ([`EngineError::Unfit`]).
     async fn backup(
         &self,
         instance: &Instance,
+        request: &StreamBackupRequest<'_>,
         sink: &dyn BackupSink,
         progress: &ProgressSink,
     ) -> Result<StreamBackup>;

@@ -189,7 +189,7 @@ fn mode(engine: EngineKind, word: &str) -> Result<BackupMode, AppError> {
 }
 
 fn check_method(engine: EngineKind, word: &str) -> Result<(), AppError> {
-    let method = engine.capability().backup_method;
+    let method = engine.capability().usual_method();
     if word.is_empty() || word == method {
         Ok(())
     } else {
