@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// A kind of database that the contract knows.
@@ -36,6 +37,35 @@ pub struct Capability {
     pub log_piece: u64,
     /// The database that a tenant finds after provisioning.
     pub default_database: &'static str,
+    /// The smallest step of time that the engine's commit stamps tell apart.
+    pub unit: TimeUnit,
+}
+
+/// A step of time in which engines stamp commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeUnit {
+    Microsecond,
+    Millisecond,
+    Second,
+}
+
+impl TimeUnit {
+    #[must_use]
+    pub fn microseconds(self) -> i64 {
+        match self {
+            Self::Microsecond => 1,
+            Self::Millisecond => 1_000,
+            Self::Second => 1_000_000,
+        }
+    }
+
+    /// The latest instant of whole units that is not after `at`.
+    #[must_use]
+    pub fn floor(self, at: Timestamp) -> Timestamp {
+        let micros = at.as_microsecond();
+        let whole = micros - micros.rem_euclid(self.microseconds());
+        Timestamp::from_microsecond(whole).unwrap_or(at)
+    }
 }
 
 /// PostgreSQL's default size of a WAL segment.
@@ -85,6 +115,7 @@ impl EngineKind {
             default_version,
             log_piece: 1,
             default_database: "defaultdb",
+            unit: TimeUnit::Microsecond,
         };
         match self {
             Self::Postgresql => Capability {
@@ -97,10 +128,17 @@ impl EngineKind {
                 default_version: "17",
                 log_piece: WAL_SEGMENT_BYTES,
                 default_database: "defaultdb",
+                unit: TimeUnit::Microsecond,
             },
             Self::Mysql => planned(true, &["mysqldump", "clone"], &["8.4", "9.7"], "8.4"),
-            Self::Mongodb => planned(true, &["mongodump"], &["6.0", "7.0", "8.0"], "7.0"),
-            Self::Valkey => planned(true, &["rdb"], &["7.2", "8.0", "8.1", "9.0", "9.1"], "8.1"),
+            Self::Mongodb => Capability {
+                unit: TimeUnit::Millisecond,
+                ..planned(true, &["mongodump"], &["6.0", "7.0", "8.0"], "7.0")
+            },
+            Self::Valkey => Capability {
+                unit: TimeUnit::Second,
+                ..planned(true, &["rdb"], &["7.2", "8.0", "8.1", "9.0", "9.1"], "8.1")
+            },
             Self::Kafka => planned(false, &["kafka_full"], &["3.6", "3.7", "3.8", "3.9", "4.0"], "3.9"),
             Self::Opensearch => planned(false, &["snapshot"], &["2"], "2"),
             Self::Mssql => Capability {
@@ -163,6 +201,21 @@ mod tests {
             assert!(!capability.default_database.is_empty(), "{kind}");
             assert!(!capability.usual_method().is_empty(), "{kind}");
         }
+    }
+
+    #[test]
+    fn an_instant_is_cut_to_whole_units() {
+        let at: Timestamp = "2026-03-15T14:30:00.123456789Z".parse().expect("a time");
+        for (unit, cut) in [
+            (TimeUnit::Microsecond, "2026-03-15T14:30:00.123456Z"),
+            (TimeUnit::Millisecond, "2026-03-15T14:30:00.123Z"),
+            (TimeUnit::Second, "2026-03-15T14:30:00Z"),
+        ] {
+            assert_eq!(unit.floor(at).to_string(), cut);
+            assert_eq!(unit.floor(unit.floor(at)), unit.floor(at));
+        }
+        let before_1970: Timestamp = "1969-12-31T23:59:59.5Z".parse().expect("a time");
+        assert_eq!(TimeUnit::Second.floor(before_1970).to_string(), "1969-12-31T23:59:59Z");
     }
 
     #[test]
