@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use holdfast_core::Timestamp;
-use holdfast_core::position::{Continuity, Coverage, Gap, Position, continuity, recall, stretches};
+use holdfast_core::position::{Continuity, Coverage, Gap, Piece, Position, continuity, recall, stretches};
 use holdfast_engines::Mark;
 
 /// Marks that wait for the store; one every probe, thinned out when a long outage piles them up.
@@ -25,11 +25,11 @@ pub(crate) struct ArchiveTracker {
 }
 
 impl ArchiveTracker {
-    /// From what the store lists: the starts of all segments, in any order.
+    /// From what the store lists, in any order.
     #[must_use]
-    pub(crate) fn from_segments(segments: Vec<Position>, segment_bytes: u64) -> Self {
+    pub(crate) fn from_pieces(pieces: Vec<Piece>) -> Self {
         // Holes found in a listing are no news: they were reported when they arose, or are the trimmed past.
-        Self { coverage: stretches(segments, segment_bytes), ..Self::default() }
+        Self { coverage: stretches(pieces), ..Self::default() }
     }
 
     /// Takes over what was known before a restart: a stretch that ends no earlier than it was known to is complete at least
@@ -264,8 +264,9 @@ mod tests {
 
     #[test]
     fn a_listing_gives_the_same_coverage_in_any_order() {
-        let segments = vec![at(1, 3), at(1, 1), at(1, 2), at(2, 4)];
-        let tracker = ArchiveTracker::from_segments(segments, MIB16);
+        let segments = [at(1, 3), at(1, 1), at(1, 2), at(2, 4)];
+        let pieces = segments.map(|from| (from, Position { offset: from.offset + MIB16, ..from }));
+        let tracker = ArchiveTracker::from_pieces(pieces.to_vec());
         let spans: Vec<_> = tracker.coverage().iter().map(|c| (c.from, c.to)).collect();
         assert_eq!(spans, [(at(1, 1), at(1, 4)), (at(2, 4), at(2, 5))]);
     }

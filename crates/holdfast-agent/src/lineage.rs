@@ -86,10 +86,11 @@ impl Lineage {
             if let ObjectName::Repository { path, .. } = &object.name
                 && let ObjectClass::Wal { timeline, segment } = classify(path.as_str())
             {
-                segments.push(Position { timeline, offset: segment });
+                let from = Position { timeline, offset: segment };
+                segments.push((from, Position { offset: segment + SEGMENT_BYTES, ..from }));
             }
         }
-        let mut archive = ArchiveTracker::from_segments(segments, SEGMENT_BYTES);
+        let mut archive = ArchiveTracker::from_pieces(segments);
         if let Some(document) = crate::coverage::newest(store, self).await? {
             archive.remember(&document.coverage, &document.gaps);
         }

@@ -4,6 +4,7 @@
 //! the other crates carry it out.
 
 pub mod backup;
+pub mod compaction;
 pub mod disk;
 pub mod engine;
 pub mod id;

@@ -77,14 +77,16 @@ pub fn continuity(covered: &Coverage, from: Position, to: Position) -> Continuit
     }
 }
 
-/// The stretches that pieces of `piece_bytes` make, given where each begins, in any order. When they are complete is not
-/// known from this ([`recall`]).
+/// Where a piece of log begins and ends, `[from, to)`.
+pub type Piece = (Position, Position);
+
+/// The stretches that pieces make, in any order; pieces may overlap. When they are complete is not known from this
+/// ([`recall`]).
 #[must_use]
-pub fn stretches(mut starts: Vec<Position>, piece_bytes: u64) -> Vec<Coverage> {
-    starts.sort_unstable_by_key(|start| (start.timeline, start.offset));
+pub fn stretches(mut pieces: Vec<Piece>) -> Vec<Coverage> {
+    pieces.sort_unstable_by_key(|(from, to)| (from.timeline, from.offset, to.offset));
     let mut stretches: Vec<Coverage> = Vec::new();
-    for from in starts {
-        let to = Position { offset: from.offset + piece_bytes, ..from };
+    for (from, to) in pieces {
         match stretches.last_mut().map(|last| (continuity(last, from, to), last)) {
             Some((Continuity::Extends, last)) => last.to = to,
             Some((Continuity::Known | Continuity::Older | Continuity::Malformed, _)) => {}

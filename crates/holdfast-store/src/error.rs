@@ -93,6 +93,8 @@ pub enum StoreError {
     },
     #[error("{object} is sealed with key {found}, not with {expected}")]
     OtherKey { object: String, expected: KeyId, found: KeyId },
+    #[error("cannot open {object}: {reason}")]
+    NoKey { object: String, reason: String },
     #[error("cannot read {object}: {problem}")]
     Document { object: String, problem: String },
     #[error("cannot use the sealing gateway's certificate: {reason}")]
@@ -128,6 +130,7 @@ impl StoreError {
             | Self::NoCredentials { .. }
             | Self::Seal { .. }
             | Self::OtherKey { .. }
+            | Self::NoKey { .. }
             | Self::Document { .. }
             | Self::Certificate { .. } => ErrorKind::Permanent,
         }

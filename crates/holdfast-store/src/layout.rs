@@ -7,6 +7,7 @@
 //! v1/<organization>/<service>/<lineage>/repository/<path>        a file of the backup tool's repository, sealed
 //! v1/<organization>/<service>/<lineage>/info/<path>/<generation> a generation of a rewritten file of the repository
 //! v1/<organization>/<service>/<lineage>/log/<timeline>/<from>-<to>  a shipped piece of log
+//! v1/<organization>/<service>/<lineage>/backup/<backup>/<try>/<path>  a stream of a backup
 //! v1/<organization>/<service>/<lineage>/manifest/<backup>        a backup's manifest
 //! v1/<organization>/<service>/<lineage>/tombstone/<backup>       what stays of a deleted backup
 //! v1/<organization>/<service>/<lineage>/coverage/<number>        coverage and gaps of the log archive
@@ -38,6 +39,7 @@ const DESCRIPTION: &str = "description";
 const REPOSITORY: &str = "repository";
 const INFO: &str = "info";
 const LOG: &str = "log";
+const BACKUP: &str = "backup";
 const MANIFEST: &str = "manifest";
 const TOMBSTONE: &str = "tombstone";
 const COVERAGE: &str = "coverage";
@@ -95,7 +97,11 @@ pub enum ObjectName {
     Repository { lineage: LineageScope, path: RepositoryPath },
     /// One generation of a file that the tool rewrites. The highest number is the file's content.
     InfoGeneration { lineage: LineageScope, path: RepositoryPath, generation: u64 },
-    /// A piece of log shipped by ourselves, `[from, to)` in bytes of the engine's own coordinates.
+    /// A stream of a base backup that Holdfast itself stores. Each try to make the backup has a random number, so that
+    /// no name is used twice.
+    BackupObject { lineage: LineageScope, backup: BackupId, attempt: u64, path: RepositoryPath },
+    /// A piece of log shipped by ourselves, `[from, to)`: in the engine's own coordinates where these count bytes
+    /// (PostgreSQL), otherwise in bytes of the lineage's log since its beginning, on timeline 0.
     LogPiece { lineage: LineageScope, timeline: u32, from: u64, to: u64 },
     /// A backup's manifest: written last and only once, so a backup without one does not exist (R14).
     BackupManifest { lineage: LineageScope, backup: BackupId },
@@ -132,6 +138,11 @@ pub enum ObjectPrefix {
         path: Option<RepositoryPath>,
     },
     Log(LineageScope),
+    /// The streams of all backups, or of one, all its tries.
+    BackupObjects {
+        lineage: LineageScope,
+        backup: Option<BackupId>,
+    },
     Manifests(LineageScope),
     Tombstones(LineageScope),
     Coverage(LineageScope),
@@ -166,6 +177,9 @@ impl ObjectName {
             Self::LogPiece { timeline, from, to, .. } => {
                 format!("{LOG}/{timeline:08x}/{from:016x}-{to:016x}")
             }
+            Self::BackupObject { backup, attempt, path, .. } => {
+                format!("{BACKUP}/{backup}/{attempt:016x}/{path}")
+            }
             Self::BackupManifest { backup, .. } => format!("{MANIFEST}/{backup}"),
             Self::Tombstone { backup, .. } => format!("{TOMBSTONE}/{backup}"),
             Self::Coverage { sequence, .. } => format!("{COVERAGE}/{sequence:020}"),
@@ -183,6 +197,7 @@ impl ObjectName {
             Self::Repository { lineage, .. }
             | Self::InfoGeneration { lineage, .. }
             | Self::LogPiece { lineage, .. }
+            | Self::BackupObject { lineage, .. }
             | Self::BackupManifest { lineage, .. }
             | Self::Tombstone { lineage, .. }
             | Self::Coverage { lineage, .. }
@@ -199,6 +214,7 @@ impl ObjectName {
             Self::Repository { path, .. } => classify(path.as_str()).sealed_kind(),
             Self::InfoGeneration { .. } => ObjectKind::RepositoryInfo,
             Self::LogPiece { .. } => ObjectKind::Log,
+            Self::BackupObject { .. } => ObjectKind::BackupFile,
             Self::BackupManifest { .. } => ObjectKind::Manifest,
             Self::Tombstone { .. } => ObjectKind::Tombstone,
             Self::Coverage { .. } => ObjectKind::Coverage,
@@ -296,6 +312,15 @@ fn parse_in_lineage(lineage: LineageScope, text: &str) -> Option<ObjectName> {
                 to: u64::from_str_radix(to, 16).ok()?,
             })
         }
+        BACKUP => {
+            let mut parts = rest.splitn(3, '/');
+            Some(ObjectName::BackupObject {
+                lineage,
+                backup: parts.next()?.parse().ok()?,
+                attempt: u64::from_str_radix(parts.next()?, 16).ok()?,
+                path: RepositoryPath::decode(parts.next()?).ok()?,
+            })
+        }
         MANIFEST => Some(ObjectName::BackupManifest { lineage, backup: rest.parse().ok()? }),
         TOMBSTONE => Some(ObjectName::Tombstone { lineage, backup: rest.parse().ok()? }),
         TIME_MAP => Some(ObjectName::TimeMap { lineage, sequence: rest.parse().ok()? }),
@@ -318,6 +343,8 @@ impl ObjectPrefix {
             Self::Info { lineage, path: None } => format!("{lineage}/{INFO}"),
             Self::Info { lineage, path: Some(path) } => format!("{lineage}/{INFO}/{path}"),
             Self::Log(lineage) => format!("{lineage}/{LOG}"),
+            Self::BackupObjects { lineage, backup: None } => format!("{lineage}/{BACKUP}"),
+            Self::BackupObjects { lineage, backup: Some(backup) } => format!("{lineage}/{BACKUP}/{backup}"),
             Self::Manifests(lineage) => format!("{lineage}/{MANIFEST}"),
             Self::Tombstones(lineage) => format!("{lineage}/{TOMBSTONE}"),
             Self::Coverage(lineage) => format!("{lineage}/{COVERAGE}"),

@@ -38,6 +38,9 @@ fn name() -> impl Strategy<Value = ObjectName> {
             .prop_map(|(lineage, path, generation)| ObjectName::InfoGeneration { lineage, path, generation }),
         (lineage(), any::<u32>(), any::<u64>(), any::<u64>())
             .prop_map(|(lineage, timeline, from, to)| ObjectName::LogPiece { lineage, timeline, from, to }),
+        (lineage(), backup(), any::<u64>(), path()).prop_map(|(lineage, backup, attempt, path)| {
+            ObjectName::BackupObject { lineage, backup, attempt, path }
+        }),
         (lineage(), backup()).prop_map(|(lineage, backup)| ObjectName::BackupManifest { lineage, backup }),
         (lineage(), backup()).prop_map(|(lineage, backup)| ObjectName::Tombstone { lineage, backup }),
         (lineage(), any::<u64>()).prop_map(|(lineage, sequence)| ObjectName::Coverage { lineage, sequence }),

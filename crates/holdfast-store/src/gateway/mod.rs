@@ -28,6 +28,9 @@ mod uploads;
 mod watch;
 mod writing;
 
+pub(crate) use opened::{NotOpened, Opened};
+pub(crate) use reading::open_object;
+
 pub use classify::{ObjectClass, classify};
 pub use refusal::{DAMAGED, FULL};
 pub use repository::{

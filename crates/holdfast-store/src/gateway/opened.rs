@@ -11,7 +11,7 @@ use s3s::S3ErrorCode;
 use sha2::{Digest, Sha256};
 
 use super::reading::{Choose, READS, pause_before_reading_again};
-use super::repository::{KeyRefused, Repository};
+use super::repository::{KeyRefused, OwnedKey};
 use crate::error::{Result, StoreError};
 use crate::layout::ObjectName;
 use crate::store::{ObjectInfo, Store, Stored};
@@ -19,9 +19,12 @@ use crate::store::{ObjectInfo, Store, Stored};
 /// Plaintext is passed on in pieces of about this length.
 const PIECE_BYTES: usize = 64 << 10;
 
+/// Finds the key that an object's header names.
+pub(crate) type Keys<'a> = &'a (dyn Fn(KeyId) -> Result<OwnedKey, KeyRefused> + Sync);
+
 /// Why an object could not be opened.
 #[derive(Debug)]
-pub(super) enum NotOpened {
+pub(crate) enum NotOpened {
     Store(StoreError),
     NoKey(KeyRefused),
     /// What was asked for cannot be.
@@ -35,10 +38,10 @@ impl From<StoreError> for NotOpened {
 }
 
 /// An object whose prefix has been checked, being opened.
-pub(super) struct Opened {
-    pub(super) info: ObjectInfo,
+pub(crate) struct Opened {
+    pub(crate) info: ObjectInfo,
     /// The plaintext bytes that it yields.
-    pub(super) range: Range<u64>,
+    pub(crate) range: Range<u64>,
     store: Store,
     name: ObjectName,
     opener: RangeOpener,
@@ -54,26 +57,26 @@ pub(super) struct Opened {
 
 impl Opened {
     /// Begins to open an object and opens its first piece.
-    pub(super) async fn begin(
+    pub(crate) async fn begin(
         store: &Store,
-        repository: &Repository,
+        keys: Keys<'_>,
         name: &ObjectName,
         choose: Option<Choose<'_>>,
     ) -> Result<Self, NotOpened> {
         let mut opened = match choose {
-            None => Self::whole(store, repository, name).await?,
-            Some(choose) => Self::range(store, repository, name, choose).await?,
+            None => Self::whole(store, keys, name).await?,
+            Some(choose) => Self::range(store, keys, name, choose).await?,
         };
         opened.first = opened.open_piece().await?;
         Ok(opened)
     }
 
     /// The whole object: one request to the store.
-    async fn whole(store: &Store, repository: &Repository, name: &ObjectName) -> Result<Self, NotOpened> {
+    async fn whole(store: &Store, keys: Keys<'_>, name: &ObjectName) -> Result<Self, NotOpened> {
         let mut reading = store.get(name).await?;
         let mut buffer = BytesMut::new();
         fill(&mut reading.bytes, &mut buffer, PREFIX_LEN).await?;
-        let opener = opener(repository, name, &buffer, reading.info.sealed_bytes)?;
+        let opener = opener(keys, name, &buffer, reading.info.sealed_bytes)?;
         let hasher = Sha256::new_with_prefix(buffer.split_to(PREFIX_LEN));
         let (range, chunks) = (0..opener.plain_len(), 0..opener.chunks());
         Ok(Self {
@@ -93,7 +96,7 @@ impl Opened {
     /// A range: one request for the prefix and one for the range's chunks.
     async fn range(
         store: &Store,
-        repository: &Repository,
+        keys: Keys<'_>,
         name: &ObjectName,
         choose: Choose<'_>,
     ) -> Result<Self, NotOpened> {
@@ -101,7 +104,7 @@ impl Opened {
         let mut prefix = BytesMut::new();
         fill(&mut reading.bytes, &mut prefix, PREFIX_LEN).await?;
         let info = reading.info;
-        let opener = opener(repository, name, &prefix, info.sealed_bytes)?;
+        let opener = opener(keys, name, &prefix, info.sealed_bytes)?;
         let range = choose(opener.plain_len()).map_err(|error| {
             NotOpened::Asked(error.code().clone(), error.message().unwrap_or_default().to_owned())
         })?;
@@ -119,17 +122,17 @@ impl Opened {
     }
 
     /// Length of the whole object's plaintext.
-    pub(super) fn plain_len(&self) -> u64 {
+    pub(crate) fn plain_len(&self) -> u64 {
         self.opener.plain_len()
     }
 
     /// The key that sealed it.
-    pub(super) fn key_id(&self) -> KeyId {
+    pub(crate) fn key_id(&self) -> KeyId {
         KeyId(self.opener.header().key_id)
     }
 
     /// The next authenticated plaintext; `None` at the end of the range.
-    pub(super) async fn next_piece(&mut self) -> Result<Option<Bytes>> {
+    pub(crate) async fn next_piece(&mut self) -> Result<Option<Bytes>> {
         match self.first.take() {
             Some(piece) => Ok(Some(piece)),
             None => self.open_piece().await,
@@ -137,7 +140,7 @@ impl Opened {
     }
 
     /// What the store holds, once the whole object has been opened: only bytes that opened count.
-    pub(super) fn into_stored(self) -> Stored {
+    pub(crate) fn into_stored(self) -> Stored {
         debug_assert!(self.range == (0..self.plain_len()) && self.chunks.is_empty(), "opened to its end");
         Stored {
             sealed_bytes: self.info.sealed_bytes,
@@ -219,14 +222,14 @@ fn sealed_range(chunks: &Range<u64>, info: &ObjectInfo) -> Range<u64> {
 
 /// Checks an object's first bytes: its header names the key, its commitment binds key and place.
 fn opener(
-    repository: &Repository,
+    keys: Keys<'_>,
     name: &ObjectName,
     prefix: &[u8],
     sealed_len: u64,
 ) -> Result<RangeOpener, NotOpened> {
     let seal = |source| NotOpened::Store(StoreError::Seal { object: name.to_string(), source });
     let header = Header::parse(&prefix[..prefix.len().min(HEADER_LEN)]).map_err(seal)?;
-    let key = repository.keys.opening_key(KeyId(header.key_id)).map_err(NotOpened::NoKey)?;
+    let key = keys(KeyId(header.key_id)).map_err(NotOpened::NoKey)?;
     let context = name.context(&key.owner).expect("a repository's files are sealed");
     RangeOpener::new(&key.key, &context, &prefix[..prefix.len().min(PREFIX_LEN)], sealed_len).map_err(seal)
 }

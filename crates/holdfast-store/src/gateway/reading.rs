@@ -7,15 +7,16 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_core::KeyId;
 use s3s::dto::StreamingBlob;
 use s3s::{S3Error, S3Result};
 use tokio::sync::mpsc;
 
 use super::classify::{ObjectClass, classify};
 use super::info;
-use super::opened::{NotOpened, Opened};
+use super::opened::{Keys, NotOpened, Opened};
 use super::refusal::{chain, key_refusal, store_refusal};
-use super::repository::{Damage, Repository};
+use super::repository::{Damage, KeyRefused, OwnedKey, Repository};
 use crate::error::{Result, StoreError};
 use crate::layout::{ObjectName, RepositoryPath};
 use crate::store::{ObjectInfo, Store};
@@ -28,7 +29,7 @@ const GENERATION_TRIES: usize = 5;
 pub(super) const READS: u32 = 4;
 
 /// Picks a range once the plaintext's length is known.
-pub(super) type Choose<'a> = &'a (dyn Fn(u64) -> S3Result<Range<u64>> + Sync);
+pub(crate) type Choose<'a> = &'a (dyn Fn(u64) -> S3Result<Range<u64>> + Sync);
 
 /// Before the `read`-th reading of what did not open.
 pub(super) async fn pause_before_reading_again(read: u32) {
@@ -62,12 +63,14 @@ pub(super) async fn open(
     let lineage = repository.scope();
     if classify(path.as_str()) != ObjectClass::Info {
         let name = ObjectName::Repository { lineage, path: path.clone() };
-        return open_object(store, repository, &name, choose).await.map_err(|e| refuse(repository, path, &e));
+        return open_object(store, &keys_of(repository), &name, choose)
+            .await
+            .map_err(|e| refuse(repository, path, &e));
     }
     for attempt in 1.. {
         let file = info::newest(store, lineage, path).await.map_err(|error| store_refusal(&error))?;
         let name = ObjectName::InfoGeneration { lineage, path: file.path, generation: file.generation };
-        match open_object(store, repository, &name, choose).await {
+        match open_object(store, &keys_of(repository), &name, choose).await {
             // A rewrite removed this generation after we had found it.
             Err(NotOpened::Store(StoreError::NotFound { .. })) if attempt < GENERATION_TRIES => {}
             other => return other.map_err(|error| refuse(repository, path, &error)),
@@ -76,15 +79,20 @@ pub(super) async fn open(
     unreachable!("the last attempt returns")
 }
 
+/// The keys that open a repository's files.
+pub(super) fn keys_of(repository: &Repository) -> impl Fn(KeyId) -> Result<OwnedKey, KeyRefused> + Sync {
+    |id| repository.keys.opening_key(id)
+}
+
 /// Opens one object of the store.
-pub(super) async fn open_object(
+pub(crate) async fn open_object(
     store: &Store,
-    repository: &Repository,
+    keys: Keys<'_>,
     name: &ObjectName,
     choose: Option<Choose<'_>>,
 ) -> Result<Opened, NotOpened> {
     for read in 1.. {
-        match Opened::begin(store, repository, name, choose).await {
+        match Opened::begin(store, keys, name, choose).await {
             Err(NotOpened::Store(StoreError::Seal { .. }) | NotOpened::NoKey(_)) if read < READS => {
                 pause_before_reading_again(read).await;
             }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::classify::{ObjectClass, classify};
 use super::info;
-use super::reading::{READS, open_object, pause_before_reading_again, refuse};
+use super::reading::{READS, keys_of, open_object, pause_before_reading_again, refuse};
 use super::refusal::{key_refusal, store_refusal, write_once};
 use super::repository::{Repository, StoredObject};
 use crate::error::{ErrorKind, Result, StoreError};
@@ -140,16 +140,11 @@ impl SealedWrite {
 /// Backups stop where the reserve of a local store's disk begins, log half a reserve later; what is small and needed to
 /// clean up (indexes, manifests, tombstones) may use it up.
 fn ensure_room(store: &Store, class: &ObjectClass) -> Result<()> {
-    let Some(space) = store.space() else { return Ok(()) };
-    let kept_bytes = match class {
-        ObjectClass::BackupFile { .. } => space.reserve_bytes(),
-        ObjectClass::Wal { .. } | ObjectClass::PartialWal { .. } => space.reserve_bytes() / 2,
-        _ => return Ok(()),
-    };
-    if space.free_bytes < kept_bytes {
-        return Err(StoreError::Full { free_bytes: space.free_bytes, kept_bytes });
+    match class {
+        ObjectClass::BackupFile { .. } => crate::space::ensure_backup_room(store),
+        ObjectClass::Wal { .. } | ObjectClass::PartialWal { .. } => crate::space::ensure_log_room(store),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// What the client sent.
@@ -168,7 +163,7 @@ impl Sent {
         name: &ObjectName,
     ) -> S3Result<(Stored, KeyId)> {
         for read in 1.. {
-            let opened = open_object(store, repository, name, None).await;
+            let opened = open_object(store, &keys_of(repository), name, None).await;
             let mut opened = opened.map_err(|error| refuse(repository, path, &error))?;
             if opened.plain_len() != self.plain_bytes {
                 // Or the answer was cut short on its way.

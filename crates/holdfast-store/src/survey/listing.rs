@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use futures::TryStreamExt;
-use holdfast_core::position::Position;
+use holdfast_core::engine::EngineKind;
+use holdfast_core::position::{Piece, Position};
 use holdfast_core::{LineageId, OrganizationId};
 
 use super::SurveyProgress;
@@ -12,11 +13,11 @@ use crate::gateway::{ObjectClass, classify};
 use crate::layout::{LineageScope, ObjectName, ObjectPrefix, ServiceScope};
 use crate::store::Store;
 
-/// Files of a lineage's repository.
+/// Objects of a lineage.
 #[derive(Debug, Default)]
 pub(super) struct Files {
-    /// Where each archived segment begins.
-    pub(super) segments: Vec<Position>,
+    /// Archived segments, and pieces of log that were shipped by ourselves.
+    pub(super) pieces: Vec<Piece>,
     /// Length of each file of a backup, by its name in the manifest.
     pub(super) backup_files: HashMap<String, u64>,
     /// The engine's major version, from the archive's folder `<version>-<number>`.
@@ -42,7 +43,7 @@ pub(super) async fn lineages(store: &Store, scope: ServiceScope) -> Result<Vec<L
     Ok(folders.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
-/// Lists a lineage's repository.
+/// Lists what a lineage's backups and log consist of.
 pub(super) async fn files(store: &Store, lineage: LineageScope, progress: &SurveyProgress) -> Result<Files> {
     let mut files = Files::default();
     let mut listed = store.list(&ObjectPrefix::Repository { lineage, folder: None });
@@ -51,7 +52,9 @@ pub(super) async fn files(store: &Store, lineage: LineageScope, progress: &Surve
         let ObjectName::Repository { path, .. } = &object.name else { continue };
         match classify(path.as_str()) {
             ObjectClass::Wal { timeline, segment } => {
-                files.segments.push(Position { timeline, offset: segment });
+                let bytes = EngineKind::Postgresql.capability().log_piece;
+                let from = Position { timeline, offset: segment };
+                files.pieces.push((from, Position { offset: segment + bytes, ..from }));
                 files.version = files.version.or_else(|| version_in(path.as_str()));
             }
             ObjectClass::BackupFile { .. } => {
@@ -59,6 +62,18 @@ pub(super) async fn files(store: &Store, lineage: LineageScope, progress: &Surve
             }
             _ => {}
         }
+    }
+    let mut listed = store.list(&ObjectPrefix::Log(lineage));
+    while let Some(object) = listed.try_next().await? {
+        progress.seen(1);
+        if let ObjectName::LogPiece { timeline, from, to, .. } = object.name {
+            files.pieces.push((Position { timeline, offset: from }, Position { timeline, offset: to }));
+        }
+    }
+    let mut listed = store.list(&ObjectPrefix::BackupObjects { lineage, backup: None });
+    while let Some(object) = listed.try_next().await? {
+        progress.seen(1);
+        files.backup_files.insert(object.name.relative(), object.info.sealed_bytes);
     }
     Ok(files)
 }

@@ -193,7 +193,7 @@ pub async fn survey_service(
     let files = listing::files(store, service.lineage_scope(), progress).await?;
     backups::assemble(&mut service, &found, &files);
     service.version = files.version;
-    service.coverage = stretches(files.segments, service.engine().capability().log_piece);
+    service.coverage = stretches(files.pieces);
     if let Some(document) = documented {
         recall(&mut service.coverage, &document.coverage);
         tell_lost_log(&mut service, &document);

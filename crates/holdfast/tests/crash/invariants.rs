@@ -194,7 +194,7 @@ async fn of_one(world: &World, service: &Service, objects: &[ObjectName]) -> Res
     let mut manifests = BTreeSet::new();
     let mut wrapped = BTreeMap::<String, usize>::new();
     for object in objects {
-        if let Some(lineage) = lineage_of(object) {
+        if let Some(lineage) = object.lineage().copied() {
             ensure!(lineage.lineage == service.lineage_id, "an object of another lineage: {object}");
             ensure!(service.status != ServiceStatus::Failed, "a failed service left {object}");
         }
@@ -249,21 +249,6 @@ fn keys_match(service: ServiceId, keys: &[KeyRecord], wrapped: &BTreeMap<String,
     ensure!(living == stored, "keys of {service}: in the catalog {living:?}, in the bucket {stored:?}");
     ensure!(wrapped.values().all(|wrappings| *wrappings == 2), "wrappings: {wrapped:?}");
     Ok(())
-}
-
-fn lineage_of(object: &ObjectName) -> Option<LineageScope> {
-    match object {
-        ObjectName::Repository { lineage, .. }
-        | ObjectName::InfoGeneration { lineage, .. }
-        | ObjectName::LogPiece { lineage, .. }
-        | ObjectName::BackupManifest { lineage, .. }
-        | ObjectName::Tombstone { lineage, .. }
-        | ObjectName::Coverage { lineage, .. }
-        | ObjectName::TimeMap { lineage, .. } => Some(*lineage),
-        ObjectName::Key { .. } | ObjectName::KeyRecovery { .. } | ObjectName::ServiceDescription { .. } => {
-            None
-        }
-    }
 }
 
 fn names_in(folder: &Path) -> Vec<String> {

@@ -1,0 +1,159 @@
+//! Makes few segments of many. The merged one is confirmed before any that it replaces goes, so there is no moment in which
+//! a stretch cannot be read; a kill in between leaves both.
+
+use bytes::Bytes;
+use holdfast_core::compaction::{StoredPiece, compaction};
+use holdfast_core::{KeyId, Timestamp};
+use tokio::io::AsyncReadExt;
+
+use super::reading::pieces;
+use super::segment::{Segment, SegmentHeader, head, segment_name};
+use crate::error::{ErrorKind, Result, StoreError};
+use crate::gateway::OwnedKey;
+use crate::layout::LineageScope;
+use crate::sealed::{FindKey, SealedWriter};
+use crate::store::Store;
+
+/// What a run did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Compacted {
+    /// Segments that were written, each in the place of several.
+    pub merged: usize,
+    pub removed: usize,
+}
+
+/// Merges what [`compaction`] names on timeline 0. Segments of different epochs stay apart, for a key is destroyed with its
+/// epoch; segments whose key is not held here stay as they are.
+pub async fn compact(
+    store: &Store,
+    lineage: LineageScope,
+    keys: FindKey<'_>,
+    now: Timestamp,
+) -> Result<Compacted> {
+    let listed = pieces(store, lineage).await?.into_iter().filter(|piece| piece.timeline == 0);
+    let stored = listed.map(|p| StoredPiece { from: p.from, to: p.to, stored_at: p.modified_at }).collect();
+    let plan = compaction(stored, now);
+    let mut done = Compacted::default();
+    for piece in &plan.remove {
+        store.delete(&segment_name(lineage, 0, piece.from, piece.to)).await?;
+        done.removed += 1;
+    }
+    for group in &plan.merge {
+        for same_key in by_key(store, lineage, keys, group).await? {
+            done.removed += merge(store, lineage, keys, &same_key).await?;
+            done.merged += 1;
+        }
+    }
+    Ok(done)
+}
+
+/// Splits a row where the key changes; rows of one piece are left out.
+async fn by_key(
+    store: &Store,
+    lineage: LineageScope,
+    keys: FindKey<'_>,
+    group: &[StoredPiece],
+) -> Result<Vec<Vec<StoredPiece>>> {
+    let mut rows: Vec<(Option<KeyId>, Vec<StoredPiece>)> = Vec::new();
+    for piece in group {
+        let name = segment_name(lineage, 0, piece.from, piece.to);
+        let key = match Segment::open(store, &name, keys).await {
+            Ok(segment) if segment.header.gap.is_none() => Some(segment.key_id),
+            // A segment behind a gap keeps its own header.
+            Ok(_) | Err(StoreError::NoKey { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        match rows.last_mut() {
+            Some((last, row)) if key.is_some() && *last == key => row.push(*piece),
+            _ => rows.push((key, vec![*piece])),
+        }
+    }
+    Ok(rows.into_iter().map(|(_, row)| row).filter(|row| row.len() > 1).collect())
+}
+
+/// Writes one segment in the place of `group`; returns how many went.
+async fn merge(
+    store: &Store,
+    lineage: LineageScope,
+    keys: FindKey<'_>,
+    group: &[StoredPiece],
+) -> Result<usize> {
+    let names: Vec<_> = group.iter().map(|piece| segment_name(lineage, 0, piece.from, piece.to)).collect();
+    let first = Segment::open(store, &names[0], keys).await?;
+    let last = Segment::open(store, &names[names.len() - 1], keys).await?;
+    let header = SegmentHeader {
+        from: first.header.from.clone(),
+        gap: first.header.gap.clone(),
+        ..last.header.clone()
+    };
+    let key: OwnedKey = keys(first.key_id).expect("it opened the segment just now");
+    drop((first, last));
+    let whole = segment_name(lineage, 0, group[0].from, group[group.len() - 1].to);
+    let mut writer = SealedWriter::begin(store, &whole, &key).await?;
+    let copied = copy(store, &names, keys, &header, &mut writer).await;
+    match copied {
+        Ok(()) => {}
+        Err(error) => {
+            writer.abort().await;
+            return Err(error);
+        }
+    }
+    match writer.finish().await {
+        Ok(_) => {}
+        // A run that was cut off had come this far: the same stretch, whole.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    for name in &names {
+        store.delete(name).await?;
+    }
+    Ok(names.len())
+}
+
+/// One zstd frame a segment, compressed anew: frames of a few hundred bytes hardly compress.
+async fn copy(
+    store: &Store,
+    names: &[crate::layout::ObjectName],
+    keys: FindKey<'_>,
+    header: &SegmentHeader,
+    writer: &mut SealedWriter,
+) -> Result<()> {
+    writer.write(&head(header)).await?;
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(2);
+    let stream = futures::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|item| (Ok::<_, std::io::Error>(item), receiver))
+    });
+    let mut encoder = async_compression::tokio::bufread::ZstdEncoder::with_quality(
+        tokio_util::io::StreamReader::new(Box::pin(stream)),
+        async_compression::Level::Precise(3),
+    );
+    let feed = async {
+        for name in names {
+            let mut segment = Segment::open(store, name, keys).await?;
+            loop {
+                let mut chunk = Vec::with_capacity(64 << 10);
+                let read = (&mut segment.log).take(64 << 10).read_to_end(&mut chunk).await;
+                if read.map_err(|error| super::reading::damaged(name, error))? == 0 {
+                    break;
+                }
+                if sender.send(Bytes::from(chunk)).await.is_err() {
+                    break;
+                }
+            }
+        }
+        drop(sender);
+        Ok::<(), StoreError>(())
+    };
+    let seal = async {
+        let mut piece = vec![0_u8; 64 << 10];
+        loop {
+            let filled = encoder.read(&mut piece).await.expect("its input has no errors");
+            if filled == 0 {
+                return Ok::<(), StoreError>(());
+            }
+            writer.write(&piece[..filled]).await?;
+        }
+    };
+    tokio::try_join!(feed, seal)?;
+    Ok(())
+}
