@@ -7,6 +7,7 @@ mod bulk_sync;
 mod driver;
 mod error;
 pub mod exec;
+mod files;
 mod instance;
 pub mod postgresql;
 pub mod progress;

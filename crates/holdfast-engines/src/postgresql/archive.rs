@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::position::SEGMENT_BYTES;
-use super::{config, sql, wal_name_start};
+use super::{sql, wal_name_start};
+use crate::files::write_readable;
 use crate::{EngineError, Instance, LogOnDisk, Paths, Result};
 
 /// Both are included by `postgresql.conf` while they are there.
@@ -74,7 +75,7 @@ pub(super) async fn set_read_only(instance: &Instance, read_only: bool) -> Resul
     }
     if !is_read_only(instance) {
         let text = b"# Written by Holdfast: the disk is full.\ndefault_transaction_read_only = on\n";
-        config::write_engine_readable(&guard(instance, READ_ONLY), text, instance)?;
+        write_readable(&guard(instance, READ_ONLY), text, instance.run_as.as_ref())?;
         keep_little_log(instance).await?;
     }
     let client = sql::connect(instance, "postgres").await?;
@@ -94,7 +95,7 @@ async fn keep_little_log(instance: &Instance) -> Result<()> {
         "# Written by Holdfast: the disk is full.\nmax_wal_size = {SMALL_LOG_MIB}MB\nmin_wal_size = {}MB\n",
         SMALL_LOG_MIB / 2
     );
-    config::write_engine_readable(&guard(instance, SMALL_LOG), text.as_bytes(), instance)?;
+    write_readable(&guard(instance, SMALL_LOG), text.as_bytes(), instance.run_as.as_ref())?;
     reload(instance).await
 }
 
@@ -116,7 +117,7 @@ async fn reload(instance: &Instance) -> Result<()> {
 pub(super) async fn drop_waiting_log(instance: &Instance) -> Result<u64> {
     keep_little_log(instance).await?;
     let pause = guard(instance, PAUSE);
-    config::write_engine_readable(&pause, b"", instance)?;
+    write_readable(&pause, b"", instance.run_as.as_ref())?;
     let dropped = match wait_for_push(instance).await {
         Ok(()) => drop_all_but_oldest(instance),
         Err(error) => Err(error),

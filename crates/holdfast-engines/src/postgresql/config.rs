@@ -2,18 +2,14 @@
 //! write. What the engine writes by itself (`ALTER SYSTEM`, for superusers alone) is emptied at every start.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::exec::RunAs;
+use crate::files::{write_private, write_readable};
 use crate::{EngineError, Instance, Paths, RepositoryAccess, Result};
 
 /// Bucket name that the sealing gateway answers to.
 const GATEWAY_BUCKET: &str = "holdfast";
-/// Longest file of the engine's that is read whole.
-const UNTRUSTED_LIMIT: u64 = 1 << 20;
 /// Seconds after which a piece of log is closed although it is not full; the bound of what losing the host loses.
 const ARCHIVE_TIMEOUT_SECONDS: u32 = 10;
 
@@ -183,85 +179,6 @@ fn write_certificate(instance: &Instance, conf: &Path) -> Result<()> {
         .map_err(|error| EngineError::Unexpected { doing: doing.to_owned(), what: error.to_string() })?;
     write_readable(&key, made.signing_key.serialize_pem().as_bytes(), instance.run_as.as_ref())?;
     write_readable(&certificate, made.cert.pem().as_bytes(), instance.run_as.as_ref())
-}
-
-/// Writes a file whole or not at all, for the engine's user and nobody else.
-pub(super) fn write_private(path: &Path, content: &[u8], user: Option<&RunAs>) -> Result<()> {
-    write_file(path, content, 0o600, user.map(|user| (user.uid, user.gid)))
-}
-
-/// A configuration file of the instance's, which its engine may only read.
-pub(super) fn write_engine_readable(path: &Path, content: &[u8], instance: &Instance) -> Result<()> {
-    write_readable(path, content, instance.run_as.as_ref())
-}
-
-/// As [`write_private`], but the engine's user may only read it. (PostgreSQL takes a TLS key that root owns and a group
-/// may read: PostgreSQL 17, 18.9.)
-fn write_readable(path: &Path, content: &[u8], user: Option<&RunAs>) -> Result<()> {
-    match user {
-        Some(user) => write_file(path, content, 0o640, Some((0, user.gid))),
-        None => write_file(path, content, 0o600, None),
-    }
-}
-
-fn write_file(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
-    let doing = || format!("write {}", path.display());
-    let temporary = path.with_extension("holdfast-new");
-    let write = || -> std::io::Result<()> {
-        let _ = fs::remove_file(&temporary); // left by a killed writer
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(content)?;
-        if let Some((uid, gid)) = owner {
-            std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
-        }
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(EngineError::io(doing()))
-}
-
-/// Reads a file in a folder that belongs to the engine's user: never through a link, for whoever is superuser inside the
-/// database could point one at a file that only the agent may read.
-pub(super) fn read_untrusted(path: &Path) -> Result<String> {
-    use std::io::Read as _;
-    let read = || -> std::io::Result<String> {
-        let file = super::process::open_untrusted(path)?;
-        let mut text = String::new();
-        file.take(UNTRUSTED_LIMIT).read_to_string(&mut text)?;
-        Ok(text)
-    };
-    read().map_err(EngineError::io(format!("read {}", path.display())))
-}
-
-/// Makes the instance's folders. Those that the engine writes belong to its user; the instance's own and `conf` do not.
-pub(super) fn make_folders(instance: &Instance) -> Result<()> {
-    let paths = Paths(&instance.folder);
-    let user = instance.run_as.as_ref();
-    make_folder(&instance.folder, 0o711, None)?;
-    make_folder(&paths.conf(), 0o711, None)?;
-    for folder in [paths.data(), paths.log(), paths.lock(), paths.spool(), paths.run()] {
-        make_folder(&folder, 0o700, user)?;
-    }
-    Ok(())
-}
-
-fn make_folder(path: &Path, mode: u32, owner: Option<&RunAs>) -> Result<()> {
-    let make = || -> std::io::Result<()> {
-        fs::create_dir_all(path)?;
-        // In a folder that all may write to, somebody else may have been there first.
-        let found = fs::symlink_metadata(path)?;
-        let expected = [nix::unistd::geteuid().as_raw(), owner.map_or(0, |user| user.uid)];
-        if !found.is_dir() || !expected.contains(&found.uid()) {
-            return Err(std::io::Error::other("it is no folder of ours"));
-        }
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-        match owner {
-            Some(user) => std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)),
-            None => Ok(()),
-        }
-    };
-    make().map_err(EngineError::io(format!("make the folder {}", path.display())))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
+use crate::files;
 use crate::{
     BackupRequest, DataPath, Driver, EngineError, Instance, LogOnDisk, Mark, Probe, ProgressSink,
     RepositoryDriver, RestoreRequest, Restored, Result, ToolBackup, UserSpec,
@@ -158,7 +159,7 @@ impl RepositoryDriver for Postgresql {
     }
 
     async fn prepare_repository(&self, instance: &Instance) -> Result<()> {
-        config::make_folders(instance)?;
+        files::make_folders(instance)?;
         config::write_pgbackrest_conf(instance, &instance.repository, "pgbackrest.conf")
     }
 

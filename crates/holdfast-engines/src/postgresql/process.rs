@@ -7,6 +7,7 @@ use super::position::{parse_lsn, segment_start};
 use super::{Postgresql, config, restore, sql};
 use crate::bulk_sync::BulkSync;
 use crate::exec::{self, ProcessSpec};
+use crate::files::{self, last_log_lines};
 use crate::{EngineError, Instance, Mark, Paths, ProgressSink, Result, UserSpec};
 use holdfast_core::Timestamp;
 use holdfast_core::position::Position;
@@ -32,7 +33,7 @@ impl Postgresql {
         progress: &ProgressSink,
     ) -> Result<String> {
         progress.phase("creating the database cluster");
-        config::make_folders(instance)?;
+        files::make_folders(instance)?;
         self.initdb(instance).await?;
         config::write_all(instance, &self.pgbackrest()?)?;
         progress.phase("creating the backup repository");
@@ -76,7 +77,7 @@ impl Postgresql {
     }
 
     pub(super) async fn start_instance(&self, instance: &Instance) -> Result<()> {
-        config::make_folders(instance)?;
+        files::make_folders(instance)?;
         config::write_all(instance, &self.pgbackrest()?)?;
         if !self.is_postmaster_alive(instance).await {
             restore::clear_written_settings(instance)?;
@@ -212,41 +213,6 @@ fn stopped_mark_in(text: &str, at: Timestamp) -> Option<Mark> {
     let timeline = field("Latest checkpoint's TimeLineID:")?.parse().ok()?;
     let position = Position { timeline, offset: segment_start(checkpoint) };
     Some(Mark { at, position, last_commit: format!("shut down at {checkpoint}") })
-}
-
-/// The last lines of the engine's logs, for error texts.
-pub(super) fn last_log_lines(instance: &Instance) -> String {
-    let mut lines = recent_log(instance, 16 << 10);
-    let from = lines.len().saturating_sub(6);
-    lines.drain(..from);
-    lines.join("; ")
-}
-
-/// Never through a link: the folder belongs to the engine's user.
-pub(super) fn open_untrusted(path: &Path) -> std::io::Result<std::fs::File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
-    std::fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
-}
-
-/// The newest log file's last `bytes`, as lines.
-pub(super) fn recent_log(instance: &Instance, bytes: u64) -> Vec<String> {
-    use std::io::{Read, Seek, SeekFrom};
-    let entries = std::fs::read_dir(Paths(&instance.folder).log()).into_iter().flatten().flatten();
-    let newest = entries
-        .filter(|entry| entry.file_name().to_string_lossy().ends_with(".log"))
-        .max_by_key(|entry| entry.metadata().and_then(|meta| meta.modified()).ok());
-    let read = || -> std::io::Result<Vec<u8>> {
-        let Some(entry) = newest else { return Ok(Vec::new()) };
-        let mut file = open_untrusted(&entry.path())?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
-        let mut content = Vec::new();
-        file.take(bytes).read_to_end(&mut content)?;
-        Ok(content)
-    };
-    let content = read().unwrap_or_default();
-    String::from_utf8_lossy(&content).lines().map(str::to_owned).collect()
 }
 
 #[cfg(test)]

@@ -14,10 +14,10 @@ use holdfast_core::position::Position;
 use jiff::Timestamp;
 
 use super::position::{SEGMENT_BYTES, format_lsn, parse_lsn, segment_start};
-use super::process::{last_log_lines, recent_log};
 use super::{Postgresql, config, sql};
 use crate::bulk_sync::BulkSync;
 use crate::exec;
+use crate::files::{self, last_log_lines, recent_log};
 use crate::progress::percent_in;
 use crate::{EngineError, Instance, Paths, ProgressSink, RestoreRequest, RestoreTo, Restored, Result};
 
@@ -45,7 +45,7 @@ impl Postgresql {
         request: &RestoreRequest<'_>,
         progress: &ProgressSink,
     ) -> Result<Restored> {
-        config::make_folders(instance)?;
+        files::make_folders(instance)?;
         progress.phase("copying files");
         let bulk = BulkSync::open(&Paths(&instance.folder).data());
         self.copy_base(instance, request, bulk.as_ref(), progress).await?;
@@ -205,15 +205,15 @@ fn auto_conf(instance: &Instance) -> PathBuf {
 
 fn rewrite_auto_conf(instance: &Instance, keep: impl Fn(&str) -> bool) -> Result<()> {
     let path = auto_conf(instance);
-    let old = config::read_untrusted(&path)?;
+    let old = files::read_untrusted(&path)?;
     let text = old.lines().filter(|line| keep(line)).fold(String::new(), |text, line| text + line + "\n");
-    config::write_private(&path, text.as_bytes(), instance.run_as.as_ref())
+    files::write_private(&path, text.as_bytes(), instance.run_as.as_ref())
 }
 
 fn append_auto_conf(instance: &Instance, line: &str) -> Result<()> {
     let path = auto_conf(instance);
-    let old = config::read_untrusted(&path)?;
-    config::write_private(&path, (old + line).as_bytes(), instance.run_as.as_ref())
+    let old = files::read_untrusted(&path)?;
+    files::write_private(&path, (old + line).as_bytes(), instance.run_as.as_ref())
 }
 
 /// Empties the file that the engine itself writes its settings into: what a finished recovery left there, and whatever
@@ -223,7 +223,7 @@ pub(super) fn clear_written_settings(instance: &Instance) -> Result<()> {
     if data.join("recovery.signal").exists() || !auto_conf(instance).exists() {
         return Ok(());
     }
-    config::write_private(&auto_conf(instance), b"", instance.run_as.as_ref())
+    files::write_private(&auto_conf(instance), b"", instance.run_as.as_ref())
 }
 
 fn remove_logs(instance: &Instance) -> Result<()> {
