@@ -3,7 +3,9 @@
 #   engines/postgresql-17/bin/...             PostgreSQL 17, whole (initdb, postgres, psql, pg_waldump, ...)
 #   engines/pgbackrest/usr/bin/pgbackrest     pgBackRest 2.55
 #   engines/seaweedfs/bin/weed                an S3 server; only with `engines.sh s3`
-# Each is pinned by its SHA-256. Nothing is installed into the system and no system library is touched.
+#   engines/mysql-9.7/bin/...                 MySQL 9.7: scripts/engines/mysql.sh
+# Each is pinned by its SHA-256, unless a file of its own says why not. Nothing is installed into the system and no
+# system library is touched.
 # A second run does nothing. Two runs at once take turns. A run that is killed leaves nothing half-installed.
 #
 # usage: scripts/engines.sh [s3] ...      default: postgresql pgbackrest
@@ -11,6 +13,7 @@
 . "$(dirname "$0")/lib.sh"
 
 ENGINES=$CACHE/engines
+. "$(dirname "$0")/engines/mysql.sh"
 
 POSTGRESQL_VERSION=17.11.0
 SEAWEEDFS_VERSION=4.48
@@ -101,9 +104,9 @@ wanted=()
 for argument in "$@"; do
     case $argument in
     --path) echo "$ENGINES" && exit 0 ;;
-    postgresql | pgbackrest) wanted+=("$argument") ;;
+    postgresql | pgbackrest | mysql) wanted+=("$argument") ;;
     s3) wanted+=(seaweedfs) ;;
-    *) die "unknown argument $argument" "usage: scripts/engines.sh [postgresql] [pgbackrest] [s3], or --path" ;;
+    *) die "unknown argument $argument" "usage: scripts/engines.sh [postgresql] [pgbackrest] [mysql] [s3], or --path" ;;
     esac
 done
 [ ${#wanted[@]} -gt 0 ] || wanted=(postgresql pgbackrest)
@@ -112,6 +115,7 @@ for engine in "${wanted[@]}"; do
     case $engine in
     postgresql) ensure "$ENGINES/postgresql-17" "$POSTGRESQL_STAMP" install_postgresql ;;
     pgbackrest) ensure "$ENGINES/pgbackrest" "$PGBACKREST_STAMP" install_pgbackrest ;;
+    mysql) ensure "$ENGINES/mysql-9.7" "$MYSQL_STAMP" install_mysql ;;
     seaweedfs) ensure "$ENGINES/seaweedfs" "$SEAWEEDFS_STAMP" install_seaweedfs ;;
     esac
 done
