@@ -129,12 +129,15 @@ pub struct CreateInstance {
 pub struct RunBackup {
     pub backup_id: BackupId,
     pub mode: BackupMode,
+    /// One of the engine's methods that must be asked for; `None`: its usual one.
+    #[serde(default)]
+    pub method: Option<String>,
     /// The backup's own key, and the next epoch's: log is sealed with it once the backup is complete.
     pub backup_key: KeyGrant,
     pub next_epoch_key: KeyGrant,
     /// Hash of the newest manifest of the lineage, so that the chain shows a missing one.
     pub previous_manifest_sha256: Option<String>,
-    /// What the newest backup of this mode took in the store; `None` when there is none.
+    /// What the newest backup of this mode and method took in the store; `None` when there is none.
     #[serde(default)]
     pub expected_bytes: Option<u64>,
     /// Completed backups by the tool's label, to name an incremental's parent.

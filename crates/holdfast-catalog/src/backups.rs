@@ -77,8 +77,8 @@ impl Catalog {
     }
 
     /// Reads the backup, lets `change` alter it, and writes it back, without losing anybody else's write: `change` is
-    /// called again on the newer state when there was one. Id, service, lineage, type, key and creation time stay
-    /// whatever `change` does. Returns the backup as stored.
+    /// called again on the newer state when there was one. Id, service, lineage, type, method, key and creation time
+    /// stay whatever `change` does. Returns the backup as stored.
     ///
     /// # Errors
     /// `NotFound`.
@@ -99,8 +99,8 @@ impl Catalog {
             let before = from_row(&row)?;
             let mut backup = before.clone();
             change(&mut backup);
-            let Backup { id, service_id, lineage_id, backup_type, key_id, created_at, .. } = before;
-            backup = Backup { id, service_id, lineage_id, backup_type, key_id, created_at, ..backup };
+            let Backup { id, service_id, lineage_id, backup_type, method, key_id, created_at, .. } = before;
+            backup = Backup { id, service_id, lineage_id, backup_type, method, key_id, created_at, ..backup };
             if let Some(stored) = write_back(&mut tx, &backup, row.int("revision")?).await? {
                 crate::descriptions::touch(&mut tx, &backup.service_id.to_string()).await?;
                 commit(tx, doing).await?;
@@ -133,8 +133,8 @@ async fn refuse_a_second_manual(tx: &mut Transaction, service: ServiceId) -> Res
 
 pub(crate) async fn insert(tx: &mut Transaction, backup: &Backup) -> Result<()> {
     let insert = "INSERT INTO backups (id, service_id, lineage_id, backup_type, mode, status, label, retention_days, \
-                  key_id, created_at, started_at, completed_at, error, facts, delisted_at, shredded_at, revision) \
-                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, 1)";
+                  key_id, created_at, started_at, completed_at, error, facts, delisted_at, shredded_at, method, revision) \
+                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 1)";
     sqlx::query(insert)
         .bind(backup.id.as_str())
         .bind(backup.service_id.to_string())
@@ -152,6 +152,7 @@ pub(crate) async fn insert(tx: &mut Transaction, backup: &Backup) -> Result<()> 
         .bind(json_opt("facts", backup.facts.as_ref())?)
         .bind(micros_opt(backup.delisted_at))
         .bind(micros_opt(backup.shredded_at))
+        .bind(&backup.method)
         .execute(&mut **tx)
         .await
         .map_err(|e| match is_unique_violation(&e) {
@@ -196,6 +197,7 @@ fn from_row(row: &Row) -> Result<Backup> {
         lineage_id: row.parsed("lineage_id")?,
         backup_type: row.worded("backup_type")?,
         mode: row.worded("mode")?,
+        method: row.text_opt("method")?,
         status: row.worded("status")?,
         label: row.text_opt("label")?,
         retention_days: row.number_opt("retention_days")?,

@@ -39,6 +39,9 @@ pub struct Backup {
     pub lineage_id: LineageId,
     pub backup_type: BackupType,
     pub mode: BackupMode,
+    /// One of the engine's methods that must be asked for; `None`: its usual one.
+    #[serde(default)]
+    pub method: Option<String>,
     pub status: BackupStatus,
     pub label: Option<String>,
     /// Days to keep a manual backup when the caller limits it; automated ones follow the policy.

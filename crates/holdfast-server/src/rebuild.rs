@@ -189,7 +189,7 @@ fn service(found: &FoundService, now: Timestamp) -> Service {
         zone: description.map_or_else(|| "se-sto1".to_owned(), |known| known.zone.clone()),
         // Not known is not the same as no restriction: a restored service begins with nobody let in but this host.
         allowed_cidrs: description
-            .map_or_else(|| vec!["127.0.0.1/32".to_owned()], |known| known.allowed_cidrs.clone()),
+            .map_or_else(|| vec!["127.0.0.0/8".to_owned()], |known| known.allowed_cidrs.clone()),
         attributes: description.map_or_else(Attributes::default, |known| known.attributes.clone()),
         restored_from: description.and_then(|known| known.restored_from.clone()),
         host: None,

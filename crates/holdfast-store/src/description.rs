@@ -84,6 +84,9 @@ pub struct DescribedBackup {
     pub id: BackupId,
     pub backup_type: BackupType,
     pub mode: BackupMode,
+    /// Left out for the engine's usual method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
     pub status: BackupStatus,
     pub label: Option<String>,
     pub retention_days: Option<u32>,
@@ -123,6 +126,7 @@ impl From<&Backup> for DescribedBackup {
             id: backup.id.clone(),
             backup_type: backup.backup_type,
             mode: backup.mode,
+            method: backup.method.clone(),
             status: backup.status,
             label: backup.label.clone(),
             retention_days: backup.retention_days,

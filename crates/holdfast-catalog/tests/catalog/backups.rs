@@ -1,7 +1,7 @@
 //! Backups: the rule for those on demand, and updates.
 
 use holdfast_catalog::{ErrorKind, OnDemandRule};
-use holdfast_core::backup::{BackupFacts, BackupStatus, BackupType};
+use holdfast_core::backup::{Backup, BackupFacts, BackupStatus, BackupType};
 use holdfast_core::job::JobKind;
 use holdfast_core::position::Position;
 use holdfast_core::{BackupId, ServiceId};
@@ -44,7 +44,8 @@ async fn a_second_manual_backup_waits_for_the_first_to_end_and_automated_ones_re
 async fn a_backup_keeps_its_facts_and_its_identity() {
     let mut fixture = Fixture::new().await;
     let service = fixture.service("orders").await;
-    let one = backup(service, BackupType::Manual, at(3));
+    let method = Some("clone".to_owned());
+    let one = Backup { method, ..backup(service, BackupType::Manual, at(3)) };
     let job = new_job(service, JobKind::Backup, at(0));
     fixture.catalog.create_backup(&one, &job, OnDemandRule::OneAtATime).await.unwrap();
     assert_eq!(fixture.catalog.backup(&one.id).await.unwrap(), Some(one.clone()));

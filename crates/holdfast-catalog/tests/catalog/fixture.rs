@@ -111,6 +111,7 @@ pub(crate) fn backup(service_id: ServiceId, backup_type: BackupType, created: Ti
         lineage_id: LineageId::random(),
         backup_type,
         mode: BackupMode::Full,
+        method: None,
         status: BackupStatus::Pending,
         label: None,
         retention_days: Some(30),

@@ -170,6 +170,7 @@ impl Life {
             lineage_id: self.ids.1,
             backup_type: by,
             mode,
+            method: None,
             status,
             label: None,
             retention_days: retention_days.filter(|_| by == BackupType::Manual),

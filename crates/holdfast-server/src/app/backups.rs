@@ -45,7 +45,12 @@ pub async fn trigger(
     room::require(cp)?;
     let service = services::living(cp, service).await?;
     let mode = mode(service.engine, asked.backup_type.as_deref().unwrap_or_default())?;
-    check_method(service.engine, asked.backup_method.as_deref().unwrap_or_default())?;
+    let method = method(service.engine, asked.backup_method.as_deref().unwrap_or_default())?;
+    if mode == BackupMode::Incremental && method.is_some() {
+        return Err(AppError::invalid(
+            "backup_method: an incremental backup is made as the full one before it was",
+        ));
+    }
     let label = check::optional_text("label", asked.label)?;
     let days = |days| check::within("retention_days", days, RETENTION_DAYS.0, RETENTION_DAYS.1);
     let retention_days = asked.retention_days.map(days).transpose()?;
@@ -60,6 +65,7 @@ pub async fn trigger(
         lineage_id: service.lineage_id,
         backup_type: BackupType::Manual,
         mode,
+        method,
         status: BackupStatus::Pending,
         label,
         retention_days,
@@ -188,12 +194,16 @@ fn mode(engine: EngineKind, word: &str) -> Result<BackupMode, AppError> {
     }
 }
 
-fn check_method(engine: EngineKind, word: &str) -> Result<(), AppError> {
-    let method = engine.capability().usual_method();
-    if word.is_empty() || word == method {
-        Ok(())
+/// `None` is the engine's usual method, by its own word or none.
+fn method(engine: EngineKind, word: &str) -> Result<Option<String>, AppError> {
+    let methods = engine.capability().backup_methods;
+    if word.is_empty() || methods.first() == Some(&word) {
+        Ok(None)
+    } else if methods.contains(&word) {
+        Ok(Some(word.to_owned()))
     } else {
-        Err(AppError::Invalid(format!("backup_method {word:?}: backups of {engine} are made with {method}")))
+        let known = methods.join(" or ");
+        Err(AppError::Invalid(format!("backup_method {word:?}: backups of {engine} are made with {known}")))
     }
 }
 
@@ -218,6 +228,23 @@ mod tests {
             (Kafka, "pitr", None),
         ] {
             assert_eq!(mode(engine, word).ok(), expected, "{engine} {word:?}");
+        }
+    }
+
+    #[test]
+    fn only_methods_of_the_engine_are_taken_and_the_usual_one_needs_no_word() {
+        use EngineKind::{Mysql, Postgresql};
+        for (engine, word, expected) in [
+            (Postgresql, "", Some(None)),
+            (Postgresql, "pgbackrest", Some(None)),
+            (Postgresql, "clone", None),
+            (Mysql, "mysqldump", Some(None)),
+            (Mysql, "clone", Some(Some("clone"))),
+            (Mysql, "CLONE", None),
+            (Mysql, "pgbackrest", None),
+        ] {
+            let answer = method(engine, word).ok();
+            assert_eq!(answer.as_ref().map(Option::as_deref), expected, "{engine} {word:?}");
         }
     }
 }

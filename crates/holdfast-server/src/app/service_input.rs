@@ -40,7 +40,7 @@ pub(super) fn new_service(
     let zone = asked.zone.clone().filter(|text| !text.is_empty()).unwrap_or_else(|| DEFAULT_ZONE.to_owned());
     check_zone(&zone)?;
     let allowed_cidrs = asked.allowed_cidrs.clone().unwrap_or_default();
-    check::cidrs(&allowed_cidrs)?;
+    check::cidrs(engine, &allowed_cidrs)?;
     let attributes = attributes(asked)?;
     Ok(Service {
         id: ServiceId::random(),
@@ -69,10 +69,13 @@ pub(super) fn new_service(
 fn version(engine: EngineKind, asked: &str, offered: &[&'static str]) -> Result<String, AppError> {
     if asked.is_empty() {
         let version = default_version(engine, offered).map(str::to_owned);
-        return version.ok_or_else(|| AppError::Unavailable(format!("no host here can run {engine}")));
+        return version.ok_or_else(|| AppError::Invalid(nobody_runs(engine)));
     }
     if offered.contains(&asked) {
         return Ok(asked.to_owned());
+    }
+    if offered.is_empty() {
+        return Err(AppError::Invalid(nobody_runs(engine)));
     }
     if engine.capability().versions.contains(&asked) {
         let text =
@@ -81,6 +84,12 @@ fn version(engine: EngineKind, asked: &str, offered: &[&'static str]) -> Result<
     }
     let known = offered.join(", ");
     Err(AppError::Invalid(format!("unknown version {asked:?} of {engine}; available: {known}")))
+}
+
+fn nobody_runs(engine: EngineKind) -> String {
+    format!(
+        "no host here can run {engine}: none has a version of it that this release knows; see holdfast doctor there"
+    )
 }
 
 /// The fields that are stored and echoed, with their defaults.
@@ -120,12 +129,12 @@ fn attributes(asked: CreateService) -> Result<Attributes, AppError> {
     })
 }
 
-pub(super) fn check_patch(asked: &PatchService) -> Result<(), AppError> {
+pub(super) fn check_patch(engine: EngineKind, asked: &PatchService) -> Result<(), AppError> {
     if let Some(name) = &asked.name {
         check_service_name("name", name)?;
     }
     if let Some(cidrs) = &asked.allowed_cidrs {
-        check::cidrs(cidrs)?;
+        check::cidrs(engine, cidrs)?;
     }
     if let Some(window) = asked.maintenance_window.as_ref().filter(|window| !window.is_empty()) {
         check::maintenance_window(window)?;

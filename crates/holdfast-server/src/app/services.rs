@@ -69,7 +69,7 @@ pub async fn get(cp: &ControlPlane, id: ServiceId) -> Result<ServiceView, AppErr
 /// `Invalid`, `NotFound`, `Conflict` when the name is taken.
 pub async fn patch(cp: &ControlPlane, id: ServiceId, asked: PatchService) -> Result<ServiceView, AppError> {
     let before = living(cp, id).await?;
-    service_input::check_patch(&asked)?;
+    service_input::check_patch(before.engine, &asked)?;
     if asked == PatchService::default() {
         return shown(cp, before).await;
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use holdfast_catalog::{Credential, NewJob};
+use holdfast_core::engine::Endpoint;
 use holdfast_core::job::{Job, JobKind, JobState};
 use holdfast_core::service::{Service, ServiceStatus};
 use holdfast_core::{JobId, ServiceId};
@@ -48,14 +49,11 @@ pub async fn reveal(cp: &ControlPlane, service: ServiceId, username: &str) -> Re
     let credential = cp.catalog.credential(service.id, username).await?;
     let credential = credential.ok_or(AppError::NotFound("database user"))?;
     let password = cp.vault.unwrap_secret(&service, &user_secret(username), &credential.wrapped)?;
-    let database = service.engine.capability().default_database;
-    let connection_string = Zeroizing::new(format!(
-        "{}://{}:{}@{}:{port}/{database}?sslmode=require",
-        service.engine,
-        percent_encoded(username),
-        percent_encoded(&password),
-        if host.contains(':') { format!("[{host}]") } else { host.clone() },
-    ));
+    let capability = service.engine.capability();
+    let database = capability.default_database;
+    let tls = capability.tls;
+    let at = Endpoint { host: &host, port, username, password: &password, database, tls };
+    let connection_string = Zeroizing::new(service.engine.connection_string(at));
     Ok(Revealed { username: username.to_owned(), password, host, port, database, connection_string })
 }
 
@@ -113,27 +111,4 @@ async fn ended(cp: &ControlPlane, id: JobId) -> Result<Job, AppError> {
 fn not_up(service: &Service, why: &str) -> AppError {
     let is = services::word(service.status);
     AppError::Conflict(format!("the service is {is}: {why}; wait until it is running"))
-}
-
-/// All but the unreserved characters of RFC 3986.
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whatever_could_end_a_part_of_an_address_is_encoded() {
-        assert_eq!(percent_encoded("p@ss:w/ö?#%"), "p%40ss%3Aw%2F%C3%B6%3F%23%25");
-    }
 }

@@ -128,7 +128,7 @@ pub(crate) fn backup(view: BackupView) -> backup::Backup {
         encryption_enabled: true,
         encryption_algorithm: ALGORITHM.to_owned(),
         encryption_key_id: backup.key_id.to_string(),
-        backup_method: engine.capability().usual_method().to_owned(),
+        backup_method: backup.method.unwrap_or_else(|| engine.capability().usual_method().to_owned()),
         incremental: backup.mode == BackupMode::Incremental,
         retention_days: backup.retention_days,
         expires_at,

@@ -105,15 +105,15 @@ fn spec(service: &Service) -> InstanceSpec {
 async fn users(cp: &ControlPlane, service: &Service) -> Result<Vec<NewUser>, StepError> {
     let mut known = cp.catalog.credentials_of(service.id).await?;
     if known.is_empty() {
-        for (position, username) in (0_u32..).zip(["app_user", "admin"]) {
-            let wrapped = cp.vault.wrap_secret(service, &user_secret(username), &new_password());
+        for (position, account) in (0_u32..).zip(service.engine.capability().accounts) {
+            let wrapped = cp.vault.wrap_secret(service, &user_secret(account.username), &new_password());
             let credential = Credential {
                 service_id: service.id,
-                username: username.to_owned(),
+                username: account.username.to_owned(),
                 kek_version: wrapped.kek_version,
                 wrapped: wrapped.bytes,
-                roles: vec!["admin".to_owned()],
-                privileges: "owner of defaultdb, may create databases and roles".to_owned(),
+                roles: vec![account.role.to_owned()],
+                privileges: account.privileges.to_owned(),
                 position,
                 created_at: Timestamp::now(),
             };
@@ -174,12 +174,13 @@ async fn run_backup(cp: &ControlPlane, job: &Job, service: &Service) -> Result<R
     Ok(RunBackup {
         backup_id: this.id.clone(),
         mode: this.mode,
+        method: this.method.clone(),
         backup_key,
         next_epoch_key,
         previous_manifest_sha256: newest_manifest(&backups, &this),
         expected_bytes: known
             .iter()
-            .filter(|other| other.mode == this.mode)
+            .filter(|other| other.mode == this.mode && other.method == this.method)
             .max_by_key(|other| other.completed_at)
             .and_then(|other| Some(other.facts.as_ref()?.stored_bytes)),
         known_labels: known

@@ -127,6 +127,7 @@ pub async fn enqueue_automated(
         lineage_id: service.lineage_id,
         backup_type: BackupType::Automated,
         mode,
+        method: None,
         status: BackupStatus::Pending,
         label: None,
         retention_days: None,
@@ -293,7 +294,7 @@ async fn finish(cp: &ControlPlane, job: &Job) -> Outcome {
             let from = [ServiceStatus::Stopped];
             cp.catalog.set_service_status(service_id(job)?, &from, ServiceStatus::Running, None, now).await?;
         }
-        JobKind::ResetPassword => new_password(cp, job, now).await?,
+        JobKind::ResetPassword => new_password(cp, job).await?,
         JobKind::DeleteService => close_log(cp, job, now).await?,
         JobKind::Expire => forget_expired(cp, job, now).await?,
         JobKind::Configure
@@ -305,26 +306,15 @@ async fn finish(cp: &ControlPlane, job: &Job) -> Outcome {
     Ok(Value::Null)
 }
 
-async fn new_password(cp: &ControlPlane, job: &Job, now: Timestamp) -> Result<(), StepError> {
+async fn new_password(cp: &ControlPlane, job: &Job) -> Result<(), StepError> {
     let asked: input::ResetPassword = input_of(job)?;
     let service_id = service_id(job)?;
     let known = cp.catalog.credential(service_id, &asked.username).await?;
+    let known = known.ok_or_else(|| grant::incomplete(job, format!("database user {}", asked.username)))?;
     let wrapped = hex::decode(&asked.wrapped_hex).unwrap_or_default();
     let kek_version = holdfast_seal::wrapped_kek_version(&wrapped)
         .ok_or_else(|| grant::incomplete(job, "a wrapped password"))?;
-    let credential = known.map_or_else(
-        || Credential {
-            service_id,
-            username: asked.username.clone(),
-            kek_version,
-            wrapped: wrapped.clone(),
-            roles: vec!["admin".to_owned()],
-            privileges: String::new(),
-            position: 9,
-            created_at: now,
-        },
-        |known| Credential { kek_version, wrapped: wrapped.clone(), ..known },
-    );
+    let credential = Credential { kek_version, wrapped, ..known };
     Ok(cp.catalog.upsert_credential(&credential).await?)
 }
 

@@ -209,6 +209,7 @@ impl Platform {
             lineage_id: service.lineage_id,
             backup_type: kind,
             mode: BackupMode::Full,
+            method: None,
             status,
             label: None,
             retention_days: None,

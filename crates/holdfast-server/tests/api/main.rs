@@ -5,6 +5,7 @@
 mod auth;
 mod backups;
 mod bad_input;
+mod engines;
 mod harness;
 mod keys;
 mod openapi;

@@ -168,6 +168,7 @@ fn backup(service: &Service, k: usize) -> Result<Backup> {
         lineage_id: service.lineage_id,
         backup_type: BackupType::Automated,
         mode: BackupMode::Full,
+        method: None,
         status: BackupStatus::Completed,
         label: None,
         retention_days: None,

@@ -46,6 +46,9 @@ pub(crate) struct CreateArgs {
     /// full, or incremental where the engine's tool can.
     #[arg(long = "type", value_parser = ["full", "incremental"], default_value = "full")]
     kind: String,
+    /// How it is made, where the engine has more than one way: clone for MySQL [the engine's usual one].
+    #[arg(long)]
+    method: Option<String>,
     /// A few words to find it again.
     #[arg(long)]
     label: Option<String>,
@@ -152,7 +155,7 @@ async fn create(ctx: &Context, args: CreateArgs) -> Result<(), ClientError> {
         backup_type: Some(args.kind),
         label: args.label,
         retention_days: args.retention_days,
-        backup_method: None,
+        backup_method: args.method,
     };
     let answer = ctx.api.post(&["managed-services", &named.id.to_string(), "backups"], &body).await?;
     let triggered: TriggeredBackup = answer.read()?;

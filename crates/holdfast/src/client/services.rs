@@ -49,7 +49,7 @@ pub(crate) enum Command {
         #[arg(long, short)]
         yes: bool,
     },
-    /// Print the connection string, with the password: psql "$(holdfast services connect-info NAME)".
+    /// Print the connection string, with the password, as in psql "$(holdfast services connect-info NAME)".
     ConnectInfo {
         /// Name or id.
         service: String,
@@ -75,7 +75,7 @@ pub(crate) struct CreateArgs {
     /// Where it runs [se-sto1].
     #[arg(long)]
     zone: Option<String>,
-    /// A network that may connect, such as 10.0.0.0/8; repeat for more [all].
+    /// A network that may connect, such as 10.0.0.0/8; repeat for more [all]. What the engine cannot enforce is refused.
     #[arg(long = "cidr", value_name = "NETWORK")]
     cidrs: Vec<String>,
     /// Disk size [50].

@@ -6,6 +6,12 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+mod address;
+mod cidrs;
+
+pub use address::Endpoint;
+pub use cidrs::{CidrRefusal, CidrRule, Network, check_cidrs, lets_in_everybody};
+
 /// A kind of database that the contract knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -39,6 +45,12 @@ pub struct Capability {
     pub default_database: &'static str,
     /// The smallest step of time that the engine's commit stamps tell apart.
     pub unit: TimeUnit,
+    /// Instances speak TLS on the port that clients are told.
+    pub tls: bool,
+    /// Which lists of `allowed_cidrs` it enforces.
+    pub cidrs: CidrRule,
+    /// The users that a service has from its provisioning on, the tenant's own first. None is a superuser.
+    pub accounts: &'static [Account],
 }
 
 /// A step of time in which engines stamp commits.
@@ -66,6 +78,21 @@ impl TimeUnit {
         let whole = micros - micros.rem_euclid(self.microseconds());
         Timestamp::from_microsecond(whole).unwrap_or(at)
     }
+}
+
+/// A database user of a new service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Account {
+    pub username: &'static str,
+    /// The engine's word for its rights; drivers go by it.
+    pub role: &'static str,
+    /// The same for people.
+    pub privileges: &'static str,
+}
+
+/// `app_user` and `admin`, as clients expect them (contract, section 6).
+const fn accounts(role: &'static str, privileges: &'static str) -> [Account; 2] {
+    [Account { username: "app_user", role, privileges }, Account { username: "admin", role, privileges }]
 }
 
 /// PostgreSQL's default size of a WAL segment.
@@ -116,6 +143,9 @@ impl EngineKind {
             log_piece: 1,
             default_database: "defaultdb",
             unit: TimeUnit::Microsecond,
+            tls: true,
+            cidrs: CidrRule::Any,
+            accounts: const { &accounts("admin", "all rights but those on the server itself") },
         };
         match self {
             Self::Postgresql => Capability {
@@ -129,14 +159,27 @@ impl EngineKind {
                 log_piece: WAL_SEGMENT_BYTES,
                 default_database: "defaultdb",
                 unit: TimeUnit::Microsecond,
+                tls: true,
+                cidrs: CidrRule::Any,
+                accounts: const { &accounts("admin", "owner of defaultdb, may create databases and roles") },
             },
-            Self::Mysql => planned(true, &["mysqldump", "clone"], &["8.4", "9.7"], "8.4"),
+            Self::Mysql => Capability {
+                cidrs: CidrRule::Ipv4,
+                accounts: const { &accounts("admin", "all rights on databases and users but the system's") },
+                ..planned(true, &["mysqldump", "clone"], &["8.4", "9.7"], "8.4")
+            },
             Self::Mongodb => Capability {
                 unit: TimeUnit::Millisecond,
+                tls: false,
+                accounts: const { &accounts("readWrite", "reads and writes all databases but the system's") },
                 ..planned(true, &["mongodump"], &["6.0", "7.0", "8.0"], "7.0")
             },
             Self::Valkey => Capability {
                 unit: TimeUnit::Second,
+                default_database: "0",
+                tls: false,
+                cidrs: CidrRule::AllOrLoopback,
+                accounts: const { &accounts("admin", "all keys, and all commands but those on the server itself") },
                 ..planned(true, &["rdb"], &["7.2", "8.0", "8.1", "9.0", "9.1"], "8.1")
             },
             Self::Kafka => planned(false, &["kafka_full"], &["3.6", "3.7", "3.8", "3.9", "4.0"], "3.9"),
@@ -200,6 +243,11 @@ mod tests {
             assert!(capability.versions.contains(&capability.default_version), "{kind}");
             assert!(!capability.default_database.is_empty(), "{kind}");
             assert!(!capability.usual_method().is_empty(), "{kind}");
+            assert_eq!(
+                capability.accounts.first().map(|account| account.username),
+                Some("app_user"),
+                "{kind}"
+            );
         }
     }
 
