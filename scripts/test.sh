@@ -22,12 +22,14 @@ engines   |  420 | no  | holdfast-engines/*
 agent     |  300 | no  | holdfast-agent/*
 server    |  300 | no  | holdfast-server/*
 testkit   |  180 | no  | holdfast-testkit/*
+judge     |   60 | no  | holdfast-conformance/*
 command   |   60 | no  | holdfast/holdfast
 contract  |  300 | no  | holdfast/contract
 store-cli |  180 | no  | holdfast/check_store
 openapi   |  240 | no  | holdfast/openapi
 lifecycle |  400 | no  | holdfast/lifecycle
 exactness |  400 | no  | holdfast/exactness
+conform   |  500 | no  | holdfast/conformance
 kill      |  500 | no  | holdfast/kill
 crash     |  900 | no  | holdfast/crash
 durable   |  300 | no  | holdfast/durable

@@ -1,22 +1,20 @@
 //! A plain HTTP client of the contract.
 
 use anyhow::{Context, Result, bail};
+use async_trait::async_trait;
+use holdfast_conformance::error::BoxError;
+use holdfast_conformance::{Control, Method};
 use serde_json::{Value, json};
 
 use crate::wait_for;
+
+pub use holdfast_conformance::Answer;
 
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
     base: String,
     password: String,
-}
-
-/// An answer: status and JSON body (null when there is none).
-#[derive(Debug, Clone)]
-pub struct Answer {
-    pub status: u16,
-    pub body: Value,
 }
 
 impl Client {
@@ -163,6 +161,14 @@ impl Client {
     pub async fn connection_string(&self, id: &str) -> Result<String> {
         let path = format!("/managed-services/{id}/database-users/app_user/reveal-password");
         text(&self.post(&path, json!({})).await?, "connection_string")
+    }
+}
+
+/// For the conformance suite.
+#[async_trait]
+impl Control for Client {
+    async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Result<Answer, BoxError> {
+        Ok(Self::send(self, method.as_str(), path, body).await?)
     }
 }
 

@@ -1,53 +1,40 @@
-//! A writer that notes what it was told, and the judge of a restore.
-//!
-//! Each transaction inserts two rows of one number. The judge knows only what a client can know: when a transaction was
-//! sent, and when its commit was acknowledged. At an instant T, what was acknowledged at or before T must be there, what
-//! was sent after T must not, and what was in flight may be either, but whole.
+//! One writer of inserts into PostgreSQL, and the judge of a restore: the conformance suite's ledger, for tests that need no
+//! more than that.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use holdfast_conformance::{Database, Load, Login, Mix, State};
+use holdfast_core::engine::EngineKind;
 use jiff::Timestamp;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::config::Host;
+use tokio_postgres::{Client, Config, NoTls};
 
-/// One transaction as its client saw it.
-#[derive(Debug, Clone, Copy)]
-pub struct Entry {
-    pub number: i64,
-    pub sent_at: Timestamp,
-    /// `None`: no acknowledgement came.
-    pub acknowledged_at: Option<Timestamp>,
-}
+pub use holdfast_conformance::ledger::Entry;
+
+/// The table.
+const SPACE: &str = "ledger";
+/// About 50 transactions a second.
+const PAUSE: Duration = Duration::from_millis(18);
 
 /// What was written, by whom it was told.
 #[derive(Clone, Default)]
-pub struct Ledger(Arc<Mutex<Vec<Entry>>>);
+pub struct Ledger(holdfast_conformance::Ledger);
 
 /// What a restore holds against the ledger.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
-    pub found: usize,
-    pub lost: Vec<i64>,
-    pub extra: Vec<i64>,
-    pub torn: Vec<i64>,
-}
+#[derive(Debug)]
+pub struct Verdict(holdfast_conformance::Verdict);
 
 impl Ledger {
     #[must_use]
     pub fn entries(&self) -> Vec<Entry> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn push(&self, entry: Entry) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        self.0.entries()
     }
 
     #[must_use]
     pub fn acknowledged(&self) -> usize {
-        self.entries().iter().filter(|entry| entry.acknowledged_at.is_some()).count()
+        self.0.acknowledged()
     }
 
     /// Judges the rows of a restored service at the instant `point`.
@@ -59,28 +46,8 @@ impl Ledger {
     /// As [`Self::judge`], where only an interval is known that holds the instant.
     #[must_use]
     pub fn judge_between(&self, rows: &HashMap<i64, i64>, earliest: Timestamp, latest: Timestamp) -> Verdict {
-        let mut verdict =
-            Verdict { found: rows.len(), lost: Vec::new(), extra: Vec::new(), torn: Vec::new() };
-        let mut known = HashMap::new();
-        for entry in self.entries() {
-            known.insert(entry.number, entry);
-            let there = rows.contains_key(&entry.number);
-            if !there && entry.acknowledged_at.is_some_and(|at| at <= earliest) {
-                verdict.lost.push(entry.number);
-            }
-            if there && entry.sent_at > latest {
-                verdict.extra.push(entry.number);
-            }
-        }
-        for (number, parts) in rows {
-            if *parts != 2 {
-                verdict.torn.push(*number);
-            }
-            if !known.contains_key(number) {
-                verdict.extra.push(*number);
-            }
-        }
-        verdict
+        let state = State { rows: rows.clone(), ..State::default() };
+        Verdict(self.0.judge(&state, earliest, latest))
     }
 }
 
@@ -88,8 +55,8 @@ impl Verdict {
     /// # Errors
     /// When anything is lost, extra or torn.
     pub fn ensure_exact(&self, what: &str) -> Result<()> {
-        ensure!(self.lost.is_empty() && self.extra.is_empty() && self.torn.is_empty(), "{what}: {self:?}");
-        println!("{what}: {} transactions, 0 lost, 0 extra", self.found);
+        ensure!(self.0.is_exact(), "{what}: {:?}", self.0);
+        println!("{what}: {} transactions, 0 lost, 0 extra", self.0.found);
         Ok(())
     }
 }
@@ -121,9 +88,7 @@ pub async fn rows(connection_string: &str) -> Result<HashMap<i64, i64>> {
 /// A task that commits about 50 transactions a second until it is stopped.
 pub struct Writer {
     pub ledger: Ledger,
-    stop: Arc<AtomicBool>,
-    pause: Arc<AtomicBool>,
-    task: tokio::task::JoinHandle<Duration>,
+    load: Load,
 }
 
 impl Writer {
@@ -132,25 +97,16 @@ impl Writer {
     /// # Errors
     /// When the service cannot be reached.
     pub async fn start(connection_string: &str, ledger: Ledger, first: i64) -> Result<Self> {
-        let client = connect(connection_string).await?;
-        client
-            .batch_execute("CREATE TABLE IF NOT EXISTS ledger (number bigint, part int, pad text DEFAULT repeat('x', 100))")
-            .await?;
-        let (stop, pause) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let task = tokio::spawn(write(
-            connection_string.to_owned(),
-            client,
-            ledger.clone(),
-            first,
-            Arc::clone(&stop),
-            Arc::clone(&pause),
-        ));
-        Ok(Self { ledger, stop, pause, task })
+        let database =
+            Database { kind: EngineKind::Postgresql, login: login(connection_string)?, space: SPACE };
+        let mix = Mix { writers: 1, first, pause: PAUSE, inserts_only: true, seed: 0 };
+        let load = Load::start(&database, ledger.0.clone(), mix).await?;
+        Ok(Self { ledger, load })
     }
 
     /// Stops writing for a while; transactions in flight end first.
     pub fn pause(&self, paused: bool) {
-        self.pause.store(paused, Ordering::SeqCst);
+        self.load.pause(paused);
     }
 
     /// Ends; returns the longest time between two acknowledgements.
@@ -158,41 +114,20 @@ impl Writer {
     /// # Errors
     /// When the writer panicked.
     pub async fn stop(self) -> Result<Duration> {
-        self.stop.store(true, Ordering::SeqCst);
-        Ok(self.task.await?)
+        Ok(self.load.stop().await?)
     }
 }
 
-async fn write(
-    url: String,
-    mut client: Client,
-    ledger: Ledger,
-    first: i64,
-    stop: Arc<AtomicBool>,
-    pause: Arc<AtomicBool>,
-) -> Duration {
-    let mut number = first;
-    let mut longest = Duration::ZERO;
-    let mut last = Instant::now();
-    while !stop.load(Ordering::SeqCst) {
-        if pause.load(Ordering::SeqCst) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            last = Instant::now();
-            continue;
-        }
-        let sent_at = Timestamp::now();
-        let insert = format!("INSERT INTO ledger (number, part) VALUES ({number}, 1), ({number}, 2)");
-        let done = client.batch_execute(&insert).await;
-        let acknowledged_at = done.is_ok().then(Timestamp::now);
-        ledger.push(Entry { number, sent_at, acknowledged_at });
-        number += 1;
-        if done.is_ok() {
-            longest = longest.max(last.elapsed());
-            last = Instant::now();
-        } else if let Ok(again) = connect(&url).await {
-            client = again;
-        }
-        tokio::time::sleep(Duration::from_millis(18)).await;
-    }
-    longest
+fn login(connection_string: &str) -> Result<Login> {
+    let config: Config = connection_string.replace("sslmode=require", "sslmode=disable").parse()?;
+    let Some(Host::Tcp(host)) = config.get_hosts().first() else {
+        anyhow::bail!("no host in the connection string")
+    };
+    Ok(Login {
+        host: host.clone(),
+        port: config.get_ports().first().copied().unwrap_or(5432),
+        username: config.get_user().context("no user")?.to_owned(),
+        password: String::from_utf8(config.get_password().context("no password")?.to_vec())?,
+        database: config.get_dbname().context("no database")?.to_owned(),
+    })
 }

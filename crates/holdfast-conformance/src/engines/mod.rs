@@ -1,0 +1,95 @@
+//! How each engine is written to and read. One file an engine, the same few functions in each; no engine knows another.
+
+mod postgresql;
+
+use std::fmt;
+
+use async_trait::async_trait;
+use holdfast_api::user::Credentials;
+use holdfast_core::engine::EngineKind;
+use jiff::Timestamp;
+
+use crate::error::{ConformanceError, Result};
+use crate::ledger::{State, Write};
+
+/// Where a database is and who comes.
+#[derive(Clone)]
+pub struct Login {
+    pub host: String,
+    pub port: u16,
+    pub username: String,
+    pub password: String,
+    pub database: String,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}:{}/{}", self.username, self.host, self.port, self.database)
+    }
+}
+
+impl From<Credentials> for Login {
+    fn from(told: Credentials) -> Self {
+        Self {
+            host: told.host,
+            port: told.port,
+            username: told.username,
+            password: told.password,
+            database: told.database,
+        }
+    }
+}
+
+/// A database with the tables (collections, keys) of one ledger.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pub kind: EngineKind,
+    pub login: Login,
+    /// The tables' names begin with it.
+    pub space: &'static str,
+}
+
+impl Database {
+    /// Connects, without TLS: what goes over the wire is made up, and the password goes with it.
+    ///
+    /// # Errors
+    /// `Database` when it cannot be reached; `NoSuite`.
+    pub async fn open(&self) -> Result<Box<dyn Session>> {
+        match self.kind {
+            EngineKind::Postgresql => postgresql::open(&self.login, self.space).await,
+            other => Err(ConformanceError::NoSuite(other)),
+        }
+    }
+
+    /// All that is there.
+    ///
+    /// # Errors
+    /// As [`Self::open`] and [`Session::read`].
+    pub async fn read(&self) -> Result<State> {
+        self.open().await?.read().await
+    }
+
+    /// The same database, another ledger.
+    #[must_use]
+    pub fn in_space(&self, space: &'static str) -> Self {
+        Self { space, ..self.clone() }
+    }
+}
+
+/// A tenant's connection.
+#[async_trait]
+pub trait Session: Send {
+    /// Makes the ledger's tables where they are not.
+    async fn prepare(&mut self) -> Result<()>;
+    /// Carries a write out; acknowledged, as durably as the engine promises by itself, when this returns. After an error
+    /// nobody knows whether it was carried out, and the session is of no use any more.
+    async fn apply(&mut self, write: &Write) -> Result<()>;
+    /// All that the ledger's writers have left; an empty state where the tables are not there.
+    async fn read(&mut self) -> Result<State>;
+    /// The engine's clock.
+    async fn clock(&mut self) -> Result<Timestamp>;
+    /// Puts about so many bytes that do not compress beside the ledger, with one big statement where there is such a thing.
+    async fn fill(&mut self, bytes: u64) -> Result<()>;
+    /// Changes the schema beside the ledger and of it: makes, alters, drops. `round` tells repetitions apart.
+    async fn change_schema(&mut self, round: u32) -> Result<()>;
+}

@@ -1,0 +1,261 @@
+//! What writers were told, and the judge of a restore.
+//!
+//! The judge knows only what clients can know: when a write was sent, and when it was acknowledged. At an instant T, what was
+//! acknowledged at or before T must be there, what was sent after T must not, and what was in flight may be either, but
+//! whole. A writer sends its next write only after the last one's end, so of one writer nothing may be missing before
+//! something that is there.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+use crate::error::{ConformanceError, Result};
+
+/// What a write does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Two parts under one number, at once.
+    Insert,
+    /// In one transaction two parts under one number, and an amount from one account to another.
+    Transfer { from: i32, to: i32, amount: i64 },
+    /// Puts its number into the writer's own register.
+    Update,
+    /// Takes away what an earlier insert of the same writer put there.
+    Delete { number: i64 },
+}
+
+/// A write to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Write {
+    pub number: i64,
+    pub writer: i32,
+    pub act: Act,
+}
+
+/// One write as its client saw it.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    pub number: i64,
+    pub writer: i32,
+    pub act: Act,
+    pub sent_at: Timestamp,
+    /// `None`: no acknowledgement came.
+    pub acknowledged_at: Option<Timestamp>,
+}
+
+/// All that the writers of a ledger have left in a database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// Numbers, with how many parts each has.
+    pub rows: HashMap<i64, i64>,
+    /// Writers, with the number of their last update.
+    pub registers: BTreeMap<i32, i64>,
+    /// Accounts, with their balances; an account of balance 0 may be left out.
+    pub balances: BTreeMap<i32, i64>,
+}
+
+impl State {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.registers.is_empty() && self.balances.values().all(|sum| *sum == 0)
+    }
+}
+
+/// What was written, by whom it was told. Clones are the same ledger.
+#[derive(Clone, Default)]
+pub struct Ledger(Arc<Mutex<Vec<Entry>>>);
+
+/// What a restore holds against the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Numbers found.
+    pub found: usize,
+    /// Writes that must be there and are not.
+    pub lost: Vec<i64>,
+    /// Writes that must not be there and are.
+    pub extra: Vec<i64>,
+    /// Numbers of which only a part is there.
+    pub torn: Vec<i64>,
+    /// Accounts whose balance is not the sum of the transfers that are there.
+    pub unbalanced: Vec<i32>,
+}
+
+impl Ledger {
+    #[must_use]
+    pub fn entries(&self) -> Vec<Entry> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes a write before it is sent; returns its place for [`Self::acknowledge`].
+    pub(crate) fn send(&self, write: Write) -> usize {
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Write { number, writer, act } = write;
+        // The clock is read before anything goes out.
+        entries.push(Entry { number, writer, act, sent_at: Timestamp::now(), acknowledged_at: None });
+        entries.len() - 1
+    }
+
+    pub(crate) fn acknowledge(&self, place: usize) {
+        let at = Timestamp::now();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)[place].acknowledged_at = Some(at);
+    }
+
+    #[must_use]
+    pub fn acknowledged(&self) -> usize {
+        self.entries().iter().filter(|entry| entry.acknowledged_at.is_some()).count()
+    }
+
+    /// Judges everything at an instant that lies between the two.
+    #[must_use]
+    pub fn judge(&self, state: &State, earliest: Timestamp, latest: Timestamp) -> Verdict {
+        Judge::new(self.entries(), state, earliest, latest).judge()
+    }
+}
+
+struct Judge<'a> {
+    entries: Vec<Entry>,
+    state: &'a State,
+    earliest: Timestamp,
+    latest: Timestamp,
+    /// By the number that each takes away.
+    deletes: HashMap<i64, Entry>,
+    /// Of each writer the highest number that is seen to be there.
+    reached: HashMap<i32, i64>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(entries: Vec<Entry>, state: &'a State, earliest: Timestamp, latest: Timestamp) -> Self {
+        let mut deletes = HashMap::new();
+        let mut reached: HashMap<i32, i64> = HashMap::new();
+        for entry in &entries {
+            if let Act::Delete { number } = entry.act {
+                deletes.insert(number, *entry);
+            }
+            let is_there = match entry.act {
+                Act::Insert | Act::Transfer { .. } => state.rows.contains_key(&entry.number),
+                Act::Update => state.registers.get(&entry.writer) == Some(&entry.number),
+                Act::Delete { .. } => false,
+            };
+            if is_there {
+                let highest = reached.entry(entry.writer).or_insert(entry.number);
+                *highest = entry.number.max(*highest);
+            }
+        }
+        Self { entries, state, earliest, latest, deletes, reached }
+    }
+
+    fn judge(self) -> Verdict {
+        let mut verdict = Verdict {
+            found: self.state.rows.len(),
+            lost: Vec::new(),
+            extra: Vec::new(),
+            torn: Vec::new(),
+            unbalanced: Vec::new(),
+        };
+        let mut known = HashMap::new();
+        let mut balances: BTreeMap<i32, i64> = BTreeMap::new();
+        for entry in &self.entries {
+            match entry.act {
+                Act::Insert | Act::Transfer { .. } => {
+                    known.insert(entry.number, ());
+                    self.row(entry, &mut verdict);
+                }
+                Act::Update => self.register(entry, &mut verdict),
+                Act::Delete { .. } => {}
+            }
+            if let Act::Transfer { from, to, amount } = entry.act
+                && self.state.rows.contains_key(&entry.number)
+            {
+                *balances.entry(from).or_default() -= amount;
+                *balances.entry(to).or_default() += amount;
+            }
+        }
+        for (number, parts) in &self.state.rows {
+            if *parts != 2 {
+                verdict.torn.push(*number);
+            }
+            if !known.contains_key(number) {
+                verdict.extra.push(*number);
+            }
+        }
+        for account in balances.keys().chain(self.state.balances.keys()) {
+            let of = |balances: &BTreeMap<i32, i64>| balances.get(account).copied().unwrap_or(0);
+            if of(&balances) != of(&self.state.balances) && !verdict.unbalanced.contains(account) {
+                verdict.unbalanced.push(*account);
+            }
+        }
+        verdict
+    }
+
+    /// Whether the write must have happened.
+    fn must(&self, entry: &Entry) -> bool {
+        let is_before_another =
+            self.reached.get(&entry.writer).is_some_and(|highest| entry.number < *highest);
+        entry.acknowledged_at.is_some_and(|at| at <= self.earliest || is_before_another)
+    }
+
+    fn must_not(&self, entry: &Entry) -> bool {
+        entry.sent_at > self.latest
+    }
+
+    fn row(&self, entry: &Entry, verdict: &mut Verdict) {
+        let delete = self.deletes.get(&entry.number);
+        if self.state.rows.contains_key(&entry.number) {
+            if self.must_not(entry) {
+                verdict.extra.push(entry.number);
+            }
+            if let Some(delete) = delete.filter(|delete| self.must(delete)) {
+                verdict.lost.push(delete.number);
+            }
+        } else if self.must(entry) {
+            // With a delete that came later, either is wrong: said once, of what is missing.
+            if delete.is_none_or(|delete| self.must_not(delete)) {
+                verdict.lost.push(entry.number);
+            }
+        }
+    }
+
+    fn register(&self, entry: &Entry, verdict: &mut Verdict) {
+        let value = self.state.registers.get(&entry.writer).copied();
+        if value.is_none_or(|value| value < entry.number) && self.must(entry) {
+            verdict.lost.push(entry.number);
+        }
+        if value == Some(entry.number) && self.must_not(entry) {
+            verdict.extra.push(entry.number);
+        }
+    }
+}
+
+impl Verdict {
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        self.lost.is_empty() && self.extra.is_empty() && self.torn.is_empty() && self.unbalanced.is_empty()
+    }
+
+    /// # Errors
+    /// When anything is lost, extra, torn or out of balance.
+    pub fn ensure_exact(&self, what: &str) -> Result<()> {
+        if self.is_exact() { Ok(()) } else { Err(ConformanceError::broken(what, self.to_string())) }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} found, {} lost, {} extra", self.found, self.lost.len(), self.extra.len())?;
+        for (word, numbers) in [("lost", &self.lost), ("extra", &self.extra), ("torn", &self.torn)] {
+            if !numbers.is_empty() {
+                let shown: Vec<String> = numbers.iter().take(8).map(ToString::to_string).collect();
+                write!(f, "; {word}: {}", shown.join(" "))?;
+            }
+        }
+        if !self.unbalanced.is_empty() {
+            write!(f, "; balances that are not the sum of their transfers: {:?}", self.unbalanced)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

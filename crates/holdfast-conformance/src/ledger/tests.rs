@@ -1,0 +1,77 @@
+//! The judge itself is judged: for each way in which a restore can be wrong, it must say so.
+
+use super::*;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).expect("a time")
+}
+
+/// Writer 0: insert 1 (sent 10, acknowledged 11), transfer 2 (20, 21), update 3 (30, 31), delete of 1 as 4 (40, 41), insert 5
+/// (50, never acknowledged).
+fn ledger() -> Ledger {
+    let acts = [
+        Act::Insert,
+        Act::Transfer { from: 1, to: 2, amount: 7 },
+        Act::Update,
+        Act::Delete { number: 1 },
+        Act::Insert,
+    ];
+    let entries = acts.into_iter().zip(1..).map(|(act, number)| Entry {
+        number,
+        writer: 0,
+        act,
+        sent_at: at(number * 10),
+        acknowledged_at: (number < 5).then(|| at(number * 10 + 1)),
+    });
+    Ledger(Arc::new(Mutex::new(entries.collect())))
+}
+
+fn state(rows: &[(i64, i64)], register: Option<i64>, moved: i64) -> State {
+    State {
+        rows: rows.iter().copied().collect(),
+        registers: register.map(|value| (0, value)).into_iter().collect(),
+        balances: [(1, -moved), (2, moved)].into_iter().collect(),
+    }
+}
+
+#[test]
+fn what_is_exact_passes_and_everything_else_is_named() {
+    let none: &[i64] = &[];
+    for (what, point, state, lost, extra, torn, unbalanced) in [
+        ("nothing yet", 9, state(&[], None, 0), none, none, none, 0),
+        ("in flight, absent", 10, state(&[], None, 0), none, none, none, 0),
+        ("in flight, there", 10, state(&[(1, 2)], None, 0), none, none, none, 0),
+        ("sent later, there", 9, state(&[(1, 2)], None, 0), none, &[1], none, 0),
+        ("acknowledged, absent", 11, state(&[], None, 0), &[1], none, none, 0),
+        ("half of it", 11, state(&[(1, 1)], None, 0), none, none, &[1], 0),
+        ("a transfer", 21, state(&[(1, 2), (2, 2)], None, 7), none, none, none, 0),
+        ("a transfer without its money", 21, state(&[(1, 2), (2, 2)], None, 0), none, none, none, 2),
+        ("money without its transfer", 20, state(&[(1, 2)], None, 7), none, none, none, 2),
+        ("an update lost", 31, state(&[(1, 2), (2, 2)], None, 7), &[3], none, none, 0),
+        ("an update", 31, state(&[(1, 2), (2, 2)], Some(3), 7), none, none, none, 0),
+        ("an update too early", 29, state(&[(1, 2), (2, 2)], Some(3), 7), none, &[3], none, 0),
+        ("a delete lost", 41, state(&[(1, 2), (2, 2)], Some(3), 7), &[4], none, none, 0),
+        ("a delete", 41, state(&[(2, 2)], Some(3), 7), none, none, none, 0),
+        ("a delete in flight", 40, state(&[(2, 2)], Some(3), 7), none, none, none, 0),
+        ("a delete too early", 39, state(&[(2, 2)], Some(3), 7), &[1], none, none, 0),
+        ("never acknowledged, absent", 99, state(&[(2, 2)], Some(3), 7), none, none, none, 0),
+        ("never acknowledged, there", 99, state(&[(2, 2), (5, 2)], Some(3), 7), none, none, none, 0),
+        ("nobody wrote it", 99, state(&[(2, 2), (6, 2)], Some(3), 7), none, &[6], none, 0),
+        ("a hole before what is there", 20, state(&[(2, 2)], None, 7), &[1], none, none, 0),
+    ] {
+        let verdict = ledger().judge(&state, at(point), at(point));
+        assert_eq!((&verdict.lost[..], &verdict.extra[..]), (lost, extra), "{what}: {verdict}");
+        assert_eq!((&verdict.torn[..], verdict.unbalanced.len()), (torn, unbalanced), "{what}: {verdict}");
+        let is_exact = lost.len() + extra.len() + torn.len() + unbalanced == 0;
+        assert_eq!(verdict.ensure_exact(what).is_ok(), is_exact, "{what}");
+    }
+}
+
+#[test]
+fn an_interval_forgives_what_happened_in_it() {
+    let verdict = |rows: &[(i64, i64)], from, to| ledger().judge(&state(rows, None, 0), at(from), at(to));
+    assert!(verdict(&[], 5, 15).is_exact());
+    assert!(verdict(&[(1, 2)], 5, 15).is_exact());
+    assert_eq!(verdict(&[(1, 2)], 5, 9).extra, [1]);
+    assert_eq!(verdict(&[], 11, 15).lost, [1]);
+}
