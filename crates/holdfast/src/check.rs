@@ -1,4 +1,5 @@
-//! `holdfast check store`: does a bucket, or a folder, do what Holdfast needs of it?
+//! `holdfast check store`: does a bucket, or a folder, do what Holdfast needs of it? Its sister, `check engine`, is a client of
+//! a running Holdfast: `client/conformance.rs`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,13 +8,16 @@ use clap::{Args, Subcommand};
 use holdfast_store::store::check::{Outcome, Report, Verdict, check_address};
 use holdfast_store::{Limits, StoreError, StoreSettings};
 
-use crate::client::{ClientError, Ui, table};
+use crate::client::{ClientError, EngineArgs, Ui, table};
 use crate::config;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Try all that Holdfast needs of an object store, and leave nothing behind.
     Store(StoreArgs),
+    /// Try on a running Holdfast what it promises of an engine: write, back up, restore to many instants, compare, clean up.
+    #[command(disable_version_flag = true)] // --version is the engine's
+    Engine(EngineArgs),
 }
 
 #[derive(Args)]
@@ -27,8 +31,7 @@ pub(crate) struct StoreArgs {
 }
 
 /// Checks and prints; 0 when the store is good, 1 when it is not or does not answer.
-pub(crate) async fn run(command: Command, ui: Ui) -> ExitCode {
-    let Command::Store(args) = command;
+pub(crate) async fn run(args: StoreArgs, ui: Ui) -> ExitCode {
     match store(args, ui).await {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
         Ok(Verdict::Unfit | Verdict::Unknown) => ExitCode::FAILURE,

@@ -59,8 +59,9 @@ fn main() -> ExitCode {
     let done = runtime.block_on(async {
         match cli.command {
             Command::Client(command) => Ok(client::run(command, cli.client).await),
-            Command::Check(command) if cli.client.only_say_how() => {
-                Ok(check::run(command, cli.client.ui()).await)
+            Command::Check(check::Command::Engine(args)) => Ok(client::check_engine(args, cli.client).await),
+            Command::Check(check::Command::Store(args)) if cli.client.only_say_how() => {
+                Ok(check::run(args, cli.client.ui()).await)
             }
             Command::Doctor(args) if cli.client.only_say_how() => {
                 Ok(doctor::run(args, cli.client.ui()).await)

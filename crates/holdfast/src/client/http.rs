@@ -108,6 +108,20 @@ impl Api {
         path: &[&str],
         body: Option<&B>,
     ) -> Result<Answer, ClientError> {
+        let (status, text, asked) = self.exchange(method, path, body).await?;
+        if status.is_success() {
+            return Ok(Answer { text, asked });
+        }
+        Err(self.refusal(status, &text, asked))
+    }
+
+    /// One request and what came back, whatever it says: status, text, and what was asked.
+    pub(super) async fn exchange<B: Serialize>(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Option<&B>,
+    ) -> Result<(StatusCode, String, String), ClientError> {
         let mut url = self.base.clone();
         url.path_segments_mut().expect("http URLs have a path").pop_if_empty().extend(path);
         let asked = format!("{method} {}", url.path());
@@ -126,13 +140,10 @@ impl Api {
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         let text = response.text().await.map_err(unreachable)?;
-        if status.is_success() {
-            return Ok(Answer { text, asked });
-        }
-        Err(self.refusal(status, &text, asked))
+        Ok((status, text, asked))
     }
 
-    fn refusal(&self, status: StatusCode, text: &str, asked: String) -> ClientError {
+    pub(super) fn refusal(&self, status: StatusCode, text: &str, asked: String) -> ClientError {
         let Ok(body) = serde_json::from_str::<ErrorBody>(text) else {
             return match status {
                 StatusCode::UNAUTHORIZED => self.not_let_in("the control plane wants other credentials"),

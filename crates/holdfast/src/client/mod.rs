@@ -1,6 +1,7 @@
 //! The commands of a client. They speak the same HTTP API as every other client and know nothing that it does not say.
 
 mod backups;
+mod conformance;
 pub(crate) mod error;
 mod http;
 mod jobs;
@@ -25,6 +26,7 @@ use crate::config;
 use http::{Access, Api};
 use table::Output;
 
+pub(crate) use conformance::EngineArgs;
 pub(crate) use error::ClientError;
 pub(crate) use table::{Ui, table};
 
@@ -133,11 +135,32 @@ fn asks_for_json(arguments: impl Iterator<Item = OsString>) -> bool {
     false
 }
 
-async fn carry_out(command: Command, flags: ClientFlags, ui: Ui) -> Result<(), ClientError> {
+/// `holdfast check engine`: a client like the others, beside the other checks on the command line.
+pub(crate) async fn check_engine(args: EngineArgs, flags: ClientFlags) -> ExitCode {
+    let ui = flags.ui();
+    let done = match context(flags, ui) {
+        Ok(ctx) => Box::pin(conformance::run(&ctx, args)).await,
+        Err(error) => Err(error),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            ui.error(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn context(flags: ClientFlags, ui: Ui) -> Result<Context, ClientError> {
     let ctx = Context { api: Api::new(access(flags)?)?, ui };
     if ctx.api.is_exposed() {
         ui.note("warning: the address begins with http://, the password can be read on the way");
     }
+    Ok(ctx)
+}
+
+async fn carry_out(command: Command, flags: ClientFlags, ui: Ui) -> Result<(), ClientError> {
+    let ctx = context(flags, ui)?;
     match command {
         Command::Services(command) => services::run(&ctx, command).await,
         Command::Backups(command) => backups::run(&ctx, command).await,

@@ -5,9 +5,14 @@
 mod support;
 
 use anyhow::Result;
-use holdfast_core::engine::EngineKind;
+use holdfast_core::engine::EngineKind::Postgresql;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgresql_keeps_every_promise() -> Result<()> {
-    support::keeps_every_promise(EngineKind::Postgresql).await
+    support::keeps_every_promise(Postgresql).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_is_interrupted_leaves_nothing() -> Result<()> {
+    support::cleans_up_when_interrupted(Postgresql).await
 }

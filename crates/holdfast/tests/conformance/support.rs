@@ -1,41 +1,77 @@
-//! A whole Holdfast for a test of one engine.
+//! A whole Holdfast for a test of one engine, and `holdfast check engine` against it.
 
-use anyhow::{Result, ensure};
-use holdfast_conformance::{Made, Plan, Watch, scenario};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
 use holdfast_core::engine::EngineKind;
 use holdfast_testkit::{Holdfast, holdfast, seed};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rand::Rng;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_holdfast");
 const RESTORES: usize = 10;
 
-/// Prints.
-pub(crate) struct Printed;
-
-impl Watch for Printed {
-    fn phase(&self, what: &str) {
-        println!("- {what}");
-    }
-
-    fn found(&self, what: &str) {
-        println!("    {what}");
-    }
-}
-
-/// The whole suite, as `holdfast check engine` runs it.
-pub(crate) async fn keeps_every_promise(kind: EngineKind) -> Result<()> {
+/// A Holdfast for an engine; `None` where there are no engines and that is allowed.
+pub(crate) async fn holdfast_for(kind: EngineKind, test: &str) -> Result<Option<Holdfast>> {
     if holdfast::engines().is_none() {
-        return Ok(());
+        return Ok(None);
     }
     ensure!(kind.capability().available, "there is no driver for {kind}");
-    let mut random = seed::generator(&format!("conformance of {kind}"));
-    let holdfast = Holdfast::start(BINARY, &format!("conf-{kind}")).await?;
+    Ok(Some(Holdfast::start(BINARY, &format!("{test}-{kind}")).await?))
+}
+
+fn check(holdfast: &Holdfast, kind: EngineKind, more: &[&str]) -> Result<Child> {
+    let mut command = Command::new(BINARY);
+    command.args(["check", "engine", kind.as_str(), "-o", "json"]).args(more);
+    command.env("HOLDFAST_URL", holdfast.base()).env("HOLDFAST_PASSWORD", holdfast::PASSWORD);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.spawn().context("start the check")
+}
+
+/// The whole suite by the command, which leaves nothing.
+pub(crate) async fn keeps_every_promise(kind: EngineKind) -> Result<()> {
+    let Some(holdfast) = holdfast_for(kind, "conf").await? else { return Ok(()) };
+    let seed = seed::generator(&format!("conformance of {kind}")).random::<u64>().to_string();
+    let mut check = check(&holdfast, kind, &["--restores", &RESTORES.to_string(), "--seed", &seed])?;
+    let mut lines = BufReader::new(check.stderr.take().context("piped")?).lines();
+    while let Some(line) = lines.next_line().await? {
+        println!("{line}");
+    }
+    let ended = check.wait_with_output().await?;
+    ensure!(ended.status.success(), "{kind}: {}", ended.status);
+    let report: Value = serde_json::from_slice(&ended.stdout)?;
+    println!("archive lag of {kind} under load: {}", report["archive_lag_seconds"]);
+    let restores = report["restores"].as_array().map_or(0, Vec::len);
+    ensure!(report["good"] == true && restores >= RESTORES + 6, "{restores} restores");
+    nothing_is_left(&holdfast).await
+}
+
+/// Ctrl-C in the middle of the restores: the command removes what it made.
+pub(crate) async fn cleans_up_when_interrupted(kind: EngineKind) -> Result<()> {
+    let Some(holdfast) = holdfast_for(kind, "ctrlc").await? else { return Ok(()) };
+    let mut check = check(&holdfast, kind, &["--restores", "3"])?;
+    let mut lines = BufReader::new(check.stderr.take().context("piped")?).lines();
+    while let Some(line) = lines.next_line().await? {
+        println!("{line}");
+        if line.contains("restoring") {
+            let pid = i32::try_from(check.id().context("it runs")?)?;
+            kill(Pid::from_raw(pid), Signal::SIGINT)?;
+        }
+    }
+    let ended = check.wait().await?;
+    ensure!(ended.code() == Some(130), "{ended}");
+    nothing_is_left(&holdfast).await
+}
+
+async fn nothing_is_left(holdfast: &Holdfast) -> Result<()> {
     let client = holdfast.client();
-    let plan = Plan { restores: RESTORES, ..Plan::named(format!("conf-{kind}")) };
-    let made = Made::default();
-    let report = scenario::run(&client, kind, &plan, &made, &mut random, &Printed).await?;
-    ensure!(report.restores.len() >= RESTORES + 6, "{} restores", report.restores.len());
-    println!("{}", serde_json::to_string(&report)?);
-    made.remove(&client).await?;
     ensure!(client.get("/managed-services").await?["total"] == 0, "services are left");
-    Ok(())
+    holdfast_testkit::wait_for("the instances are gone", 60, || async {
+        Ok(holdfast.instance_folders().is_empty().then_some(()))
+    })
+    .await
 }
