@@ -4,17 +4,19 @@
 #   engines/pgbackrest/usr/bin/pgbackrest     pgBackRest 2.55
 #   engines/valkey-9.1/bin/...                Valkey 9.1 (valkey-server, and valkey-check-aof and -check-rdb, which are the same program)
 #   engines/seaweedfs/bin/weed                an S3 server; only with `engines.sh s3`
+#   engines/mongodb-surrogate/bin/surrogate   the tests' stand-in for mongod; only with `engines.sh mongodb`: scripts/engines/mongodb.sh
 #   engines/mysql-9.7/bin/...                 MySQL 9.7: scripts/engines/mysql.sh
 # Each is pinned by its SHA-256, unless a file of its own says why not. Nothing is installed into the system and no
 # system library is touched.
 # A second run does nothing. Two runs at once take turns. A run that is killed leaves nothing half-installed.
 #
-# usage: scripts/engines.sh [s3] ...      default: postgresql pgbackrest valkey
+# usage: scripts/engines.sh [s3] [mongodb] ...      default: postgresql pgbackrest valkey
 #        scripts/engines.sh --path        print the folder for HOLDFAST_ENGINES and stop
 . "$(dirname "$0")/lib.sh"
 
 ENGINES=$CACHE/engines
 . "$(dirname "$0")/engines/mysql.sh"
+. "$(dirname "$0")/engines/mongodb.sh"
 
 POSTGRESQL_VERSION=17.11.0
 SEAWEEDFS_VERSION=4.48
@@ -123,7 +125,8 @@ for argument in "$@"; do
     --path) echo "$ENGINES" && exit 0 ;;
     postgresql | pgbackrest | mysql | valkey) wanted+=("$argument") ;;
     s3) wanted+=(seaweedfs) ;;
-    *) die "unknown argument $argument" "usage: scripts/engines.sh [postgresql] [pgbackrest] [mysql] [valkey] [s3], or --path" ;;
+    mongodb) wanted+=(mongodb) ;;
+    *) die "unknown argument $argument" "usage: scripts/engines.sh [postgresql] [pgbackrest] [mysql] [valkey] [s3] [mongodb], or --path" ;;
     esac
 done
 [ ${#wanted[@]} -gt 0 ] || wanted=(postgresql pgbackrest valkey)
@@ -135,6 +138,7 @@ for engine in "${wanted[@]}"; do
     mysql) ensure "$ENGINES/mysql-9.7" "$MYSQL_STAMP" install_mysql ;;
     valkey) ensure "$ENGINES/valkey-9.1" "$VALKEY_STAMP" install_valkey ;;
     seaweedfs) ensure "$ENGINES/seaweedfs" "$SEAWEEDFS_STAMP" install_seaweedfs ;;
+    mongodb) ensure "$ENGINES/mongodb-surrogate" "$MONGODB_STAMP" install_mongodb ;;
     esac
 done
 say "ready in $ENGINES"
