@@ -9,6 +9,7 @@ mod error;
 pub mod exec;
 mod files;
 mod instance;
+pub mod mongodb;
 pub mod postgresql;
 pub mod progress;
 mod repository;

@@ -1,0 +1,2 @@
+//! MongoDB.
+pub mod replay;

@@ -1,0 +1,182 @@
+//! Folds a run of actions into one write a document: the image it has at the end.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bson::{Bson, Document, RawDocumentBuf};
+
+use super::{Change, Namespace, ReplayError, diff, malformed};
+
+/// A document's identity: collection and `_id`, the latter as bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(pub Namespace, Vec<u8>);
+
+impl Key {
+    /// # Errors
+    /// An `_id` that BSON cannot hold.
+    pub fn new(namespace: &Namespace, id: &Bson) -> Result<Self, ReplayError> {
+        // The server takes 1 and 1.0 for the same.
+        let same = match id {
+            Bson::Int32(number) => Some(Bson::Int64(i64::from(*number))),
+            #[expect(clippy::cast_possible_truncation, reason = "whole, and far inside")]
+            Bson::Double(number) if number.fract() == 0.0 && number.abs() < 9e15 => {
+                Some(Bson::Int64(*number as i64))
+            }
+            _ => None,
+        };
+        let bytes =
+            bson::serialize_to_vec(&bson::doc! { "": same.as_ref().unwrap_or(id) }).map_err(malformed)?;
+        Ok(Self(namespace.clone(), bytes))
+    }
+}
+
+/// What is to be done to one document.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Write {
+    /// Insert it, or replace the one with its `_id`.
+    Put {
+        id: Bson,
+        document: RawDocumentBuf,
+    },
+    Delete {
+        id: Bson,
+    },
+}
+
+enum Image {
+    Known(RawDocumentBuf),
+    Gone,
+    /// These changes, on the image that the server has.
+    Changed(Vec<Change>),
+}
+
+struct Pending {
+    id: Bson,
+    image: Image,
+    /// Order of the writes; a document that comes back after a deletion comes last.
+    order: usize,
+}
+
+/// A run of writes without a change of structure in between. Small enough for memory: its maker ends it by
+/// [`Batch::size_bytes`].
+#[derive(Default)]
+pub struct Batch {
+    documents: HashMap<Key, Pending>,
+    size_bytes: usize,
+    order: usize,
+}
+
+impl Batch {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.documents.is_empty()
+    }
+
+    /// Documents that it writes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.documents.len()
+    }
+
+    /// What it holds; documents that have to be read come on top.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
+    /// # Errors
+    /// A document without an `_id`.
+    pub fn put(&mut self, namespace: &Namespace, document: RawDocumentBuf) -> Result<(), ReplayError> {
+        let id = super::id_of(&document)?;
+        self.size_bytes += document.as_bytes().len();
+        let pending = self.pending(namespace, id, Image::Gone)?;
+        pending.image = Image::Known(document);
+        Ok(())
+    }
+
+    /// # Errors
+    /// An `_id` that BSON cannot hold.
+    pub fn delete(&mut self, namespace: &Namespace, id: Bson) -> Result<(), ReplayError> {
+        self.size_bytes += 32;
+        self.pending(namespace, id, Image::Gone)?.image = Image::Gone;
+        Ok(())
+    }
+
+    /// # Errors
+    /// A change that is not understood.
+    pub fn change(&mut self, namespace: &Namespace, id: Bson, change: Change) -> Result<(), ReplayError> {
+        // What it weighs is at most a little more than its entry, of which at least this much is known.
+        self.size_bytes += 256;
+        let pending = self.pending(namespace, id, Image::Changed(Vec::new()))?;
+        match &mut pending.image {
+            Image::Gone => {}
+            Image::Known(document) => *document = changed(document, std::slice::from_ref(&change))?,
+            Image::Changed(changes) => changes.push(change),
+        }
+        Ok(())
+    }
+
+    fn pending(
+        &mut self,
+        namespace: &Namespace,
+        id: Bson,
+        unseen: Image,
+    ) -> Result<&mut Pending, ReplayError> {
+        self.order += 1;
+        let order = self.order;
+        let key = Key::new(namespace, &id)?;
+        let pending = self.documents.entry(key).or_insert(Pending { id, image: unseen, order });
+        if matches!(pending.image, Image::Gone) {
+            pending.order = order;
+        }
+        Ok(pending)
+    }
+
+    /// The documents whose image has to be read before [`Batch::finish`].
+    #[must_use]
+    pub fn to_read(&self) -> BTreeMap<Namespace, Vec<Bson>> {
+        let mut ids: BTreeMap<Namespace, Vec<Bson>> = BTreeMap::new();
+        for (key, pending) in &self.documents {
+            if matches!(pending.image, Image::Changed(_)) {
+                ids.entry(key.0.clone()).or_default().push(pending.id.clone());
+            }
+        }
+        ids
+    }
+
+    /// The writes, by collection and in order; `images` has what was read.
+    ///
+    /// # Errors
+    /// A change that does not apply.
+    pub fn finish(
+        self,
+        images: &HashMap<Key, RawDocumentBuf>,
+    ) -> Result<BTreeMap<Namespace, Vec<Write>>, ReplayError> {
+        let mut all: Vec<(Key, Pending)> = self.documents.into_iter().collect();
+        all.sort_unstable_by_key(|(_, pending)| pending.order);
+        let mut writes: BTreeMap<Namespace, Vec<Write>> = BTreeMap::new();
+        for (key, Pending { id, image, .. }) in all {
+            let write = match image {
+                Image::Known(document) => Write::Put { id, document },
+                Image::Gone => Write::Delete { id },
+                Image::Changed(changes) => match images.get(&key) {
+                    // Deleted later, as another entry will say.
+                    None => continue,
+                    Some(document) => Write::Put { id, document: changed(document, &changes)? },
+                },
+            };
+            writes.entry(key.0).or_default().push(write);
+        }
+        Ok(writes)
+    }
+}
+
+fn changed(document: &RawDocumentBuf, changes: &[Change]) -> Result<RawDocumentBuf, ReplayError> {
+    let mut document = Document::try_from(document.as_ref()).map_err(malformed)?;
+    for change in changes {
+        match change {
+            Change::Diff(diff) => diff::apply(&mut document, diff).map_err(ReplayError::Malformed)?,
+            Change::Dotted(dotted) => dotted.apply(&mut document),
+        }
+    }
+    RawDocumentBuf::try_from(&document).map_err(malformed)
+}

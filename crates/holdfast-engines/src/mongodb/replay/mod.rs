@@ -1,0 +1,284 @@
+//! From oplog entries to ordinary writes. Pure: nothing here talks to a server.
+//!
+//! `applyOps` is not needed: [`Replayer`] turns each entry into [`Action`]s, [`Batch`] folds a run of them into one write a
+//! document, and what concerns indexes, views and time-series collections is collected in the [`Catalog`], which is built
+//! once all data is there. Applying entries twice, or entries that the data already holds, ends in the same data as long
+//! as the last of them comes last: that is what lets a fuzzy copy become a consistent one.
+//!
+//! Sources: the oplog format as recorded from mongod 3.6 to 8.0 (`docs/engines/mongodb.md`), the MongoDB manual on the oplog.
+
+mod batch;
+mod catalog;
+mod command;
+mod dialect;
+mod diff;
+mod entry;
+mod frames;
+
+use std::collections::HashMap;
+
+use bson::raw::{RawBsonRef, RawDocument};
+use bson::{Bson, Document, RawDocumentBuf};
+
+pub use batch::{Batch, Key, Write};
+pub use catalog::Catalog;
+pub use dialect::Dotted;
+pub use diff::apply as apply_diff;
+pub use entry::{Entry, Stamp};
+pub use frames::Frames;
+
+/// Why an entry cannot be replayed. Going on would make other data than the source had.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    #[error("the oplog holds an entry that is cut or damaged: {0}")]
+    Malformed(String),
+    #[error("the oplog holds {what} (at {at}), which this release cannot replay")]
+    Unknown { what: String, at: Stamp },
+}
+
+/// `database.collection`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Namespace {
+    pub database: String,
+    pub collection: String,
+}
+
+impl Namespace {
+    pub fn new(database: impl Into<String>, collection: impl Into<String>) -> Self {
+        Self { database: database.into(), collection: collection.into() }
+    }
+
+    /// Splits at the first dot: database names have none.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (database, collection) = text.split_once('.')?;
+        (!database.is_empty() && !collection.is_empty()).then(|| Self::new(database, collection))
+    }
+
+    /// Whether it belongs to the server itself and is neither dumped nor replayed. Users and roles are handled apart.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        matches!(self.database.as_str(), "local" | "config")
+            || (self.database == "admin" && self.collection.starts_with("system."))
+            || self.collection == "system.profile"
+    }
+}
+
+impl std::fmt::Display for Namespace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.database, self.collection)
+    }
+}
+
+/// How a document changes, given its image from before.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// mongod's `$v: 2` diff.
+    Diff(Document),
+    /// The stand-in's own form.
+    Dotted(Dotted),
+}
+
+/// One write, or one change of the catalog, in the oplog's order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// The document is now this one.
+    Put {
+        namespace: Namespace,
+        document: RawDocumentBuf,
+    },
+    Delete {
+        namespace: Namespace,
+        id: Bson,
+    },
+    /// The document, if it is there, changes. One that is not there was deleted later.
+    Change {
+        namespace: Namespace,
+        id: Bson,
+        change: Change,
+    },
+    /// An update by operators (`$set`, `$unset`), as mongod wrote them up to 4.4.
+    Operators {
+        namespace: Namespace,
+        id: Bson,
+        update: Document,
+    },
+    Structure(Structure),
+}
+
+/// What a replay does to collections and databases.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Structure {
+    /// Unless it exists.
+    Create {
+        namespace: Namespace,
+        options: Document,
+    },
+    Drop(Namespace),
+    DropDatabase(String),
+    Rename {
+        from: Namespace,
+        to: Namespace,
+        drop_target: bool,
+    },
+    /// A command that names the collection in its first field.
+    Run {
+        database: String,
+        command: Document,
+    },
+    /// Removes all documents.
+    Empty(Namespace),
+}
+
+/// Identity of a transaction: session and number.
+type TransactionId = (Vec<u8>, i64);
+
+/// Turns entries into actions. Keeps the operations of transactions that have not been committed yet, and the catalog.
+#[derive(Debug, Default)]
+pub struct Replayer {
+    pub catalog: Catalog,
+    open: HashMap<TransactionId, Vec<RawDocumentBuf>>,
+}
+
+impl Replayer {
+    #[must_use]
+    pub fn new(catalog: Catalog) -> Self {
+        Self { catalog, open: HashMap::new() }
+    }
+
+    /// What the entry does.
+    ///
+    /// # Errors
+    /// An entry that is damaged, or of a kind that is not known.
+    pub fn feed(&mut self, entry: &Entry) -> Result<Vec<Action>, ReplayError> {
+        let mut actions = Vec::new();
+        if entry.op() == "c" && self.transaction(entry, &mut actions)? {
+            return Ok(actions);
+        }
+        self.operation(entry.raw(), entry.stamp(), &mut actions)?;
+        Ok(actions)
+    }
+
+    /// Handles an entry that belongs to a transaction of several entries; `false` for any other.
+    fn transaction(&mut self, entry: &Entry, actions: &mut Vec<Action>) -> Result<bool, ReplayError> {
+        let Some(id) = entry.transaction_id() else { return Ok(false) };
+        let command = entry.object()?;
+        let flag = |name| matches!(command.get(name), Ok(Some(RawBsonRef::Boolean(true))));
+        if command.get("commitTransaction").map_err(malformed)?.is_some() {
+            // A commit that is repeated finds nothing.
+            for operation in self.open.remove(&id).unwrap_or_default() {
+                self.operation(&operation, entry.stamp(), actions)?;
+            }
+            return Ok(true);
+        }
+        if command.get("abortTransaction").map_err(malformed)?.is_some() {
+            self.open.remove(&id);
+            return Ok(true);
+        }
+        let Some(operations) = command.get("applyOps").map_err(malformed)? else { return Ok(false) };
+        // A vectored insert of 8.0 carries a session too, and stands alone.
+        if entry.is_vectored() {
+            return Ok(false);
+        }
+        let mut all = self.open.remove(&id).unwrap_or_default();
+        for operation in operations.as_array().ok_or_else(|| malformed("applyOps is no array"))? {
+            let operation = operation.map_err(malformed)?;
+            let operation =
+                operation.as_document().ok_or_else(|| malformed("an operation is no document"))?;
+            all.push(operation.to_owned());
+        }
+        if flag("partialTxn") || flag("prepare") {
+            self.open.insert(id, all);
+            return Ok(true);
+        }
+        for operation in all {
+            self.operation(&operation, entry.stamp(), actions)?;
+        }
+        Ok(true)
+    }
+
+    /// One operation: an entry of its own or one inside `applyOps`.
+    fn operation(
+        &mut self,
+        raw: &RawDocument,
+        at: Stamp,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), ReplayError> {
+        let op = raw.get_str("op").map_err(malformed)?;
+        let namespace = match op {
+            // Nothing, and what mongod 8 notes about containers and its own bookkeeping.
+            "n" | "cd" | "ci" | "cu" | "km" => return Ok(()),
+            _ => raw.get_str("ns").map_err(malformed)?,
+        };
+        let namespace =
+            Namespace::parse(namespace).ok_or_else(|| malformed(format!("namespace {namespace:?}")))?;
+        let object = raw.get_document("o").map_err(malformed)?;
+        if op == "c" {
+            return self.command(&namespace.database, object, at, actions);
+        }
+        if namespace.is_internal() {
+            return Ok(());
+        }
+        if namespace.collection == "system.views" {
+            return self.catalog.view_entry(op, &namespace.database, raw);
+        }
+        actions.push(match op {
+            "i" => Action::Put { namespace, document: object.to_owned() },
+            "d" => Action::Delete { namespace, id: id_of(object)? },
+            "u" => update(namespace, raw, object, at)?,
+            other => return Err(ReplayError::Unknown { what: format!("operation {other:?}"), at }),
+        });
+        Ok(())
+    }
+}
+
+/// An update: the whole new document, operators, or a diff.
+fn update(
+    namespace: Namespace,
+    raw: &RawDocument,
+    object: &RawDocument,
+    at: Stamp,
+) -> Result<Action, ReplayError> {
+    let id = id_of(raw.get_document("o2").map_err(malformed)?)?;
+    let first = object.into_iter().next().transpose().map_err(malformed)?;
+    let by_operators = first.is_some_and(|(name, _)| name.as_str().starts_with('$'));
+    if !by_operators && object.get("diff").map_err(malformed)?.is_none() {
+        return Ok(Action::Put { namespace, document: object.to_owned() });
+    }
+    if !by_operators && object.get("$v").map_err(malformed)?.is_none() {
+        return Ok(Action::Put { namespace, document: object.to_owned() }); // a document with a field named "diff"
+    }
+    let mut update = Document::try_from(object).map_err(malformed)?;
+    let version = match update.remove("$v") {
+        Some(Bson::Int32(version)) => i64::from(version),
+        Some(Bson::Int64(version)) => version,
+        None => 1,
+        Some(other) => return Err(ReplayError::Unknown { what: format!("update version {other}"), at }),
+    };
+    match (version, update.remove("diff")) {
+        (2, Some(Bson::Document(diff))) => {
+            let change = match Dotted::parse(&diff) {
+                Some(dotted) => Change::Dotted(dotted),
+                None => Change::Diff(diff),
+            };
+            Ok(Action::Change { namespace, id, change })
+        }
+        (1, None) if update.keys().all(|key| key == "$set" || key == "$unset") => {
+            Ok(Action::Operators { namespace, id, update })
+        }
+        (version, _) => {
+            let what = format!("an update of version {version} with {:?}", update.keys().collect::<Vec<_>>());
+            Err(ReplayError::Unknown { what, at })
+        }
+    }
+}
+
+fn id_of(document: &RawDocument) -> Result<Bson, ReplayError> {
+    let id =
+        document.get("_id").map_err(malformed)?.ok_or_else(|| malformed("an operation without an _id"))?;
+    Bson::try_from(id).map_err(malformed)
+}
+
+fn malformed(error: impl std::fmt::Display) -> ReplayError {
+    ReplayError::Malformed(error.to_string())
+}
