@@ -129,9 +129,9 @@ pub struct CreateInstance {
 pub struct RunBackup {
     pub backup_id: BackupId,
     pub mode: BackupMode,
-    /// One of the engine's methods that must be asked for; `None`: its usual one.
+    /// One of the engine's backup methods.
     #[serde(default)]
-    pub method: Option<String>,
+    pub method: String,
     /// The backup's own key, and the next epoch's: log is sealed with it once the backup is complete.
     pub backup_key: KeyGrant,
     pub next_epoch_key: KeyGrant,

@@ -174,7 +174,7 @@ async fn run_backup(cp: &ControlPlane, job: &Job, service: &Service) -> Result<R
     Ok(RunBackup {
         backup_id: this.id.clone(),
         mode: this.mode,
-        method: this.method.clone(),
+        method: this.method.clone().unwrap_or_else(|| service.engine.capability().usual_method().to_owned()),
         backup_key,
         next_epoch_key,
         previous_manifest_sha256: newest_manifest(&backups, &this),
