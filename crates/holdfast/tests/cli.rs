@@ -123,6 +123,8 @@ fn services_are_made_listed_and_shown(server: &Server) {
     let lines: Vec<&str> = listed.out.lines().collect();
     assert_eq!(lines.len(), 2, "{listed:?}");
     assert!(lines[0].starts_with("NAME ") && lines[1].starts_with("shop "), "{listed:?}");
+    let versions = server.run(&["services", "versions"]).done();
+    assert!(versions.out.starts_with("ENGINE ") && versions.out.contains("postgresql"), "{versions:?}");
     let shown = server.run(&["services", "get", "shop"]).done();
     assert!(shown.out.contains(id) && shown.out.contains("10.0.0.0/8"), "{shown:?}");
     assert_eq!(server.run(&["services", "get", id]).done().out, shown.out);
@@ -188,6 +190,10 @@ fn mistakes_are_told_with_the_next_step(server: &Server) {
     server.run(&["services", "get", "shpo"]).refused(1, "did you mean shop?");
     let taken = ["services", "create", "shop", "--engine", "postgresql", "--plan", "tier-1"];
     server.run(&taken).refused(1, "HTTP 409");
+    let unknown = ["services", "create", "shop-2", "--engine", "oracle", "--plan", "tier-1"];
+    server.run(&unknown).refused(2, "postgresql, mysql, mongodb, valkey");
+    let foreign = ["backups", "create", "shop", "--method", "clone"];
+    server.run(&foreign).refused(1, "backups of postgresql are made with pgbackrest");
     server.run(&["services", "update", "shop"]).refused(2, "--cidr");
     server.run(&["services", "update", "shop", "--plan", "tier-99"]).refused(1, "HTTP 400");
     server.run(&["restore", "shop", "--to", "copy"]).refused(2, "--at");

@@ -1,7 +1,11 @@
 //! `holdfast backups`: what can be restored without asking for an instant.
 
+use std::collections::BTreeSet;
+
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use holdfast_api::backup::{Backup, BackupList, BackupStatus, BackupType, TriggerBackup, TriggeredBackup};
+use holdfast_core::engine::EngineKind;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -47,7 +51,7 @@ pub(crate) struct CreateArgs {
     #[arg(long = "type", value_parser = ["full", "incremental"], default_value = "full")]
     kind: String,
     /// How it is made, where the engine has more than one way: clone for MySQL [the engine's usual one].
-    #[arg(long)]
+    #[arg(long, value_parser = methods(), hide_possible_values = true)]
     method: Option<String>,
     /// A few words to find it again.
     #[arg(long)]
@@ -57,6 +61,12 @@ pub(crate) struct CreateArgs {
     retention_days: Option<u32>,
     #[command(flatten)]
     wait: WaitFlags,
+}
+
+/// The methods of all engines, for completion.
+fn methods() -> PossibleValuesParser {
+    let all: BTreeSet<_> = EngineKind::ALL.iter().flat_map(|kind| kind.capability().backup_methods).collect();
+    PossibleValuesParser::new(all)
 }
 
 pub(super) async fn run(ctx: &Context, command: Command) -> Result<(), ClientError> {

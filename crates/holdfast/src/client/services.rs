@@ -2,7 +2,9 @@
 
 use clap::{Args, Subcommand};
 use holdfast_api::job::{JobKind, JobList};
+use holdfast_api::platform::DatabaseVersionList;
 use holdfast_api::service::{CreateService, PatchService, Service, ServiceStatus};
+use holdfast_core::engine::EngineKind;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -49,6 +51,8 @@ pub(crate) enum Command {
         #[arg(long, short)]
         yes: bool,
     },
+    /// Which engines and versions a new service can have here.
+    Versions,
     /// Print the connection string, with the password, as in psql "$(holdfast services connect-info NAME)".
     ConnectInfo {
         /// Name or id.
@@ -63,8 +67,8 @@ pub(crate) enum Command {
 pub(crate) struct CreateArgs {
     /// Lower-case letters, digits and hyphens.
     name: String,
-    /// postgresql, mysql, mongodb, valkey, kafka, opensearch or mssql.
-    #[arg(long)]
+    /// The kind of database; `holdfast services versions` says which this platform has.
+    #[arg(long, ignore_case = true, value_parser = EngineKind::ALL.map(EngineKind::as_str))]
     engine: String,
     /// Size tier, tier-1 to tier-16.
     #[arg(long, value_name = "TIER")]
@@ -130,6 +134,7 @@ pub(super) async fn run(ctx: &Context, command: Command) -> Result<(), ClientErr
             switch(ctx, &service, "start", &kinds, wait).await
         }
         Command::Delete { service, yes } => delete(ctx, &service, yes).await,
+        Command::Versions => versions(ctx).await,
         Command::ConnectInfo { service, database_user } => {
             let named = ctx.api.resolve(&service).await?;
             users::connection_string(ctx, &named, database_user).await
@@ -148,6 +153,19 @@ async fn list(ctx: &Context) -> Result<(), ClientError> {
         return Ok(());
     }
     ctx.ui.data(&service_view::listed(&services, Timestamp::now()))
+}
+
+async fn versions(ctx: &Context) -> Result<(), ClientError> {
+    let answer = ctx.api.get(&["database-versions"]).await?;
+    if ctx.ui.json {
+        return ctx.ui.data(&answer.text);
+    }
+    let versions = answer.read::<DatabaseVersionList>()?.versions;
+    let rows = versions.into_iter().map(|one| {
+        let default = if one.default { "default" } else { "" };
+        vec![one.database_type, one.version, default.to_owned()]
+    });
+    ctx.ui.data(&table::table(&["ENGINE", "VERSION", ""], rows.collect()))
 }
 
 /// Shows a service as it is now.
