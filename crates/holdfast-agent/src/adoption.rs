@@ -170,7 +170,8 @@ async fn adopt(agent: &Arc<Agent>, path: &Path) -> Result<(), AgentError> {
     }
     let lineage = Arc::new(Lineage::unlisted(scope_of(&record.spec), keys));
     lineage.note_dropped(record.log_dropped.clone());
-    let access = record.instance.repository.clone();
+    let has_repository = agent.repository(record.spec.engine).is_ok();
+    let access = has_repository.then(|| record.instance.repository.clone());
     agent.instances.insert(record, Arc::clone(&lineage));
     tokio::spawn(open_archive(Arc::clone(agent), access, lineage));
     Ok(())
@@ -178,13 +179,13 @@ async fn adopt(agent: &Arc<Agent>, path: &Path) -> Result<(), AgentError> {
 
 /// Learns from the store what is archived, and only then lets the engine push more: the coverage begins from the truth.
 /// While the store is away the engine runs and keeps its log.
-async fn open_archive(agent: Arc<Agent>, access: RepositoryAccess, lineage: Arc<Lineage>) {
+async fn open_archive(agent: Arc<Agent>, access: Option<RepositoryAccess>, lineage: Arc<Lineage>) {
     while let Err(error) = lineage.load_archive(&agent.store).await {
         tracing::warn!(service = %lineage.scope.service, error = %chain(&error), "the log archive cannot be listed yet");
         tokio::time::sleep(std::time::Duration::from_secs(5)).await;
     }
     // Removed meanwhile: its credential stays closed.
-    if agent.instances.get(lineage.scope.service).is_some() {
+    if let Some(access) = access.filter(|_| agent.instances.get(lineage.scope.service).is_some()) {
         register(&agent.gateway, &access, &lineage, Access::ReadWrite);
     }
 }

@@ -177,7 +177,10 @@ impl ArchiveTracker {
 
     /// Forgets log before `before`, which has been removed from the store.
     pub(crate) fn trim(&mut self, before: Position) {
-        self.coverage.retain(|c| c.to.timeline > before.timeline || c.to.offset > before.offset);
+        // The last stretch stays, were it empty: log goes on from its end.
+        let end = self.coverage.last().map(|last| last.to);
+        self.coverage
+            .retain(|c| c.to.timeline > before.timeline || c.to.offset > before.offset || Some(c.to) == end);
         for coverage in &mut self.coverage {
             if coverage.from.timeline == before.timeline && coverage.from.offset < before.offset {
                 coverage.from = before;

@@ -69,6 +69,12 @@ pub enum AgentError {
         needed = Size(*needed_bytes), free = Size(space.free_bytes), kept = Size(space.reserve_bytes())
     )]
     StoreNoRoom { needed_bytes: u64, space: Space },
+    #[error("the log archive had a gap while the backup was made; it is made anew")]
+    GapInBackup,
+    #[error("the log that goes with the backup is not archived: {what}")]
+    LogNotArchived { what: String },
+    #[error("the object store {0}")]
+    StoreDiffers(String),
     #[error("{doing} took longer than {seconds} s")]
     TooLong { doing: &'static str, seconds: u64 },
 }
@@ -128,6 +134,9 @@ impl AgentError {
             Self::Cancelled => "cancelled",
             Self::Injected(_) => Injected::CAUSE,
             Self::Unusable(_) => "unusable",
+            Self::GapInBackup => "log_gap",
+            Self::LogNotArchived { .. } => "log_not_archived",
+            Self::StoreDiffers(_) => "store_unconfirmed",
             Self::TooLong { .. } => "too_long",
         }
     }

@@ -23,6 +23,9 @@ struct Ring {
     /// Opens what was sealed just before the last switch: a segment that is pushed again after it is compared with what lies
     /// in the store.
     previous_epoch: Option<KeyId>,
+    /// Sealed the newest segment of a log that is followed: a next life of the agent reads on from there.
+    tail_epoch: Option<KeyId>,
+    tail_changed: bool,
     /// Keys of backups, which leave the memory with the backup that needed them.
     of_backups: HashSet<KeyId>,
     backup: Option<RunningBackup>,
@@ -43,6 +46,8 @@ pub(crate) struct KeptKeys {
     pub active_epoch: Option<KeyId>,
     #[serde(default)]
     pub previous_epoch: Option<KeyId>,
+    #[serde(default)]
+    pub tail_epoch: Option<KeyId>,
 }
 
 /// A key grant that is no key.
@@ -67,6 +72,7 @@ impl LineageKeys {
         ring.add(&kept.keys)?;
         ring.lock().active_epoch = kept.active_epoch;
         ring.lock().previous_epoch = kept.previous_epoch;
+        ring.lock().tail_epoch = kept.tail_epoch;
         Ok(ring)
     }
 
@@ -120,6 +126,24 @@ impl LineageKeys {
         }
     }
 
+    /// The key that seals log now.
+    #[must_use]
+    pub(crate) fn epoch_key(&self) -> Option<OwnedKey> {
+        let ring = self.lock();
+        ring.active_epoch.and_then(|id| ring.keys.get(&id).cloned())
+    }
+
+    /// The newest segment of the log is being sealed with this key.
+    pub(crate) fn seals_tail(&self, key: KeyId) {
+        let mut ring = self.lock();
+        ring.tail_changed |= ring.tail_epoch.replace(key) != Some(key);
+    }
+
+    /// Whether the tail's key is another one than at the last call, and so to be kept on disk.
+    pub(crate) fn tail_changed(&self) -> bool {
+        std::mem::take(&mut self.lock().tail_changed)
+    }
+
     /// The key of the backup itself, for its manifest.
     #[must_use]
     pub(crate) fn key(&self, id: KeyId) -> Option<OwnedKey> {
@@ -141,7 +165,7 @@ impl LineageKeys {
                 Some(KeyPurpose::Repository)
             } else if ring.coverage == Some(id) {
                 Some(KeyPurpose::Coverage)
-            } else if ring.active_epoch == Some(id) || ring.previous_epoch == Some(id) {
+            } else if [ring.active_epoch, ring.previous_epoch, ring.tail_epoch].contains(&Some(id)) {
                 Some(KeyPurpose::Epoch)
             } else {
                 None
@@ -159,7 +183,12 @@ impl LineageKeys {
                 })
             })
             .collect();
-        KeptKeys { keys, active_epoch: ring.active_epoch, previous_epoch: ring.previous_epoch }
+        KeptKeys {
+            keys,
+            active_epoch: ring.active_epoch,
+            previous_epoch: ring.previous_epoch,
+            tail_epoch: ring.tail_epoch,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Ring> {

@@ -14,9 +14,11 @@ mod host;
 mod instances;
 mod keys;
 mod lineage;
+mod log;
 pub mod open;
 mod source;
 mod steps;
+mod stream_source;
 mod supervisor;
 mod sweep;
 mod users;
@@ -25,6 +27,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_api::agent::Secret;
 use holdfast_core::engine::EngineKind;
@@ -55,6 +58,8 @@ pub struct AgentConfig {
     /// Where tests make steps fail; nowhere.
     pub faults: FaultPoints,
     pub on_log_full: OnLogFull,
+    /// Followed log is shipped at least so often while there is any.
+    pub log_interval: Duration,
 }
 
 /// What all parts of the agent share.
@@ -116,7 +121,9 @@ pub async fn run(config: AgentConfig, stop: tokio_util::sync::CancellationToken)
             supervisor::measure_sizes(&agent),
             disk::keep_ballast(&agent),
             coverage::run(&agent),
-            sweep::run(&agent)
+            sweep::run(&agent),
+            log::run(&agent),
+            log::compact(&agent)
         );
     };
     tokio::select! {

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::archive::ArchiveTracker;
 use crate::keys::LineageKeys;
+use crate::log::LogEnd;
 
 /// A trouble of the store's longer ago than this explains nothing now.
 const RECENT_SECONDS: i64 = 60;
@@ -35,6 +36,10 @@ pub(crate) struct Lineage {
     /// Why log was given up: the cause of the gap that is to be seen next.
     dropped: Mutex<Option<String>>,
     changed: Notify,
+    /// Where the archived log ends, of an engine whose log is followed; `None` until that is known.
+    log_end: Mutex<Option<LogEnd>>,
+    /// Why the log is not followed at the moment.
+    log_error: Mutex<Option<String>>,
     /// What the store fails at, until it takes something again.
     trouble: Mutex<Option<Troubled>>,
     /// The first object that does not open and that nothing can replace.
@@ -59,6 +64,8 @@ impl Lineage {
             files: Mutex::default(),
             dropped: Mutex::default(),
             changed: Notify::new(),
+            log_end: Mutex::default(),
+            log_error: Mutex::default(),
             trouble: Mutex::default(),
             damage: watch::Sender::new(None),
         }
@@ -90,6 +97,10 @@ impl Lineage {
                 segments.push((from, Position { offset: segment + SEGMENT_BYTES, ..from }));
             }
         }
+        for piece in holdfast_store::log::pieces(store, self.scope).await? {
+            let at = |offset| Position { timeline: piece.timeline, offset };
+            segments.push((at(piece.from), at(piece.to)));
+        }
         let mut archive = ArchiveTracker::from_pieces(segments);
         if let Some(document) = crate::coverage::newest(store, self).await? {
             archive.remember(&document.coverage, &document.gaps);
@@ -116,13 +127,42 @@ impl Lineage {
         self.changed.notify_waiters();
     }
 
-    /// Waits until everything before `mark` is in the store; returns the coverage then.
-    pub(crate) async fn wait_covered(&self, mark: &Mark) -> Coverage {
+    /// The store has confirmed `[from, to)` of a followed log; `gap` says why it does not continue what was there.
+    pub(crate) fn log_stored(&self, from: u64, to: u64, gap: Option<&str>) {
+        let at = |offset| Position { timeline: 0, offset };
+        let cause = gap.unwrap_or(NEVER_STORED).to_owned();
+        let found = self.archive().stored(at(from), at(to), Timestamp::now(), cause);
+        if let Some(gap) = found {
+            self.note_dropped(None);
+            tracing::error!(service = %self.scope.service, ?gap, "the log archive has a gap");
+        }
+        self.changed.notify_waiters();
+    }
+
+    pub(crate) fn log_end(&self) -> Option<LogEnd> {
+        self.log_end.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_log_end(&self, end: Option<LogEnd>) {
+        *self.log_end.lock().unwrap_or_else(PoisonError::into_inner) = end;
+    }
+
+    pub(crate) fn note_log_error(&self, error: Option<String>) {
+        *self.log_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+
+    /// Why the log is not followed at the moment, in a sentence.
+    #[must_use]
+    pub(crate) fn log_error(&self) -> Option<String> {
+        self.log_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until the log of everything acknowledged at or before `at` is in the store; returns the coverage then.
+    pub(crate) async fn wait_complete(&self, at: Timestamp) -> Coverage {
         loop {
             let changed = self.changed.notified();
             let newest = self.archive().newest_coverage().cloned();
-            if let Some(coverage) = newest.filter(|c| c.complete_until.is_some_and(|until| until >= mark.at))
-            {
+            if let Some(coverage) = newest.filter(|c| c.complete_until.is_some_and(|until| until >= at)) {
                 return coverage;
             }
             changed.await;

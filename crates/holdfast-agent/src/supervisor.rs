@@ -91,7 +91,8 @@ async fn look(agent: &Agent, local: &Local) -> (InstanceReport, Option<Action>) 
                     local.lineage.mark(mark);
                 }
                 let archive = local.lineage.archive();
-                let lags = archive.lag(Timestamp::now()).0 > NUDGE_LAG_SECONDS;
+                let lags = archive.lag(Timestamp::now()).0 > NUDGE_LAG_SECONDS
+                    && agent.repository(record.spec.engine).is_ok();
                 if lags && archive.is_quiet() && archiver_error.is_none() {
                     action = Some(Action::Nudge);
                 }
@@ -121,6 +122,7 @@ async fn look(agent: &Agent, local: &Local) -> (InstanceReport, Option<Action>) 
         last_error: disk::store_complaint(agent)
             .or_else(|| local.lineage.dropped())
             .or_else(|| local.lineage.trouble().filter(|_| lag_seconds > 0.0))
+            .or_else(|| local.lineage.log_error())
             .or(archiver_error),
     });
     (report, action)

@@ -196,6 +196,7 @@ pub struct SetPassword {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RemoveExpired {
+    pub engine: EngineKind,
     pub repository: RepositoryGrant,
     /// Backups to remove: id, the tool's label if it got one, key.
     pub backups: Vec<ExpiredBackup>,

@@ -23,12 +23,13 @@ impl Catalog {
         commit(tx, doing).await
     }
 
-    /// The stretches of the lineage in the order of their beginnings; empty ones are left out.
+    /// The stretches of the lineage in the order of their beginnings. What a trim has wholly gone past is left out; a
+    /// stretch that is empty stays, for it may be complete until some instant and go on.
     ///
     /// # Errors
     /// `Database`, `Corrupt`.
     pub async fn coverage_of(&self, lineage: LineageId) -> Result<Vec<Coverage>> {
-        let query = "SELECT * FROM coverage WHERE lineage_id = $1 AND kept_from < to_offset \
+        let query = "SELECT * FROM coverage WHERE lineage_id = $1 AND kept_from <= to_offset \
                      ORDER BY timeline, kept_from, from_offset";
         let rows = sqlx::query(query)
             .bind(lineage.to_string())

@@ -79,6 +79,9 @@ pub struct BackupFacts {
     pub database_bytes: u64,
     /// SHA-256 of the sealed manifest's plaintext, hex.
     pub manifest_sha256: String,
+    /// What the engine's driver needs to restore it, and its fingerprint; null where the tool's repository knows.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub engine: serde_json::Value,
 }
 
 impl Backup {

@@ -25,6 +25,13 @@ pub enum EngineError {
         #[source]
         source: tokio_postgres::Error,
     },
+    /// The object store failed the backup or the restore.
+    #[error("{doing}")]
+    Store {
+        doing: String,
+        #[source]
+        source: Box<holdfast_store::StoreError>,
+    },
     #[error("{doing}: {what}")]
     Unexpected { doing: String, what: String },
     #[error("the engine did not get ready within {seconds} s: {last}")]
@@ -69,6 +76,7 @@ impl EngineError {
             Self::Exec { .. } => "tool_failed",
             Self::Io { .. } => "io_error",
             Self::Sql { .. } => "engine_error",
+            Self::Store { source, .. } => source.cause(),
             Self::Unexpected { .. } => "unexpected_answer",
             Self::NotReady { .. } => "not_ready",
             Self::Missing { .. } => "engine_missing",

@@ -26,6 +26,14 @@ use crate::{EngineError, Instance, ProgressSink, Result, UserSpec};
 #[serde(transparent)]
 pub struct LogCursor(pub serde_json::Value);
 
+impl LogCursor {
+    /// Leads on from nowhere: what is read from it begins anew, behind a gap.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self(serde_json::Value::Null)
+    }
+}
+
 /// What a driver says while it follows the log, in this order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FeedItem {
@@ -150,7 +158,8 @@ pub trait StreamDriver: Send + Sync {
 
     /// Reads the running instance's log and hands it over until something fails or the future is dropped; called again after
     /// a pause. Goes on behind `from` if the engine still has what follows it; otherwise begins anew with
-    /// [`FeedItem::Begin`], with a cause. `from` is `None` for an archive without any log.
+    /// [`FeedItem::Begin`], with a cause; also from a cursor that it does not understand ([`LogCursor::unknown`]). `from` is
+    /// `None` for an archive without any log.
     ///
     /// # Errors
     /// Whatever ends the reading: the engine stopped, a connection broke.

@@ -40,6 +40,9 @@ pub(crate) struct AgentArgs {
     /// Give log up that waits for the object store when it is about to fill a disk, instead of refusing writes.
     #[arg(long)]
     break_log_when_full: bool,
+    /// Milliseconds after which log that is followed is shipped.
+    #[arg(long, value_name = "MS", default_value = "500")]
+    log_interval_ms: u64,
     #[arg(long, default_value = "info")]
     log: String,
     #[arg(long)]
@@ -62,6 +65,7 @@ pub(crate) async fn run(args: AgentArgs) -> anyhow::Result<()> {
         service_address: args.service_address,
         faults: crate::config::faults(),
         on_log_full: if args.break_log_when_full { OnLogFull::Break } else { OnLogFull::Stop },
+        log_interval: std::time::Duration::from_millis(args.log_interval_ms),
     };
     let stop = CancellationToken::new();
     crate::serve::stop_at_signals(stop.clone())?;

@@ -110,6 +110,12 @@ const SETTINGS: &[Setting] = &[
                   lost) or break (give the log up and record a gap)",
         default: "stop",
     },
+    Setting {
+        key: "log_interval_ms",
+        meaning: "milliseconds after which log that Holdfast reads itself is shipped, while there is any; each costs a \
+                  request to the object store (500: up to 172,800 a day for a service that is never quiet)",
+        default: "500",
+    },
     Setting { key: "automated_days", meaning: "days that automated backups are listed", default: "7" },
     Setting { key: "pitr_days", meaning: "days that the recovery window reaches back", default: "7" },
     Setting {
@@ -145,6 +151,7 @@ pub(crate) struct Config {
     pub service_address: IpAddr,
     pub embedded_agent: bool,
     pub on_log_full: OnLogFull,
+    pub log_interval: std::time::Duration,
     pub log: String,
     pub log_json: bool,
     pub admin_password: Option<String>,
@@ -239,6 +246,10 @@ fn check(values: &BTreeMap<String, String>) -> anyhow::Result<Config> {
         on_log_full: match one_of("on_log_full", ["stop", "break"])? {
             true => OnLogFull::Stop,
             false => OnLogFull::Break,
+        },
+        log_interval: match get("log_interval_ms").map_or(Ok(500), |text| parsed("log_interval_ms", text))? {
+            interval_ms @ 10..=600_000 => std::time::Duration::from_millis(interval_ms),
+            other => bail!("log_interval_ms must lie between 10 and 600000, not {other}"),
         },
         log: get("log").unwrap_or(DEFAULT_LOG).to_owned(),
         log_json: !one_of("log_format", ["text", "json"])?,

@@ -80,6 +80,7 @@ fn command(config: &Config, address: std::net::SocketAddr) -> Command {
     if config.on_log_full == holdfast_agent::OnLogFull::Break {
         command.arg("--break-log-when-full");
     }
+    command.arg("--log-interval-ms").arg(config.log_interval.as_millis().to_string());
     command.arg("--log").arg(&config.log);
     if config.log_json {
         command.arg("--log-json");

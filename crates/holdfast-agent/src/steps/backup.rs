@@ -7,12 +7,13 @@ use futures::TryStreamExt;
 use holdfast_api::agent::RunBackup;
 use holdfast_core::backup::{BackupFacts, BackupMode};
 use holdfast_core::{ServiceId, Timestamp};
-use holdfast_engines::{BackupRequest, ProgressSink, ToolBackup};
+use holdfast_engines::{BackupRequest, DataPath, ProgressSink, ToolBackup};
 use holdfast_seal::{MANIFEST_FORMAT, Manifest, ManifestObject};
 use holdfast_store::gateway::{ObjectClass, OwnedKey, classify};
 use holdfast_store::manifest::{facts_of, facts_to_keep, read_manifest, write_manifest};
 use holdfast_store::{ErrorKind, ObjectName, ObjectPrefix};
 
+use super::stream_backup;
 use crate::error::{AgentError, chain};
 use crate::instances::Local;
 use crate::{Agent, coverage, disk};
@@ -69,7 +70,14 @@ async fn copy(
     progress: &ProgressSink,
 ) -> Result<BackupFacts, AgentError> {
     let record = local.record();
-    let driver = agent.repository(record.spec.engine)?;
+    let driver = match agent.driver(record.spec.engine)?.data_path() {
+        DataPath::Repository(driver) => driver,
+        DataPath::Streams(driver) => {
+            let (facts, objects) = stream_backup::copy(agent, local, driver, input, key, progress).await?;
+            progress.phase("sealing the manifest");
+            return write_with(agent, local, input, key, facts, objects).await;
+        }
+    };
     // A chain must not lead through a backup that the catalog does not know.
     let (unknown, finished) = remove_orphans(agent, local, input).await?;
     let mode = if unknown { BackupMode::Full } else { input.mode };
@@ -204,7 +212,6 @@ async fn write(
     copied: ToolBackup,
     objects: Vec<ManifestObject>,
 ) -> Result<BackupFacts, AgentError> {
-    let scope = local.lineage.scope;
     let parent = copied.parent_label.as_ref().and_then(|label| {
         input.known_labels.iter().find(|(known, _)| known == label).map(|(_, id)| id.clone())
     });
@@ -213,7 +220,7 @@ async fn write(
             "the incremental backup builds on one that is not in the catalog".to_owned(),
         ));
     }
-    let mut facts = BackupFacts {
+    let facts = BackupFacts {
         tool_label: copied.label.clone(),
         parent,
         start: copied.start,
@@ -222,14 +229,28 @@ async fn write(
         stored_bytes: objects.iter().map(|object| object.sealed_bytes).sum(),
         database_bytes: copied.database_bytes,
         manifest_sha256: String::new(),
+        engine: serde_json::Value::Null,
     };
+    write_with(agent, local, input, key, facts, objects).await
+}
+
+/// Seals and stores the manifest.
+async fn write_with(
+    agent: &Agent,
+    local: &Local,
+    input: &RunBackup,
+    key: &OwnedKey,
+    mut facts: BackupFacts,
+    objects: Vec<ManifestObject>,
+) -> Result<BackupFacts, AgentError> {
+    let scope = local.lineage.scope;
     let manifest = Manifest {
         format: MANIFEST_FORMAT,
         backup_id: input.backup_id.to_string(),
         organization: scope.organization.to_string(),
         service: scope.service.to_string(),
         lineage: scope.lineage.to_string(),
-        tool_label: copied.label,
+        tool_label: facts.tool_label.clone(),
         created_at: Timestamp::now(),
         previous_manifest_sha256: input.previous_manifest_sha256.clone(),
         key_id: key.key_id.0,

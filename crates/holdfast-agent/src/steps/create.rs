@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use holdfast_api::agent::{CreateInstance, InstanceFacts};
-use holdfast_engines::{Instance, ProgressSink};
+use holdfast_engines::{DataPath, Instance, ProgressSink};
 use holdfast_store::gateway::Access;
 
 use super::user_specs;
@@ -46,9 +46,11 @@ async fn make(
     let keys = LineageKeys::from_grant(&input.repository)
         .map_err(|error| AgentError::Unusable(error.to_string()))?;
     let lineage = Arc::new(Lineage::new(instances::scope_of(spec), keys));
-    instances::register(&agent.gateway, &instance.repository, &lineage, Access::ReadWrite);
-    let engine_version = agent
-        .driver(spec.engine)?
+    let driver = agent.driver(spec.engine)?;
+    if let DataPath::Repository(_) = driver.data_path() {
+        instances::register(&agent.gateway, &instance.repository, &lineage, Access::ReadWrite);
+    }
+    let engine_version = driver
         .create(instance, &user_specs(&input.users), progress)
         .await
         .map_err(AgentError::engine("make the instance"))?;

@@ -12,9 +12,11 @@ use holdfast_engines::postgresql::SEGMENT_BYTES;
 use holdfast_engines::{Instance, ProgressSink};
 use holdfast_seal::{MANIFEST_FORMAT, Tombstone};
 use holdfast_store::gateway::{Access, ObjectClass, classify};
+use holdfast_store::log::{ListedSegment, segment_name};
 use holdfast_store::manifest::write_tombstone;
 use holdfast_store::{LineageScope, ObjectName, ObjectPrefix};
 
+use super::stream_backup;
 use crate::error::AgentError;
 use crate::keys::LineageKeys;
 use crate::lineage::Lineage;
@@ -49,7 +51,9 @@ pub(super) async fn remove(
         let keys = ObjectPrefix::Keys { service: scope.service_scope(), key: None };
         return delete_all(agent, &keys, |_| true).await;
     }
-    expire_in_tool(agent, &lineage, input).await?;
+    if input.engine == EngineKind::Postgresql {
+        expire_in_tool(agent, &lineage, input).await?;
+    }
     for backup in &input.backups {
         remove_files(agent, scope, backup).await?;
     }
@@ -131,6 +135,7 @@ async fn expire_in_tool(
 
 /// What the tool left, and what it never knew of (a backup that was cut off).
 async fn remove_files(agent: &Agent, scope: LineageScope, backup: &ExpiredBackup) -> Result<(), AgentError> {
+    stream_backup::remove_objects(agent, scope, &backup.backup_id).await?;
     if let Some(label) = &backup.tool_label {
         let of_label = ObjectClass::BackupFile { label: label.clone() };
         let prefix = ObjectPrefix::Repository { lineage: scope, folder: None };
@@ -146,6 +151,19 @@ async fn remove_files(agent: &Agent, scope: LineageScope, backup: &ExpiredBackup
 }
 
 async fn remove_log(agent: &Agent, scope: LineageScope, before: Position) -> Result<(), AgentError> {
+    // The last segment stays: reading goes on from it.
+    let listed = holdfast_store::log::pieces(&agent.store, scope).await;
+    let listed = listed.map_err(AgentError::store("list log to remove"))?;
+    let end = listed.iter().map(|piece| (piece.timeline, piece.to)).max();
+    let goes = |piece: &&ListedSegment| {
+        piece.timeline == before.timeline
+            && piece.to <= before.offset
+            && Some((piece.timeline, piece.to)) != end
+    };
+    for piece in listed.iter().filter(goes) {
+        let name = segment_name(scope, piece.timeline, piece.from, piece.to);
+        agent.store.delete(&name).await.map_err(AgentError::store("remove a segment of log"))?;
+    }
     let prefix = ObjectPrefix::Repository { lineage: scope, folder: None };
     delete_all(agent, &prefix, |name| {
         let ObjectName::Repository { path, .. } = name else { return false };

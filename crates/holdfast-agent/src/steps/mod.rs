@@ -5,6 +5,7 @@ mod create;
 mod expire;
 mod restore;
 mod simple;
+mod stream_backup;
 
 use std::sync::Arc;
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use holdfast_api::agent::{InstanceFacts, RestoreInstance, RestoredInstance};
-use holdfast_engines::{Instance, ProgressSink, RestoreTo};
+use holdfast_core::Timestamp;
+use holdfast_core::position::Position;
+use holdfast_engines::{DataPath, Instance, ProgressSink, RestoreTo, StreamDriver};
 use holdfast_store::gateway::Access;
 
 use super::user_specs;
@@ -12,6 +14,7 @@ use crate::instances::{self, Record};
 use crate::keys::LineageKeys;
 use crate::lineage::Lineage;
 use crate::source::{self, Source};
+use crate::stream_source::{self, StreamSource};
 use crate::{Agent, adoption, disk};
 
 pub(super) async fn restore(
@@ -51,8 +54,6 @@ async fn make(
         instances::scope_of(spec),
         LineageKeys::from_grant(&input.repository).map_err(bad)?,
     ));
-    instances::register(&agent.gateway, &instance.repository, &lineage, Access::ReadWrite);
-
     let from = Source {
         repository: &input.source,
         base_label: &input.base_label,
@@ -61,22 +62,54 @@ async fn make(
         target: input.target.as_ref().map(|to| RestoreTo { point: to.point, covered_to: to.covered_to }),
         archives: true,
     };
-    let driver = agent.repository(spec.engine)?;
+    let driver = match agent.driver(spec.engine)?.data_path() {
+        DataPath::Repository(driver) => driver,
+        DataPath::Streams(driver) => {
+            return make_of_streams(agent, input, instance, driver, lineage, progress).await;
+        }
+    };
+    instances::register(&agent.gateway, &instance.repository, &lineage, Access::ReadWrite);
     let restored =
         source::restore(&agent.gateway, driver, instance, &from, &user_specs(&input.users), progress).await?;
+    let reached = input.target.as_ref().map(|to| to.point);
+    commit(agent, input, instance, lineage, restored.engine_version, reached, restored.replayed_to)
+}
 
-    let facts = InstanceFacts {
-        host: instance.listen.to_string(),
-        port: instance.port,
-        engine_version: restored.engine_version,
+async fn make_of_streams(
+    agent: &Arc<Agent>,
+    input: &RestoreInstance,
+    instance: &Instance,
+    driver: &dyn StreamDriver,
+    lineage: Arc<Lineage>,
+    progress: &ProgressSink,
+) -> Result<RestoredInstance, AgentError> {
+    let from = StreamSource {
+        grant: &input.source,
+        base: &input.base_label,
+        target: input.target.as_ref().map(|to| (to.point, to.covered_to)),
+        archives: true,
     };
-    let answer = RestoredInstance {
-        instance: facts.clone(),
-        reached: input.target.as_ref().map(|to| to.point),
-        replayed_to: restored.replayed_to,
-    };
+    let users = user_specs(&input.users);
+    let (restored, base) =
+        stream_source::restore(&agent.store, driver, instance, &from, &users, progress).await?;
+    tracing::info!(service = %input.instance.service_id, position = %restored.position, "restored");
+    let replayed_to = input.target.as_ref().map_or(base.stop, |to| to.covered_to);
+    commit(agent, input, instance, lineage, restored.engine_version, Some(restored.reached), replayed_to)
+}
+
+fn commit(
+    agent: &Agent,
+    input: &RestoreInstance,
+    instance: &Instance,
+    lineage: Arc<Lineage>,
+    engine_version: String,
+    reached: Option<Timestamp>,
+    replayed_to: Position,
+) -> Result<RestoredInstance, AgentError> {
+    let facts = InstanceFacts { host: instance.listen.to_string(), port: instance.port, engine_version };
+    let answer = RestoredInstance { instance: facts.clone(), reached, replayed_to };
     let record = Record {
-        spec: spec.clone(),
+        spec: input.instance.clone(),
         instance: instance.clone(),
         facts,
         restored: Some(answer.clone()),

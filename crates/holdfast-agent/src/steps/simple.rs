@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use holdfast_api::agent::{ApplySettings, ClosedLog, SetPassword, ShipLog, ShippedLog};
 use holdfast_core::ServiceId;
-use holdfast_engines::{ProgressSink, UserSpec};
+use holdfast_engines::{DataPath, Driver, ProgressSink, UserSpec};
 
 use crate::error::{AgentError, chain};
 use crate::instances::Local;
@@ -13,6 +13,8 @@ use crate::{Agent, adoption, coverage, instances};
 
 /// Longest wait for the object store to confirm the log that was cut.
 const SHIP_LIMIT: Duration = Duration::from_secs(120);
+/// Longest wait for the last of a followed log.
+const LAST_LOG_LIMIT: Duration = Duration::from_secs(20);
 const STOP_SECONDS: u64 = 60;
 
 pub(super) async fn ship_log(
@@ -29,14 +31,17 @@ pub(super) async fn ship_log(
         return Ok(ShippedLog { coverage });
     }
     let record = local.record();
-    let mark = agent
-        .repository(record.spec.engine)?
-        .cut_log(&record.instance)
-        .await
-        .map_err(AgentError::engine("close the current piece of log"))?;
-    local.lineage.mark(mark.clone());
+    let until = match agent.driver(record.spec.engine)?.data_path() {
+        DataPath::Repository(driver) => {
+            let cut = driver.cut_log(&record.instance).await;
+            let mark = cut.map_err(AgentError::engine("close the current piece of log"))?;
+            local.lineage.mark(mark.clone());
+            mark.at
+        }
+        DataPath::Streams(_) => input.until, // shipped several times a second anyway
+    };
     let coverage =
-        tokio::time::timeout(SHIP_LIMIT, local.lineage.wait_covered(&mark)).await.map_err(|_| {
+        tokio::time::timeout(SHIP_LIMIT, local.lineage.wait_complete(until)).await.map_err(|_| {
             AgentError::TooLong {
                 doing: "shipping the log to the object store",
                 seconds: SHIP_LIMIT.as_secs(),
@@ -61,6 +66,7 @@ pub(super) async fn apply_settings(agent: &Arc<Agent>, input: &ApplySettings) ->
 pub(super) async fn stop(agent: &Arc<Agent>, service: ServiceId) -> Result<(), AgentError> {
     let local = agent.instances.require(service)?;
     let _busy = local.busy.lock().await;
+    ship_the_end(agent, &local).await;
     // The record first: a supervisor that finds the engine stopped must not start it again.
     let record = local.update(|record| record.running = false)?;
     let driver = agent.driver(record.spec.engine)?;
@@ -75,11 +81,28 @@ pub(super) async fn stop(agent: &Arc<Agent>, service: ServiceId) -> Result<(), A
     Ok(())
 }
 
+/// Where Holdfast follows the log: keeps clients from writing and waits until all of it is archived. What is not in time
+/// stays in the engine's log and is shipped at the next start.
+async fn ship_the_end(agent: &Agent, local: &Local) {
+    let record = local.record();
+    let service = record.spec.service_id;
+    let Ok(DataPath::Streams(driver)) = agent.driver(record.spec.engine).map(Driver::data_path) else {
+        return;
+    };
+    if let Err(error) = driver.quiesce(&record.instance).await {
+        tracing::warn!(%service, error = %chain(&error), "clients may write until the engine stops");
+    }
+    let all = local.lineage.wait_complete(holdfast_core::Timestamp::now());
+    if tokio::time::timeout(LAST_LOG_LIMIT, all).await.is_err() {
+        tracing::warn!(%service, "the end of the log is not archived before the engine stops");
+    }
+}
+
 /// At a clean shutdown the engine ships the last of its log by itself; from then on every instant until now is covered.
 /// If the store was away, the log is shipped at the next start.
 async fn close_log(agent: &Agent, local: &Local) -> Result<(), AgentError> {
     let record = local.record();
-    let driver = agent.repository(record.spec.engine)?;
+    let DataPath::Repository(driver) = agent.driver(record.spec.engine)?.data_path() else { return Ok(()) };
     let mark =
         driver.stopped_mark(&record.instance).await.map_err(AgentError::engine("read the last position"))?;
     if let Some(mark) = mark {
@@ -130,6 +153,7 @@ pub(super) async fn remove(
     let record = local.record();
     if record.running {
         progress.phase("shipping log");
+        ship_the_end(agent, &local).await;
         local.update(|record| record.running = false)?;
         let driver = agent.driver(record.spec.engine)?;
         driver.stop(&record.instance, STOP_SECONDS).await.map_err(AgentError::engine("stop the engine"))?;

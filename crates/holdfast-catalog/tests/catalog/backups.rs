@@ -62,6 +62,7 @@ async fn a_backup_keeps_its_facts_and_its_identity() {
         stored_bytes: u64::MAX,
         database_bytes: 1,
         manifest_sha256: "ab".repeat(32),
+        engine: serde_json::Value::Null,
     };
     let stranger = backup(ServiceId::random(), BackupType::Automated, at(100));
     let after = fixture

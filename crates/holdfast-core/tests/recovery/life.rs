@@ -162,6 +162,7 @@ impl Life {
             stored_bytes: 1,
             database_bytes: 1,
             manifest_sha256: String::new(),
+            engine: serde_json::Value::Null,
         });
         let status = if fails { BackupStatus::Failed } else { BackupStatus::Completed };
         self.backups.push(Backup {

@@ -66,6 +66,7 @@ pub(super) async fn remove_expired(
         reason: if plan.delist.contains(&backup.id) { "expired" } else { "no longer needed" }.to_owned(),
     };
     let input = RemoveExpired {
+        engine: service.engine,
         repository: RepositoryGrant { active_epoch: None, ..grant },
         backups: going.iter().map(expired).collect(),
         remove_log_before: plan.remove_log_before.clone(),

@@ -227,6 +227,7 @@ impl Platform {
                 stored_bytes: 3 * 1024 * 1024,
                 database_bytes: 30 * 1024 * 1024,
                 manifest_sha256: "00".repeat(32),
+                engine: serde_json::Value::Null,
             }),
             delisted_at: None,
             shredded_at: None,

@@ -7,5 +7,5 @@ pub mod compaction;
 pub mod reading;
 pub mod segment;
 
-pub use reading::{LogItem, last_segment, pieces, read_log};
-pub use segment::{SEGMENT_FORMAT, SegmentHeader, write_segment};
+pub use reading::{ListedSegment, LogItem, last_segment, pieces, read_log};
+pub use segment::{SEGMENT_FORMAT, Segment, SegmentHeader, segment_name, write_segment};

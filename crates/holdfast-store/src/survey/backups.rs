@@ -290,6 +290,7 @@ fn destroyed(service: &FoundService, found: &Found, order: &[BackupId], there: &
                 stored_bytes: 0,
                 database_bytes: 0,
                 manifest_sha256: tombstone.manifest_sha256.clone(),
+                engine: serde_json::Value::Null,
             }),
             delisted_at: Some(tombstone.deleted_at),
             shredded_at: Some(tombstone.deleted_at),

@@ -186,6 +186,7 @@ fn backup(service: &Service, k: usize) -> Result<Backup> {
             stored_bytes: 4 << 20,
             database_bytes: 20 << 20,
             manifest_sha256: "00".repeat(32),
+            engine: serde_json::Value::Null,
         }),
         delisted_at: None,
         shredded_at: None,

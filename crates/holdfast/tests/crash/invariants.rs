@@ -12,8 +12,8 @@ use holdfast_core::backup::{Backup, BackupStatus};
 use holdfast_core::job::JobState;
 use holdfast_core::key::KeyRecord;
 use holdfast_core::service::{Service, ServiceStatus};
+use holdfast_store::ObjectName;
 use holdfast_store::gateway::{ObjectClass, classify};
-use holdfast_store::{LineageScope, ObjectName};
 use holdfast_testkit::wait_for;
 
 use crate::world::World;
