@@ -47,8 +47,7 @@ pub(super) async fn copy(
         objects: Mutex::default(),
     };
     progress.phase("copying");
-    let usual = record.spec.engine.capability().usual_method();
-    let request = StreamBackupRequest { method: input.method.as_deref().unwrap_or(usual) };
+    let request = StreamBackupRequest { method: &input.method };
     let made = driver.backup(&record.instance, &request, &sink, progress).await;
     let made = made.map_err(|error| AgentError::of_driver("back up the instance", &local.lineage, error))?;
     let objects = sink.objects.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
