@@ -46,7 +46,8 @@ impl Bucket {
     async fn write(&self, key: &OwnedKey, from: u64, log: &[u8]) -> Result<(), StoreError> {
         let to = from + log.len() as u64;
         let name = segment_name(self.scope, 0, from, to);
-        write_segment(&self.store, &name, key, &header(from, to), log).await.map(drop)
+        let find = |id| self.keys.get(&id).cloned();
+        write_segment(&self.store, &name, key, &find, &header(from, to), log).await.map(drop)
     }
 
     /// The log from the segment that holds `from` on, and the cursors at which segments began.
@@ -168,9 +169,10 @@ async fn a_hole_and_damage_are_errors_that_name_what_is_missing() {
 #[tokio::test]
 async fn a_segment_sent_twice_is_one_and_another_one_is_refused() {
     let mut bucket = Bucket::new();
-    let key = bucket.key();
+    let (key, next_epoch) = (bucket.key(), bucket.key());
     bucket.write(&key, 0, b"abc").await.expect("a segment");
     bucket.write(&key, 0, b"abc").await.expect("its answer was lost");
+    bucket.write(&next_epoch, 0, b"abc").await.expect("its answer was lost, and a backup completed");
     let error = bucket.write(&key, 0, b"abd").await.expect_err("other log");
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
 }

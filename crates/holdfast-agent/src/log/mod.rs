@@ -191,9 +191,11 @@ async fn store(agent: &Agent, local: &Local, cut: &Cut) -> Result<(), AgentError
             AgentError::Unusable("there is no key to seal log with: take a backup, it brings one".to_owned())
         })?;
         lineage.keys.seals_tail(key.key_id);
-        match write_segment(&agent.store, &name, &key, &cut.header, &cut.log).await {
+        let find = |id| lineage.keys.key(id);
+        match write_segment(&agent.store, &name, &key, &find, &cut.header, &cut.log).await {
             Ok(_) => break,
             Err(error) if error.kind() == holdfast_store::ErrorKind::AlreadyExists => {
+                lineage.set_log_end(None); // what the store holds counts
                 return Err(AgentError::store("store a segment of log")(error));
             }
             Err(error) => {

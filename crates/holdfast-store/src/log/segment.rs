@@ -39,7 +39,7 @@ pub struct SegmentHeader {
 }
 
 /// Stores one segment. The answer to an earlier try may be lost: what lies under the name already is taken for it if it
-/// opens to the same bytes.
+/// opens, with whichever of `keys`, to the same bytes.
 ///
 /// # Errors
 /// [`crate::ErrorKind::AlreadyExists`] when another segment lies there.
@@ -47,13 +47,14 @@ pub async fn write_segment(
     store: &Store,
     name: &ObjectName,
     key: &OwnedKey,
+    keys: FindKey<'_>,
     header: &SegmentHeader,
     log: &[u8],
 ) -> Result<ManifestObject> {
     crate::space::ensure_log_room(store)?;
     match try_write(store, name, key, header, log).await {
         Err(StoreError::AlreadyExists { object }) => {
-            let same = same_lies_there(store, name, key, log).await?;
+            let same = same_lies_there(store, name, keys, log).await?;
             same.ok_or(StoreError::AlreadyExists { object })
         }
         other => other,
@@ -95,11 +96,10 @@ pub(super) fn head(header: &SegmentHeader) -> Vec<u8> {
 async fn same_lies_there(
     store: &Store,
     name: &ObjectName,
-    key: &OwnedKey,
+    keys: FindKey<'_>,
     log: &[u8],
 ) -> Result<Option<ManifestObject>> {
-    let find = |id| (id == key.key_id).then(|| key.clone());
-    let Ok(mut segment) = Segment::open(store, name, &find).await else { return Ok(None) };
+    let Ok(mut segment) = Segment::open(store, name, keys).await else { return Ok(None) };
     let mut found = Vec::new();
     let read = tokio::io::AsyncReadExt::read_to_end(&mut segment.log, &mut found).await;
     if read.is_err() || found != log {
