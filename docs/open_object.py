@@ -5,7 +5,7 @@
 
 NAME is the object's whole name in the bucket, v1/ORGANIZATION/SERVICE/...; the FILEs are copies of the recovery kit, the
 object, and v1/ORGANIZATION/SERVICE/key/KEY/recovery. Which KEY that is, this says when --wrapped-key is left out.
---backup is for the files of a backup, --lineage for descriptions: their names do not tell.
+--backup is for the files of pgBackRest's backups, --lineage for descriptions: their names do not tell.
 Nothing of a chunk is written before it is authenticated; only exit code 0 says that the object is whole.
 """
 import argparse, hashlib, hmac, itertools, pathlib, sys, uuid
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 PURPOSES = ("backup", "epoch", "repository", "coverage")
-KINDS = {"repository": ("backup-file", "log", "repository-info"), "info": ("repository-info",), "description": ("service",)}
+KINDS = {"backup": ("backup-file",), "repository": ("backup-file", "log", "repository-info"), "info": ("repository-info",), "description": ("service",)}
 
 
 def fields(*parts: bytes) -> bytes:
@@ -89,7 +89,7 @@ def main(args):
         except Exception as error:
             if purpose == PURPOSES[-1]:
                 raise ValueError("the wrapped key is another object's, or damaged") from error
-    owners = (args.backup or rest[-1], key_id)  # a manifest's name ends with its backup
+    owners = (args.backup or rest[1 if rest[0] == "backup" else -1], key_id)  # a manifest's name ends with its backup
     for kind, owner in itertools.product(KINDS.get(rest[0], (rest[0],)), owners):  # the commitment tells which it is
         with args.object.open("rb") as sealed:
             what = (organization, service, lineage, owner, kind, "/".join(rest))

@@ -11,13 +11,16 @@ use super::SurveyProgress;
 use crate::error::Result;
 use crate::gateway::{ObjectClass, classify};
 use crate::layout::{LineageScope, ObjectName, ObjectPrefix, ServiceScope};
+use crate::log::reading::ListedSegment;
 use crate::store::Store;
 
 /// Objects of a lineage.
 #[derive(Debug, Default)]
 pub(super) struct Files {
-    /// Archived segments, and pieces of log that were shipped by ourselves.
+    /// Log that a tool archived, and that of `segments`.
     pub(super) pieces: Vec<Piece>,
+    /// Log that was shipped by ourselves.
+    pub(super) segments: Vec<ListedSegment>,
     /// Length of each file of a backup, by its name in the manifest.
     pub(super) backup_files: HashMap<String, u64>,
     /// The engine's major version, from the archive's folder `<version>-<number>`.
@@ -68,6 +71,7 @@ pub(super) async fn files(store: &Store, lineage: LineageScope, progress: &Surve
         progress.seen(1);
         if let ObjectName::LogPiece { timeline, from, to, .. } = object.name {
             files.pieces.push((Position { timeline, offset: from }, Position { timeline, offset: to }));
+            files.segments.push(ListedSegment { timeline, from, to, modified_at: object.info.modified_at });
         }
     }
     let mut listed = store.list(&ObjectPrefix::BackupObjects { lineage, backup: None });

@@ -6,6 +6,7 @@
 mod backups;
 mod keys;
 mod listing;
+mod log;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -194,11 +195,13 @@ pub async fn survey_service(
     backups::assemble(&mut service, &found, &files);
     service.version = files.version;
     service.coverage = stretches(files.pieces);
+    let said = log::said_by_segments(store, &mut service, files.segments).await?;
+    recall(&mut service.coverage, &said);
     if let Some(document) = documented {
         recall(&mut service.coverage, &document.coverage);
         tell_lost_log(&mut service, &document);
         service.gaps = document.gaps;
-    } else if !service.coverage.is_empty() {
+    } else if service.coverage.iter().any(|stretch| stretch.complete_until.is_none()) {
         let text = "without its coverage only backups can be restored, no instants";
         service.problems.push(text.to_owned());
     }
@@ -314,9 +317,10 @@ fn tell_lost_log(service: &mut FoundService, document: &CoverageDocument) {
 /// An error of the bucket's goes on; one of a single object becomes its text.
 fn passed_over(error: StoreError) -> Result<String> {
     match error {
-        StoreError::Seal { .. } | StoreError::OtherKey { .. } | StoreError::Document { .. } => {
-            Ok(chain(&error))
-        }
+        StoreError::Seal { .. }
+        | StoreError::OtherKey { .. }
+        | StoreError::NoKey { .. }
+        | StoreError::Document { .. } => Ok(chain(&error)),
         error if error.kind() == ErrorKind::NotFound => Ok(chain(&error)),
         error => Err(error),
     }
