@@ -10,7 +10,7 @@ use holdfast_store::log::{
     LogItem, SEGMENT_FORMAT, SegmentHeader, compaction, last_segment, pieces, read_log,
 };
 use holdfast_store::log::{segment_name, write_segment};
-use holdfast_store::sealed::{SealedReader, store_compressed};
+use holdfast_store::sealed::{SealedReader, SealedWriter, store_compressed};
 use holdfast_store::{ErrorKind, LineageScope, ObjectName, RepositoryPath, Store, StoreError};
 use rand::RngCore as _;
 use serde_json::json;
@@ -175,6 +175,27 @@ async fn a_segment_sent_twice_is_one_and_another_one_is_refused() {
     bucket.write(&next_epoch, 0, b"abc").await.expect("its answer was lost, and a backup completed");
     let error = bucket.write(&key, 0, b"abd").await.expect_err("other log");
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+}
+
+/// The segment of docs/format.md, built by hand as that page says; what release wrote it counts for nothing (T9).
+#[tokio::test]
+async fn a_segment_of_format_1_opens() {
+    let mut bucket = Bucket::new();
+    let key = bucket.key();
+    let doc = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/format.md");
+    let doc = std::fs::read_to_string(doc).expect("the page");
+    let (_, line) = doc.split_once("\nlog.segment.plaintext = ").expect("the vector");
+    let plain = hex::decode(line.lines().next().unwrap_or_default()).expect("hex");
+    let name = segment_name(bucket.scope, 0, 0, 6);
+    let mut writer = SealedWriter::begin(&bucket.store, &name, &key).await.expect("begun");
+    writer.write(&plain).await.expect("written");
+    writer.finish().await.expect("stored");
+    let (log, cursors) = bucket.read(0, 6).await.expect("it reads");
+    assert_eq!((log.as_slice(), cursors), (&b"abcdef"[..], vec![json!({ "file": 7 })]));
+    let find = |id| bucket.keys.get(&id).cloned();
+    let (_, header) = last_segment(&bucket.store, bucket.scope, &find).await.expect("it opens").expect("one");
+    assert_eq!(header.complete_until, Some("2026-11-22T10:00:00.25Z".parse().expect("a time")));
+    assert_eq!(header.gap.as_deref(), Some("purged"));
 }
 
 #[tokio::test]
