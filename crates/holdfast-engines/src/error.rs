@@ -32,6 +32,12 @@ pub enum EngineError {
         #[source]
         source: Box<holdfast_store::StoreError>,
     },
+    #[error("{doing}")]
+    Valkey {
+        doing: String,
+        #[source]
+        source: redis::RedisError,
+    },
     #[error("{doing}: {what}")]
     Unexpected { doing: String, what: String },
     #[error("the engine did not get ready within {seconds} s: {last}")]
@@ -75,7 +81,7 @@ impl EngineError {
         match self {
             Self::Exec { .. } => "tool_failed",
             Self::Io { .. } => "io_error",
-            Self::Sql { .. } => "engine_error",
+            Self::Sql { .. } | Self::Valkey { .. } => "engine_error",
             Self::Store { source, .. } => source.cause(),
             Self::Unexpected { .. } => "unexpected_answer",
             Self::NotReady { .. } => "not_ready",
@@ -96,6 +102,11 @@ impl EngineError {
     pub(crate) fn sql(doing: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Self {
         let doing = doing.into();
         move |source| Self::Sql { doing, source }
+    }
+
+    pub(crate) fn valkey(doing: impl Into<String>) -> impl FnOnce(redis::RedisError) -> Self {
+        let doing = doing.into();
+        move |source| Self::Valkey { doing, source }
     }
 
     /// A tool that failed; what its last words tell of a full disk or damage counts for more than its exit code.
@@ -121,6 +132,12 @@ fn gateway_said(text: &str, code: &str) -> Option<String> {
     let (_, answer) = text.split_once(&format!("<Code>{code}</Code>"))?;
     let (message, _) = answer.split_once("<Message>")?.1.split_once("</Message>")?;
     Some(message.replace("&apos;", "'").replace("&quot;", "\"").replace("&amp;", "&"))
+}
+
+/// An error with all that led to it, in one line.
+pub(crate) fn whole(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 pub type Result<T> = std::result::Result<T, EngineError>;

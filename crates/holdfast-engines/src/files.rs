@@ -11,7 +11,6 @@ use crate::{EngineError, Instance, Paths, Result};
 /// Longest file of the engine's that is read whole.
 const UNTRUSTED_LIMIT: u64 = 1 << 20;
 
-#[expect(dead_code, reason = "for engines whose agent comes with a password")]
 /// Writes a file whole or not at all, for the agent alone.
 pub(crate) fn write_secret(path: &Path, content: &[u8]) -> Result<()> {
     write_file(path, content, 0o600, None)

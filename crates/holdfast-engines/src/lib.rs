@@ -15,6 +15,7 @@ pub mod progress;
 mod repository;
 mod stream;
 mod unsynced;
+pub mod valkey;
 
 pub use driver::{DataPath, Driver, LogOnDisk, Mark, Probe, Statistics, UserSpec};
 pub use error::{EngineError, Result};
@@ -33,5 +34,6 @@ pub use stream::*;
 #[must_use]
 pub fn drivers(engines_dir: &Path) -> BTreeMap<EngineKind, Box<dyn Driver>> {
     let postgresql: Box<dyn Driver> = Box::new(postgresql::Postgresql::new(engines_dir));
-    BTreeMap::from([(EngineKind::Postgresql, postgresql)])
+    let valkey: Box<dyn Driver> = Box::new(valkey::Valkey::new(engines_dir));
+    BTreeMap::from([(EngineKind::Postgresql, postgresql), (EngineKind::Valkey, valkey)])
 }

@@ -175,12 +175,14 @@ impl EngineKind {
                 ..planned(true, &["mongodump"], &["6.0", "7.0", "8.0"], "7.0")
             },
             Self::Valkey => Capability {
+                available: true,
                 unit: TimeUnit::Second,
                 default_database: "0",
                 tls: false,
                 cidrs: CidrRule::AllOrLoopback,
                 accounts: const { &accounts("admin", "all keys, and all commands but those on the server itself") },
-                ..planned(true, &["rdb"], &["7.2", "8.0", "8.1", "9.0", "9.1"], "8.1")
+                // A restore holds the clock still with what came with 8.1 (`import-mode`).
+                ..planned(true, &["rdb"], &["8.1", "9.0", "9.1"], "8.1")
             },
             Self::Kafka => planned(false, &["kafka_full"], &["3.6", "3.7", "3.8", "3.9", "4.0"], "3.9"),
             Self::Opensearch => planned(false, &["snapshot"], &["2"], "2"),

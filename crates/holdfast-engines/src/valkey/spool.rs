@@ -1,0 +1,151 @@
+//! Incremental files that are kept until the archive has them.
+//!
+//! The server removes an incremental file once a newer base has taken its place. So each is hard-linked into a folder of the
+//! agent's before the agent has the log rewritten (nobody else may), and stays there until the store has it for certain,
+//! whatever becomes of the agent meanwhile. A link takes no room of its own while the server has the file too.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use super::aof::AofManifest;
+use super::archive::Cursor;
+use super::config::{AOF_NAME, aof_folder};
+use crate::files::{open_untrusted, read_untrusted};
+use crate::{EngineError, Instance, LogOnDisk, Result, files};
+
+const ARCHIVED: &str = "archived.json";
+const SUFFIX: &str = ".incr";
+
+pub(super) fn folder(instance: &Instance) -> PathBuf {
+    instance.folder.join("kept-log")
+}
+
+fn link_of(instance: &Instance, seq: u64) -> PathBuf {
+    folder(instance).join(format!("{seq}{SUFFIX}"))
+}
+
+pub(super) fn read_manifest(instance: &Instance) -> Result<AofManifest> {
+    let path = aof_folder(instance).join(format!("{AOF_NAME}.manifest"));
+    let text = read_untrusted(&path)?;
+    AofManifest::parse(&text).filter(|manifest| manifest.live().is_some()).ok_or_else(|| {
+        EngineError::Unexpected {
+            doing: format!("read {}", path.display()),
+            what: "it names no incremental file".to_owned(),
+        }
+    })
+}
+
+/// Links every incremental file of the server's that is not kept yet, and tells which files there are.
+pub(super) fn keep(instance: &Instance) -> Result<AofManifest> {
+    let manifest = read_manifest(instance)?;
+    let mut linked = false;
+    for (seq, name) in &manifest.incremental {
+        let (from, to) = (aof_folder(instance).join(name), link_of(instance, *seq));
+        let doing = || format!("keep {} for the archive", from.display());
+        let source = match fs::symlink_metadata(&from) {
+            Ok(meta) if meta.is_file() => meta,
+            Ok(_) => return Err(EngineError::io(doing())(std::io::Error::other("it is no file"))),
+            // A rewrite took its place since the list was read; it was linked before that began.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(EngineError::io(doing())(error)),
+        };
+        match fs::symlink_metadata(&to) {
+            Ok(kept) if (kept.dev(), kept.ino()) == (source.dev(), source.ino()) => continue,
+            // Another file of this number: the data set was made anew.
+            Ok(_) => fs::remove_file(&to).map_err(EngineError::io(doing()))?,
+            Err(_) => {}
+        }
+        match fs::hard_link(&from, &to) {
+            Ok(()) => linked = true,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(EngineError::io(doing())(error)),
+        }
+    }
+    if linked {
+        let folder = folder(instance);
+        let sync = File::open(&folder).and_then(|folder| folder.sync_all());
+        sync.map_err(EngineError::io(format!("bring {} to disk", folder.display())))?;
+    }
+    Ok(manifest)
+}
+
+/// A kept file. `None` when it is not there.
+pub(super) fn open(instance: &Instance, seq: u64) -> Result<Option<File>> {
+    let path = link_of(instance, seq);
+    match open_untrusted(&path) {
+        Ok(file) if file.metadata().is_ok_and(|meta| meta.is_file()) => Ok(Some(file)),
+        Ok(_) => {
+            Err(EngineError::io(format!("open {}", path.display()))(std::io::Error::other("it is no file")))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(EngineError::io(format!("open {}", path.display()))(error)),
+    }
+}
+
+/// Kept files, oldest first.
+fn kept(instance: &Instance) -> Vec<(u64, PathBuf)> {
+    let entries = fs::read_dir(folder(instance)).into_iter().flatten().flatten();
+    let mut found: Vec<(u64, PathBuf)> = entries
+        .filter_map(|entry| {
+            Some((entry.file_name().to_str()?.strip_suffix(SUFFIX)?.parse().ok()?, entry.path()))
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// The store has everything before `archived`.
+pub(super) fn release(instance: &Instance, archived: &Cursor) -> Result<()> {
+    let text = serde_json::to_vec(archived).expect("a cursor has only string keys");
+    files::write_secret(&folder(instance).join(ARCHIVED), &text)?;
+    for (seq, path) in kept(instance) {
+        if seq < archived.seq {
+            fs::remove_file(&path).map_err(EngineError::io(format!("remove {}", path.display())))?;
+        }
+    }
+    Ok(())
+}
+
+fn archived(instance: &Instance) -> Option<Cursor> {
+    serde_json::from_slice(&fs::read(folder(instance).join(ARCHIVED)).ok()?).ok()
+}
+
+/// What kept files and the server's own take, and what of it the archive does not have.
+pub(super) fn log_on_disk(instance: &Instance) -> Result<LogOnDisk> {
+    let done = archived(instance);
+    let kept = kept(instance);
+    let mut log = LogOnDisk::default();
+    for (seq, path) in &kept {
+        let Ok(meta) = fs::symlink_metadata(path) else { continue };
+        let has = match &done {
+            Some(done) if done.seq == *seq => done.offset,
+            Some(done) if done.seq > *seq => meta.len(),
+            _ => 0,
+        };
+        log.total_bytes += meta.len();
+        log.waiting_bytes += meta.len().saturating_sub(has);
+    }
+    for (seq, name) in read_manifest(instance).unwrap_or_default().incremental {
+        if !kept.iter().any(|(known, _)| *known == seq) {
+            log.total_bytes +=
+                fs::symlink_metadata(aof_folder(instance).join(name)).map_or(0, |meta| meta.len());
+        }
+    }
+    Ok(log)
+}
+
+/// Gives up what is kept for the archive alone: the server has newer bases for it. Returns the bytes that this frees.
+pub(super) fn drop_waiting(instance: &Instance) -> Result<u64> {
+    let manifest = read_manifest(instance)?;
+    let mut dropped = 0;
+    for (seq, path) in kept(instance) {
+        if manifest.incremental.iter().any(|(live, _)| *live == seq) {
+            continue;
+        }
+        dropped += fs::symlink_metadata(&path).map_or(0, |meta| meta.len());
+        fs::remove_file(&path).map_err(EngineError::io(format!("remove {}", path.display())))?;
+    }
+    Ok(dropped)
+}

@@ -1,0 +1,139 @@
+//! What a snapshot holds, told cheaply and compared after each restore of it (R24): keys, deadlines and libraries, counted by
+//! the server itself, and the server's digests of some keys' values. That the snapshot's bytes are whole, the server checks
+//! while it loads them (CRC-64), and the seal before that.
+
+use std::collections::BTreeMap;
+
+use redis::aio::MultiplexedConnection;
+use serde::{Deserialize, Serialize};
+
+use super::client::{Info, ask, words};
+use super::config::hex;
+use crate::{EngineError, Result};
+
+/// Keys of a database that are looked at, and databases.
+const SAMPLES: usize = 16;
+const SAMPLED_DATABASES: usize = 4;
+/// Values larger than this are not digested: the server would stand still.
+const LARGEST_SAMPLE: u64 = 1 << 20;
+
+/// Taken while nobody writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Fingerprint {
+    pub databases: BTreeMap<u32, Keys>,
+    pub libraries: u64,
+    pub samples: Vec<Sample>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Keys {
+    pub keys: u64,
+    pub with_deadline: u64,
+    pub with_field_deadlines: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Sample {
+    pub database: u32,
+    pub key_hex: String,
+    pub digest: String,
+}
+
+/// Keys of each database, from `INFO keyspace`.
+pub(super) fn databases(info: &Info) -> BTreeMap<u32, Keys> {
+    let mut found = BTreeMap::new();
+    for (name, value) in info.pairs() {
+        let Some(database) = name.strip_prefix("db").and_then(|number| number.parse().ok()) else { continue };
+        let fields = Info::parse(&value.replace(',', "\n").replace('=', ":"));
+        let keys = Keys {
+            keys: fields.number("keys"),
+            with_deadline: fields.number("expires"),
+            with_field_deadlines: fields.number("keys_with_volatile_items"),
+        };
+        found.insert(database, keys);
+    }
+    found
+}
+
+/// Takes the fingerprint by a connection of its own, which may end in another database.
+pub(super) async fn take(client: &mut MultiplexedConnection) -> Result<Fingerprint> {
+    let info = Info::read(client, "keyspace memory").await?;
+    let databases = databases(&info);
+    let mut samples = Vec::new();
+    for database in databases.keys().take(SAMPLED_DATABASES) {
+        samples.extend(sample(client, *database).await?);
+    }
+    Ok(Fingerprint { databases, libraries: info.number("number_of_libraries"), samples })
+}
+
+async fn sample(client: &mut MultiplexedConnection, database: u32) -> Result<Vec<Sample>> {
+    let doing = || EngineError::valkey("take the fingerprint");
+    let mut picks = redis::pipe();
+    picks.cmd("SELECT").arg(database).ignore();
+    for _ in 0..SAMPLES {
+        picks.cmd("RANDOMKEY");
+    }
+    let picked: Vec<Option<Vec<u8>>> = picks.query_async(client).await.map_err(doing())?;
+    let mut keys: Vec<Vec<u8>> = picked.into_iter().flatten().collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let mut sizes = redis::pipe();
+    for key in &keys {
+        sizes.cmd("MEMORY").arg("USAGE").arg(key);
+    }
+    let sizes: Vec<Option<u64>> = sizes.query_async(client).await.map_err(doing())?;
+    let small =
+        keys.into_iter().zip(sizes).filter(|(_, size)| size.is_some_and(|size| size <= LARGEST_SAMPLE));
+    let keys: Vec<Vec<u8>> = small.map(|(key, _)| key).collect();
+    let digests = digests(client, &keys).await?;
+    let pairs = keys.iter().zip(digests);
+    Ok(pairs.map(|(key, digest)| Sample { database, key_hex: hex(key), digest }).collect())
+}
+
+async fn digests(client: &mut MultiplexedConnection, keys: &[Vec<u8>]) -> Result<Vec<String>> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut command = redis::cmd("DEBUG");
+    command.arg("DIGEST-VALUE").arg(keys);
+    ask(client, &command, "take the fingerprint").await
+}
+
+/// Compares what was loaded with what was saved. Nothing may have expired meanwhile.
+pub(super) async fn compare(client: &mut MultiplexedConnection, expected: &Fingerprint) -> Result<()> {
+    let info = Info::read(client, "keyspace memory").await?;
+    let found = Fingerprint {
+        databases: databases(&info),
+        libraries: info.number("number_of_libraries"),
+        samples: expected.samples.clone(),
+    };
+    if found != *expected {
+        return Err(differs(&format!(
+            "{:?} with {} libraries were saved, {:?} with {} are there",
+            expected.databases, expected.libraries, found.databases, found.libraries
+        )));
+    }
+    for sample in &expected.samples {
+        ask::<()>(client, &words(&format!("SELECT {}", sample.database)), "choose a database").await?;
+        let digest = digests(client, &[unhex(&sample.key_hex)]).await?;
+        if digest != [sample.digest.clone()] {
+            return Err(differs("a key's value differs"));
+        }
+    }
+    ask(client, &words("SELECT 0"), "choose a database").await
+}
+
+fn differs(what: &str) -> EngineError {
+    EngineError::Unexpected {
+        doing: "compare the restored data with the backup's fingerprint".to_owned(),
+        what: what.to_owned(),
+    }
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map_or(0, |digit| u8::try_from(digit).unwrap_or(0));
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| digit(pair[0]) << 4 | pair.get(1).map_or(0, |byte| digit(*byte)))
+        .collect()
+}
