@@ -34,6 +34,7 @@ kill      |  500 | no  | holdfast/kill
 crash     |  900 | no  | holdfast/crash
 durable   |  300 | no  | holdfast/durable
 gap       |  300 | no  | holdfast/gap
+tail      |  300 | no  | holdfast/tail
 s3        |  600 | no  | holdfast/s3
 clock     |  400 | no  | holdfast/clock
 memory    |  240 | no  | holdfast/memory

@@ -39,6 +39,31 @@ impl ArchiveTracker {
         self.gaps = gaps.to_vec();
     }
 
+    /// Whether everything before `to` is in the store, from where its stretch begins.
+    #[must_use]
+    pub(crate) fn holds(&self, to: Position) -> bool {
+        self.coverage
+            .last()
+            .is_some_and(|last| last.to.timeline == to.timeline && to.offset <= last.to.offset)
+    }
+
+    /// Until when the newest stretch is complete once it reaches `to`.
+    #[must_use]
+    pub(crate) fn complete_with(&self, to: Position) -> Option<Timestamp> {
+        let lies_before =
+            |mark: &&Mark| mark.position.timeline == to.timeline && mark.position.offset <= to.offset;
+        let known = self.coverage.last().and_then(|last| last.complete_until);
+        self.waiting.iter().filter(lies_before).map(|mark| mark.at).max().max(known)
+    }
+
+    /// Whether a mark waits for log that lies behind `end`.
+    #[must_use]
+    pub(crate) fn waits_behind(&self, end: Position) -> bool {
+        self.waiting
+            .front()
+            .is_some_and(|mark| mark.position.timeline == end.timeline && mark.position.offset > end.offset)
+    }
+
     /// The store has confirmed `[from, to)`. Returns the gap that this reveals, if any, with the cause given.
     pub(crate) fn stored(
         &mut self,
@@ -235,6 +260,31 @@ mod tests {
         tracker.mark(mark(600, 1, 2 * MIB16 + 400, "b"));
         assert_eq!(tracker.newest_coverage().and_then(|c| c.complete_until), Some(second(500)));
         assert_eq!(tracker.lag(second(610)).0, 110.0);
+    }
+
+    #[test]
+    fn a_tail_covers_the_marks_that_it_reaches_and_overlaps_nobody() {
+        let mut tracker = ArchiveTracker::default();
+        store(&mut tracker, 1, 1);
+        let end = |offset| Position { timeline: 1, offset: 2 * MIB16 + offset };
+        tracker.mark(mark(5, 1, 2 * MIB16 + 100, "a"));
+        tracker.mark(mark(6, 1, 2 * MIB16 + 300, "b"));
+        assert!(tracker.holds(end(0)) && !tracker.holds(end(1)));
+        assert_eq!(tracker.complete_with(end(99)), None);
+        assert_eq!(tracker.complete_with(end(200)), Some(second(5)), "what a part may say of itself");
+        assert_eq!(tracker.stored(end(0), end(200), second(7), String::new()), None);
+        assert_eq!(tracker.newest_coverage().and_then(|c| c.complete_until), Some(second(5)));
+        assert!(tracker.waits_behind(end(200)), "the engine has not flushed the rest");
+        assert_eq!(tracker.stored(end(200), end(300), second(7), String::new()), None);
+        assert!(!tracker.waits_behind(end(300)));
+        assert_eq!(store(&mut tracker, 1, 2), None, "its segment comes, whole");
+        assert_eq!(tracker.coverage().len(), 1);
+        assert_eq!(
+            tracker.stored(end(300), end(400), second(8), String::new()),
+            None,
+            "a part that was on its way"
+        );
+        assert_eq!(tracker.newest_coverage().map(|c| c.to), Some(at(1, 3)));
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod steps;
 mod stream_source;
 mod supervisor;
 mod sweep;
+mod tail;
 mod users;
 
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ use holdfast_store::gateway::Gateway;
 
 pub use disk::OnLogFull;
 pub use error::AgentError;
+pub use holdfast_engines::postgresql::WalTail;
 
 /// What an agent was told at its start.
 #[derive(Debug, Clone)]
@@ -60,6 +62,7 @@ pub struct AgentConfig {
     pub on_log_full: OnLogFull,
     /// Followed log is shipped at least so often while there is any.
     pub log_interval: Duration,
+    pub wal_tail: WalTail,
 }
 
 /// What all parts of the agent share.
@@ -103,7 +106,7 @@ pub async fn run(config: AgentConfig, stop: tokio_util::sync::CancellationToken)
     let gateway = host.start_gateway(store.clone()).await?;
     let client = client::Client::new(&config.control_url, &config.token, host.id)?;
     let agent = Arc::new(Agent {
-        drivers: holdfast_engines::drivers(&config.engines_dir),
+        drivers: holdfast_engines::drivers(&config.engines_dir, config.wal_tail),
         instances: instances::Instances::default(),
         ballast: disk::Ballast::new(&config.instances_dir),
         host,
@@ -123,7 +126,9 @@ pub async fn run(config: AgentConfig, stop: tokio_util::sync::CancellationToken)
             coverage::run(&agent),
             sweep::run(&agent),
             log::run(&agent),
-            log::compact(&agent)
+            log::compact(&agent),
+            tail::run(&agent),
+            tail::remove_spent(&agent)
         );
     };
     tokio::select! {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::TryStreamExt;
 use holdfast_core::Timestamp;
-use holdfast_core::position::{Coverage, Position};
+use holdfast_core::position::{Coverage, Piece, Position};
 use holdfast_engines::Mark;
 use holdfast_engines::postgresql::SEGMENT_BYTES;
 use holdfast_seal::ManifestObject;
@@ -14,12 +14,15 @@ use holdfast_store::gateway::{
     Damage, KeyRefused, ObjectClass, OwnedKey, RepositoryEvents, RepositoryKeys, StoredObject, Trouble,
     classify,
 };
-use holdfast_store::{LineageScope, ObjectName, ObjectPrefix, Store};
+use holdfast_store::log::{last_segment, pieces};
+use holdfast_store::{LineageScope, ObjectName, ObjectPrefix, Store, StoreError};
 use tokio::sync::{Notify, watch};
 
 use crate::archive::ArchiveTracker;
+use crate::error::chain;
 use crate::keys::LineageKeys;
 use crate::log::LogEnd;
+use crate::tail::pieces::Pieces;
 
 /// A trouble of the store's longer ago than this explains nothing now.
 const RECENT_SECONDS: i64 = 60;
@@ -29,6 +32,7 @@ pub(crate) struct Lineage {
     pub scope: LineageScope,
     pub keys: LineageKeys,
     archive: Mutex<ArchiveTracker>,
+    tail: Mutex<Pieces>,
     /// Whether `archive` tells what the store holds; not yet after a restart, until the store was listed.
     is_listed: AtomicBool,
     /// Stored files of backups since the agent started, by the tool's label.
@@ -60,6 +64,7 @@ impl Lineage {
             scope,
             keys,
             archive: Mutex::default(),
+            tail: Mutex::default(),
             is_listed: AtomicBool::new(true),
             files: Mutex::default(),
             dropped: Mutex::default(),
@@ -87,27 +92,81 @@ impl Lineage {
     /// # Errors
     /// Whatever the store says.
     pub(crate) async fn load_archive(&self, store: &Store) -> Result<(), holdfast_store::StoreError> {
+        let position = |timeline, offset| Position { timeline, offset };
+        let tail = pieces(store, self.scope).await?.into_iter();
+        let tail: Vec<Piece> =
+            tail.map(|p| (position(p.timeline, p.from), position(p.timeline, p.to))).collect();
         let mut segments = Vec::new();
         let mut objects = store.list(&ObjectPrefix::Repository { lineage: self.scope, folder: None });
         while let Some(object) = objects.try_next().await? {
             if let ObjectName::Repository { path, .. } = &object.name
                 && let ObjectClass::Wal { timeline, segment } = classify(path.as_str())
             {
-                let from = Position { timeline, offset: segment };
-                segments.push((from, Position { offset: segment + SEGMENT_BYTES, ..from }));
+                segments.push(position(timeline, segment));
             }
         }
-        for piece in holdfast_store::log::pieces(store, self.scope).await? {
-            let at = |offset| Position { timeline: piece.timeline, offset };
-            segments.push((at(piece.from), at(piece.to)));
-        }
-        let mut archive = ArchiveTracker::from_pieces(segments);
-        if let Some(document) = crate::coverage::newest(store, self).await? {
-            archive.remember(&document.coverage, &document.gaps);
-        }
+        let whole = segments.iter().map(|from| (*from, position(from.timeline, from.offset + SEGMENT_BYTES)));
+        let mut archive = ArchiveTracker::from_pieces(whole.chain(tail.iter().copied()).collect());
+        let document = crate::coverage::newest(store, self).await?;
+        let (mut known, gaps) = document.map(|d| (d.coverage, d.gaps)).unwrap_or_default();
+        known.extend(self.said_by_newest(store, &tail).await?);
+        archive.remember(&known, &gaps);
+        *self.tail() = Pieces::listed(tail, &segments);
         *self.archive() = archive;
         self.is_listed.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Parts of the log that were shipped ahead of the tool's archive.
+    pub(crate) fn tail(&self) -> MutexGuard<'_, Pieces> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The store has confirmed a part of the tail.
+    pub(crate) fn shipped(&self, piece: Piece) {
+        *self.troubled() = None;
+        self.tail().shipped(piece);
+        self.log_arrived(piece, self.cause_of_hole());
+    }
+
+    /// What the newest piece of log that was shipped by ourselves says of itself: it may know more than the newest document.
+    async fn said_by_newest(&self, store: &Store, tail: &[Piece]) -> Result<Option<Coverage>, StoreError> {
+        let newest = tail.iter().max_by_key(|(_, to)| (to.timeline, to.offset));
+        let Some((from, to)) = newest.copied() else { return Ok(None) };
+        match last_segment(store, self.scope, &|id| self.keys.key(id)).await {
+            Ok(found) => {
+                Ok(found.map(|(_, header)| Coverage { from, to, complete_until: header.complete_until }))
+            }
+            // Its key may be gone with its epoch; what is not known from here is known from the next mark.
+            Err(StoreError::NoKey { .. } | StoreError::Seal { .. } | StoreError::Document { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn log_arrived(&self, (from, to): Piece, cause: String) {
+        let gap = self.archive().stored(from, to, Timestamp::now(), cause);
+        if let Some(gap) = gap {
+            self.note_dropped(None);
+            tracing::error!(service = %self.scope.service, ?gap, "the log archive has a gap");
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Why a hole in the engine's own log is there.
+    fn cause_of_hole(&self) -> String {
+        self.dropped().unwrap_or_else(|| NEVER_STORED.to_owned())
+    }
+
+    /// The object store refused log.
+    pub(crate) fn note_trouble(&self, error: &StoreError) {
+        self.note(&Trouble { cause: error.cause(), text: chain(error), hint: error.hint() });
+    }
+
+    fn note(&self, trouble: &Trouble) {
+        let mut troubled = self.troubled();
+        let now = Timestamp::now();
+        let since = troubled.as_ref().map_or(now, |earlier| earlier.since);
+        *troubled = Some(Troubled { since, last_at: now, trouble: trouble.clone() });
     }
 
     pub(crate) fn archive(&self) -> MutexGuard<'_, ArchiveTracker> {
@@ -130,13 +189,7 @@ impl Lineage {
     /// The store has confirmed `[from, to)` of a followed log; `gap` says why it does not continue what was there.
     pub(crate) fn log_stored(&self, from: u64, to: u64, gap: Option<&str>) {
         let at = |offset| Position { timeline: 0, offset };
-        let cause = gap.unwrap_or(NEVER_STORED).to_owned();
-        let found = self.archive().stored(at(from), at(to), Timestamp::now(), cause);
-        if let Some(gap) = found {
-            self.note_dropped(None);
-            tracing::error!(service = %self.scope.service, ?gap, "the log archive has a gap");
-        }
-        self.changed.notify_waiters();
+        self.log_arrived((at(from), at(to)), gap.unwrap_or(NEVER_STORED).to_owned());
     }
 
     pub(crate) fn log_end(&self) -> Option<LogEnd> {
@@ -241,13 +294,8 @@ impl RepositoryEvents for Lineage {
             ObjectClass::Wal { timeline, segment } => {
                 let from = Position { timeline: *timeline, offset: *segment };
                 let to = Position { offset: segment + SEGMENT_BYTES, ..from };
-                let cause = self.dropped().unwrap_or_else(|| NEVER_STORED.to_owned());
-                let gap = self.archive().stored(from, to, Timestamp::now(), cause);
-                if let Some(gap) = gap {
-                    self.note_dropped(None);
-                    tracing::error!(service = %self.scope.service, ?gap, "the log archive has a gap");
-                }
-                self.changed.notify_waiters();
+                self.log_arrived((from, to), self.cause_of_hole());
+                self.tail().archived(from);
             }
             ObjectClass::BackupFile { label } => {
                 let file = ManifestObject {
@@ -293,9 +341,6 @@ impl RepositoryEvents for Lineage {
     }
 
     fn troubled(&self, _class: &ObjectClass, trouble: &Trouble) {
-        let mut troubled = self.troubled();
-        let now = Timestamp::now();
-        let since = troubled.as_ref().map_or(now, |earlier| earlier.since);
-        *troubled = Some(Troubled { since, last_at: now, trouble: trouble.clone() });
+        self.note(trouble);
     }
 }

@@ -139,7 +139,7 @@ async fn restore(
             .map(|(point, covered_to)| RestoreTo { point, covered_to }),
         archives: false,
     };
-    source::restore(gateway, driver, instance, &from, &[], progress).await
+    source::restore(gateway, &request.store, driver, instance, &from, &[], progress).await
 }
 
 /// The keys that this restore reads with: those of its chain of backups, and all that are no backup's.

@@ -7,13 +7,13 @@ use holdfast_core::position::Position;
 use holdfast_engines::{
     Instance, ProgressSink, RepositoryAccess, RepositoryDriver, RestoreRequest, RestoreTo, Restored, UserSpec,
 };
-use holdfast_store::LineageScope;
 use holdfast_store::gateway::{Access, Gateway};
+use holdfast_store::{LineageScope, Store};
 
 use crate::error::AgentError;
-use crate::instances;
 use crate::keys::LineageKeys;
 use crate::lineage::Lineage;
+use crate::{instances, tail};
 
 /// What is restored, and up to where.
 pub(crate) struct Source<'a> {
@@ -50,6 +50,7 @@ impl Drop for Reading<'_> {
 /// Restores into the empty folder of `instance` and leaves it running.
 pub(crate) async fn restore(
     gateway: &Gateway,
+    store: &Store,
     driver: &dyn RepositoryDriver,
     instance: &Instance,
     from: &Source<'_>,
@@ -66,6 +67,9 @@ pub(crate) async fn restore(
     let source = Arc::new(Lineage::new(scope, keys));
     let access = instances::access(gateway, &instance.folder, &grant.cipher_passphrase.0);
     let _reading = Reading::open(gateway, &access, &source);
+    if let Some(to) = &from.target {
+        tail::rebuild(store, &source, driver, instance, from.base_stop, to.covered_to).await?;
+    }
     let request = RestoreRequest {
         users,
         source: &access,

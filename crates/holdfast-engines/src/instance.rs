@@ -67,6 +67,11 @@ impl Paths<'_> {
     pub fn spool(self) -> PathBuf {
         self.0.join("spool")
     }
+    /// Log for a restore that the repository does not have; there only meanwhile.
+    #[must_use]
+    pub fn tail(self) -> PathBuf {
+        self.0.join("tail")
+    }
     /// Folder of the unix socket. Its path must stay below the kernel's 108 bytes (unix(7)), so a deep instance folder
     /// gets a short one in the system's folder for temporary files.
     #[must_use]

@@ -27,13 +27,15 @@ use holdfast_core::engine::EngineKind;
 pub use exec::RunAs;
 pub use instance::{Instance, Paths, RepositoryAccess};
 pub use progress::ProgressSink;
-pub use repository::{BackupRequest, RepositoryDriver, RestoreRequest, RestoreTo, Restored, ToolBackup};
+pub use repository::{
+    BackupRequest, LogTail, RepositoryDriver, RestoreRequest, RestoreTo, Restored, ToolBackup,
+};
 pub use stream::*;
 
 /// The driver of each engine that this release has one for; their programs lie below `engines_dir`.
 #[must_use]
-pub fn drivers(engines_dir: &Path) -> BTreeMap<EngineKind, Box<dyn Driver>> {
-    let postgresql: Box<dyn Driver> = Box::new(postgresql::Postgresql::new(engines_dir));
+pub fn drivers(engines_dir: &Path, wal_tail: postgresql::WalTail) -> BTreeMap<EngineKind, Box<dyn Driver>> {
+    let postgresql: Box<dyn Driver> = Box::new(postgresql::Postgresql::new(engines_dir).with_tail(wal_tail));
     let valkey: Box<dyn Driver> = Box::new(valkey::Valkey::new(engines_dir));
     BTreeMap::from([(EngineKind::Postgresql, postgresql), (EngineKind::Valkey, valkey)])
 }

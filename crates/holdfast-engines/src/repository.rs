@@ -2,6 +2,7 @@
 //! were its repository, [`Instance::repository`] says how.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use holdfast_core::backup::BackupMode;
 use holdfast_core::position::Position;
 use holdfast_core::{BackupId, Timestamp};
@@ -51,6 +52,20 @@ pub struct Restored {
     pub replayed_to: Position,
 }
 
+/// A running engine's log as the engine writes it, ahead of the tool's archive.
+#[async_trait]
+pub trait LogTail: Send {
+    /// The next bytes and where the first of them lies; without a hole, and nothing that a crash of the engine could take
+    /// back. May be dropped and called again.
+    async fn next(&mut self) -> Result<(u64, Bytes)>;
+    /// The store has everything before `offset`. Also to be called every few seconds, as a sign of life.
+    async fn confirm(&mut self, offset: u64) -> Result<()>;
+    /// A mark of now.
+    async fn mark(&mut self) -> Result<Mark>;
+    /// Makes the engine send what it has written and not flushed yet: with nothing to wait for, it may keep that for long.
+    async fn flush(&mut self) -> Result<()>;
+}
+
 /// What a driver does whose tool has a repository.
 #[async_trait]
 pub trait RepositoryDriver: Send + Sync {
@@ -64,6 +79,12 @@ pub trait RepositoryDriver: Send + Sync {
         request: &BackupRequest<'_>,
         progress: &ProgressSink,
     ) -> Result<ToolBackup>;
+    /// Follows the log of the running engine from there on. `None` where the log is to leave the host in the tool's own
+    /// pieces alone.
+    async fn tail(&self, instance: &Instance, from: Position) -> Result<Option<Box<dyn LogTail>>>;
+    /// Keeps the beginning of a piece of the tool's log, from its first byte on, for a restore into the instance's empty
+    /// folder: it is read where the tool's repository does not have that piece.
+    fn keep_log(&self, instance: &Instance, piece: Position, bytes: &[u8]) -> Result<()>;
     /// Makes the engine close its current piece of log, after a commit of its own, and returns a mark taken before.
     async fn cut_log(&self, instance: &Instance) -> Result<Mark>;
     /// Restores into the empty folder of `instance` and leaves it running, with its own archive and credentials.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use holdfast_agent::{AgentConfig, OnLogFull};
+use holdfast_agent::{AgentConfig, OnLogFull, WalTail};
 use holdfast_api::agent::Secret;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,9 @@ pub(crate) struct AgentArgs {
     /// Milliseconds after which log that is followed is shipped.
     #[arg(long, value_name = "MS", default_value = "500")]
     log_interval_ms: u64,
+    /// PostgreSQL: ship log as it is written (on), let commits wait for that (synchronous), or ship whole segments (off).
+    #[arg(long, value_name = "on|off|synchronous", default_value = "on")]
+    wal_tail: WalTail,
     #[arg(long, default_value = "info")]
     log: String,
     #[arg(long)]
@@ -66,6 +69,7 @@ pub(crate) async fn run(args: AgentArgs) -> anyhow::Result<()> {
         faults: crate::config::faults(),
         on_log_full: if args.break_log_when_full { OnLogFull::Break } else { OnLogFull::Stop },
         log_interval: std::time::Duration::from_millis(args.log_interval_ms),
+        wal_tail: args.wal_tail,
     };
     let stop = CancellationToken::new();
     crate::serve::stop_at_signals(stop.clone())?;

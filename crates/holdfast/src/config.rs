@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use holdfast_agent::OnLogFull;
+use holdfast_agent::{OnLogFull, WalTail};
 use holdfast_core::retention::Policy;
 use holdfast_fault::FaultPoints;
 
@@ -116,6 +116,13 @@ const SETTINGS: &[Setting] = &[
                   request to the object store (500: up to 172,800 a day for a service that is never quiet)",
         default: "500",
     },
+    Setting {
+        key: "wal_tail",
+        meaning: "PostgreSQL's newest log: on (shipped as it is written: losing the host loses about a second), synchronous \
+                  (a commit is acknowledged once the object store has it: nothing acknowledged is lost, commits wait for the \
+                  store, and stand still while it or the agent is away) or off (whole segments, at the latest every 10 s)",
+        default: "on",
+    },
     Setting { key: "automated_days", meaning: "days that automated backups are listed", default: "7" },
     Setting { key: "pitr_days", meaning: "days that the recovery window reaches back", default: "7" },
     Setting {
@@ -152,6 +159,7 @@ pub(crate) struct Config {
     pub embedded_agent: bool,
     pub on_log_full: OnLogFull,
     pub log_interval: std::time::Duration,
+    pub wal_tail: WalTail,
     pub log: String,
     pub log_json: bool,
     pub admin_password: Option<String>,
@@ -251,6 +259,9 @@ fn check(values: &BTreeMap<String, String>) -> anyhow::Result<Config> {
             interval_ms @ 10..=600_000 => std::time::Duration::from_millis(interval_ms),
             other => bail!("log_interval_ms must lie between 10 and 600000, not {other}"),
         },
+        wal_tail: get("wal_tail").map_or(Ok(WalTail::default()), |word| {
+            word.parse().map_err(|error: String| anyhow::anyhow!("wal_tail {error}"))
+        })?,
         log: get("log").unwrap_or(DEFAULT_LOG).to_owned(),
         log_json: !one_of("log_format", ["text", "json"])?,
         admin_password: variable("HOLDFAST_ADMIN_PASSWORD"),

@@ -69,8 +69,16 @@ async fn make(
         }
     };
     instances::register(&agent.gateway, &instance.repository, &lineage, Access::ReadWrite);
-    let restored =
-        source::restore(&agent.gateway, driver, instance, &from, &user_specs(&input.users), progress).await?;
+    let restored = source::restore(
+        &agent.gateway,
+        &agent.store,
+        driver,
+        instance,
+        &from,
+        &user_specs(&input.users),
+        progress,
+    )
+    .await?;
     let reached = input.target.as_ref().map(|to| to.point);
     commit(agent, input, instance, lineage, restored.engine_version, reached, restored.replayed_to)
 }

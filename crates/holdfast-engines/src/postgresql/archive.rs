@@ -10,10 +10,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::position::SEGMENT_BYTES;
-use super::{sql, wal_name_start};
-use crate::files::write_readable;
-use crate::{EngineError, Instance, LogOnDisk, Paths, Result};
+use holdfast_core::position::Position;
+
+use super::position::{SEGMENT_BYTES, wal_name};
+use super::replication::WalStream;
+use super::{Postgresql, WalTail, config, sql, wal_name_start};
+use crate::files::{make_folder, write_readable};
+use crate::{EngineError, Instance, LogOnDisk, LogTail, Paths, Result};
 
 /// Both are included by `postgresql.conf` while they are there.
 pub(super) const GUARDS: [&str; 2] = [READ_ONLY, SMALL_LOG];
@@ -30,6 +33,38 @@ const DONE: &str = ".done";
 
 fn wal_folder(instance: &Instance) -> PathBuf {
     Paths(&instance.folder).data().join("pg_wal")
+}
+
+impl Postgresql {
+    /// Settings that an earlier release, or other settings of the agent's, wrote differently are written anew on the way.
+    pub(super) async fn open_tail(
+        &self,
+        instance: &Instance,
+        from: Position,
+    ) -> Result<Option<Box<dyn LogTail>>> {
+        let pgbackrest = self.pgbackrest()?;
+        let is_current = config::is_current(instance, &pgbackrest, self.tail);
+        if !is_current {
+            config::write_all(instance, &pgbackrest, self.tail)?;
+        }
+        // Only once there is a tail: until the first backup nothing could be restored anyway, and commits do not wait for it.
+        if config::set_synchronous(instance, self.tail == WalTail::Synchronous)? || !is_current {
+            reload(instance).await?;
+        }
+        if self.tail == WalTail::Off {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(WalStream::open(instance, from).await?)))
+    }
+}
+
+/// The beginning of a segment, and zeros behind it as in one that the engine has not filled yet.
+pub(super) fn keep_segment(instance: &Instance, segment: Position, bytes: &[u8]) -> Result<()> {
+    let folder = Paths(&instance.folder).tail();
+    make_folder(&folder, 0o711, None)?;
+    let mut whole = bytes.to_vec();
+    whole.resize(usize::try_from(SEGMENT_BYTES).expect("16 MiB"), 0);
+    write_readable(&folder.join(wal_name(segment)), &whole, instance.run_as.as_ref())
 }
 
 /// Counts names and opens nothing, so it costs the same however large the log is, and works while the engine is down.
@@ -99,7 +134,7 @@ async fn keep_little_log(instance: &Instance) -> Result<()> {
     reload(instance).await
 }
 
-async fn reload(instance: &Instance) -> Result<()> {
+pub(super) async fn reload(instance: &Instance) -> Result<()> {
     let client = sql::connect(instance, "postgres").await?;
     client
         .query_one("SELECT pg_reload_conf()", &[])

@@ -2,20 +2,26 @@
 //! write. What the engine writes by itself (`ALTER SYSTEM`, for superusers alone) is emptied at every start.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::WalTail;
 use crate::exec::RunAs;
 use crate::files::{write_private, write_readable};
 use crate::{EngineError, Instance, Paths, RepositoryAccess, Result};
 
 /// Bucket name that the sealing gateway answers to.
 const GATEWAY_BUCKET: &str = "holdfast";
-/// Seconds after which a piece of log is closed although it is not full; the bound of what losing the host loses.
+/// Seconds after which a piece of log is closed although it is not full. Without a tail it is the bound of what losing the
+/// host loses; with one, of what the tail keeps in small objects.
 const ARCHIVE_TIMEOUT_SECONDS: u32 = 10;
+const ARCHIVE_TIMEOUT_WITH_TAIL_SECONDS: u32 = 60;
+/// Included by `postgresql.conf` while it is there.
+const SYNCHRONOUS: &str = "synchronous.conf";
 
 /// The whole `postgresql.conf` of an instance.
 #[must_use]
-pub fn postgresql_conf(instance: &Instance, pgbackrest: &Path) -> String {
+pub fn postgresql_conf(instance: &Instance, pgbackrest: &Path, tail: WalTail) -> String {
     let paths = Paths(&instance.folder);
     let conf = paths.conf();
     let mut text = String::from("# Written by Holdfast at every start; changes made here are lost.\n");
@@ -36,7 +42,11 @@ pub fn postgresql_conf(instance: &Instance, pgbackrest: &Path) -> String {
     set("maintenance_work_mem", &format!("{}MB", (instance.memory_mib / 16).clamp(64, 1024)));
     set("wal_level", "replica");
     set("archive_mode", "on");
-    set("archive_timeout", &ARCHIVE_TIMEOUT_SECONDS.to_string());
+    let archive_timeout = match tail {
+        WalTail::Off => ARCHIVE_TIMEOUT_SECONDS,
+        WalTail::On | WalTail::Synchronous => ARCHIVE_TIMEOUT_WITH_TAIL_SECONDS,
+    };
+    set("archive_timeout", &archive_timeout.to_string());
     set("archive_command", &archive_command(instance, pgbackrest));
     set("track_commit_timestamp", "on");
     set("password_encryption", "scram-sha-256");
@@ -52,7 +62,7 @@ pub fn postgresql_conf(instance: &Instance, pgbackrest: &Path) -> String {
     set("log_timezone", "UTC");
     set("timezone", "UTC");
     set("log_line_prefix", "%m [%p] ");
-    for guard in super::archive::GUARDS {
+    for guard in super::archive::GUARDS.into_iter().chain([SYNCHRONOUS]) {
         let _ = writeln!(text, "include_if_exists '{}'", conf.join(guard).display());
     }
     text
@@ -76,6 +86,7 @@ pub fn hba_conf(allowed_cidrs: &[String]) -> String {
     let mut text = String::from(
         "# Written by Holdfast at every start.\n\
          local all postgres peer map=holdfast\n\
+         local replication postgres peer map=holdfast\n\
          local all all reject\n\
          host all postgres all reject\n\
          host replication all all reject\n",
@@ -131,17 +142,42 @@ fn pgbackrest_conf(instance: &Instance, access: &RepositoryAccess) -> String {
 }
 
 /// Writes all configuration files of an instance.
-pub(super) fn write_all(instance: &Instance, pgbackrest: &Path) -> Result<()> {
+pub(super) fn write_all(instance: &Instance, pgbackrest: &Path, tail: WalTail) -> Result<()> {
     let paths = Paths(&instance.folder);
     let conf = paths.conf();
     let user = instance.run_as.as_ref();
     let write = |name: &str, text: &str| write_readable(&conf.join(name), text.as_bytes(), user);
-    write("postgresql.conf", &postgresql_conf(instance, pgbackrest))?;
+    write("postgresql.conf", &postgresql_conf(instance, pgbackrest, tail))?;
     write("pg_hba.conf", &hba_conf(&instance.allowed_cidrs))?;
     write("pg_ident.conf", &ident_conf(user))?;
     write_certificate(instance, &conf)?;
     write_pgbackrest_conf(instance, &instance.repository, "pgbackrest.conf")?;
     write_private(&settings_file(instance), include_line(instance).as_bytes(), user)
+}
+
+/// Whether the engine's own settings are as [`write_all`] would write them.
+pub(super) fn is_current(instance: &Instance, pgbackrest: &Path, tail: WalTail) -> bool {
+    let conf = Paths(&instance.folder).conf();
+    let is = |name: &str, text: &str| fs::read_to_string(conf.join(name)).is_ok_and(|found| found == text);
+    is("postgresql.conf", &postgresql_conf(instance, pgbackrest, tail))
+        && is("pg_hba.conf", &hba_conf(&instance.allowed_cidrs))
+}
+
+/// Lets commits wait for the tail, or no longer. Says whether that is a change. It lasts over restarts: a commit waits
+/// while there is no tail.
+pub(super) fn set_synchronous(instance: &Instance, synchronous: bool) -> Result<bool> {
+    let path = Paths(&instance.folder).conf().join(SYNCHRONOUS);
+    if path.exists() == synchronous {
+        return Ok(false);
+    }
+    if synchronous {
+        let name = super::replication::APPLICATION_NAME;
+        let text = format!("# Written by Holdfast (wal_tail).\nsynchronous_standby_names = '{name}'\n");
+        write_readable(&path, text.as_bytes(), instance.run_as.as_ref())?;
+    } else {
+        fs::remove_file(&path).map_err(EngineError::io(format!("remove {}", path.display())))?;
+    }
+    Ok(true)
 }
 
 /// For an instance that stands alone: its own settings file, which comes last, turns archiving off.

@@ -13,32 +13,77 @@ mod config;
 mod position;
 mod probe;
 mod process;
+mod replication;
 mod restore;
 mod sql;
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use async_trait::async_trait;
+use holdfast_core::position::Position;
 
 use crate::files;
 use crate::{
-    BackupRequest, DataPath, Driver, EngineError, Instance, LogOnDisk, Mark, Probe, ProgressSink,
+    BackupRequest, DataPath, Driver, EngineError, Instance, LogOnDisk, LogTail, Mark, Probe, ProgressSink,
     RepositoryDriver, RestoreRequest, Restored, Result, ToolBackup, UserSpec,
 };
 
 pub use config::{hba_conf, postgresql_conf};
 pub use position::{SEGMENT_BYTES, parse_lsn, segment_start, wal_name_start};
 
+/// Whether the log that the engine is writing is shipped ahead of the archive of whole segments.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WalTail {
+    /// Segments alone: losing the host loses up to 10 s.
+    Off,
+    /// Losing the host loses about a second.
+    #[default]
+    On,
+    /// A commit is acknowledged once the store has it: nothing that was acknowledged is lost, each commit waits for the
+    /// store, and none is acknowledged while the store or the agent is away.
+    Synchronous,
+}
+
+impl WalTail {
+    pub const ALL: [Self; 3] = [Self::Off, Self::On, Self::Synchronous];
+
+    /// As settings spell it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::On => "on",
+            Self::Synchronous => "synchronous",
+        }
+    }
+}
+
+impl FromStr for WalTail {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|tail| tail.as_str() == text);
+        found.ok_or_else(|| format!("must be on, off or synchronous, not {text:?}"))
+    }
+}
+
 /// Drives PostgreSQL with the programs below `engines_dir`: `postgresql-<major>/bin` and `pgbackrest/usr/bin`.
 #[derive(Debug, Clone)]
 pub struct Postgresql {
     engines_dir: PathBuf,
+    tail: WalTail,
 }
 
 impl Postgresql {
     #[must_use]
     pub fn new(engines_dir: impl Into<PathBuf>) -> Self {
-        Self { engines_dir: engines_dir.into() }
+        Self { engines_dir: engines_dir.into(), tail: WalTail::default() }
+    }
+
+    #[must_use]
+    pub fn with_tail(self, tail: WalTail) -> Self {
+        Self { tail, ..self }
     }
 
     fn program(&self, instance: &Instance, name: &str) -> Result<PathBuf> {
@@ -143,6 +188,14 @@ impl RepositoryDriver for Postgresql {
         progress: &ProgressSink,
     ) -> Result<ToolBackup> {
         self.run_backup(instance, request, progress).await
+    }
+
+    async fn tail(&self, instance: &Instance, from: Position) -> Result<Option<Box<dyn LogTail>>> {
+        self.open_tail(instance, from).await
+    }
+
+    fn keep_log(&self, instance: &Instance, piece: Position, bytes: &[u8]) -> Result<()> {
+        archive::keep_segment(instance, piece, bytes)
     }
 
     async fn cut_log(&self, instance: &Instance) -> Result<Mark> {

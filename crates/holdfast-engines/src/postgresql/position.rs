@@ -5,8 +5,10 @@ use holdfast_core::position::Position;
 /// Size of a WAL segment; instances are made with initdb's default.
 pub const SEGMENT_BYTES: u64 = 16 << 20;
 
-/// A segment opens with a long page header (`SizeOfXLogLongPHD`, 40 bytes): an insert position up to there means that
-/// nothing has been written into the segment.
+/// A page of log opens with a header (`SizeOfXLogShortPHD`), the first one of a segment with a longer one
+/// (`SizeOfXLogLongPHD`): an insert position right behind one means that nothing has been written into the page.
+const PAGE_BYTES: u64 = 8192;
+const PAGE_HEADER_BYTES: u64 = 24;
 const LONG_PAGE_HEADER_BYTES: u64 = 40;
 
 /// Reads an LSN as PostgreSQL prints it, `16/B374D848`.
@@ -28,10 +30,16 @@ pub fn segment_start(lsn: u64) -> u64 {
     lsn - lsn % SEGMENT_BYTES
 }
 
-/// The insert position without the header of a segment into which nothing was written yet.
+/// The insert position without the header of a page into which nothing was written yet.
 #[must_use]
-pub(super) fn without_empty_header(lsn: u64) -> u64 {
-    if lsn % SEGMENT_BYTES <= LONG_PAGE_HEADER_BYTES { segment_start(lsn) } else { lsn }
+pub(super) fn without_empty_page(lsn: u64) -> u64 {
+    if lsn % SEGMENT_BYTES <= LONG_PAGE_HEADER_BYTES {
+        segment_start(lsn)
+    } else if lsn % PAGE_BYTES <= PAGE_HEADER_BYTES {
+        lsn - lsn % PAGE_BYTES
+    } else {
+        lsn
+    }
 }
 
 /// Timeline and first byte of a segment from its file name: 24 hex digits, timeline, high and segment number.
@@ -41,6 +49,13 @@ pub fn wal_name_start(name: &str) -> Option<Position> {
     let part = |from: usize| u32::from_str_radix(&digits[from..from + 8], 16).ok();
     let (timeline, high, segment) = (part(0)?, part(8)?, part(16)?);
     Some(Position { timeline, offset: (u64::from(high) << 32) | (u64::from(segment) * SEGMENT_BYTES) })
+}
+
+/// The file name of the segment that begins there.
+#[must_use]
+pub(super) fn wal_name(start: Position) -> String {
+    let segment = (start.offset & 0xFFFF_FFFF) / SEGMENT_BYTES;
+    format!("{:08X}{:08X}{segment:08X}", start.timeline, start.offset >> 32)
 }
 
 #[cfg(test)]
@@ -56,7 +71,14 @@ mod tests {
         }
         let start = wal_name_start("00000002000000160000B3").or(wal_name_start("0000000200000016000000B3"));
         assert_eq!(start, Some(Position { timeline: 2, offset: 0x16_B300_0000 }));
-        assert_eq!(without_empty_header(0x300_0028), 0x300_0000);
-        assert_eq!(without_empty_header(0x300_0060), 0x300_0060);
+        assert_eq!(start.map(wal_name).as_deref(), Some("0000000200000016000000B3"));
+        for (insert, written) in [
+            (0x300_0028, 0x300_0000),
+            (0x300_0060, 0x300_0060),
+            (0x300_2018, 0x300_2000),
+            (0x300_2028, 0x300_2028),
+        ] {
+            assert_eq!(without_empty_page(insert), written);
+        }
     }
 }

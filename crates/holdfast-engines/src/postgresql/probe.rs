@@ -6,7 +6,7 @@ use holdfast_core::Timestamp;
 use holdfast_core::position::Position;
 use tokio_postgres::{Client, Row};
 
-use super::position::{parse_lsn, without_empty_header};
+use super::position::{parse_lsn, without_empty_page};
 use super::sql::connect;
 use crate::{EngineError, Instance, Mark, Probe, Result, Statistics};
 
@@ -22,7 +22,7 @@ const MARK: &str = "WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at),
         pg_walfile_name(pg_current_wal_insert_lsn()) AS wal_name FROM last";
 
 const STATISTICS: &str = "SELECT \
-     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()) AS active, \
+     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename <> 'postgres') AS active, \
      current_setting('max_connections')::bigint AS max, \
      (SELECT coalesce(sum(xact_commit + xact_rollback), 0)::bigint FROM pg_stat_database) AS transactions, \
      (SELECT (sum(blks_hit)::float8 / nullif(sum(blks_hit + blks_read), 0)) FROM pg_stat_database) AS hit_ratio, \
@@ -62,7 +62,7 @@ pub(super) async fn database_bytes(instance: &Instance) -> Result<u64> {
     Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
 }
 
-async fn take_mark(client: &Client) -> Result<Mark> {
+pub(super) async fn take_mark(client: &Client) -> Result<Mark> {
     let row = client.query_one(MARK, &[]).await.map_err(EngineError::sql("read the log position"))?;
     mark_of(&row).ok_or_else(|| EngineError::Unexpected {
         doing: "read the log position".to_owned(),
@@ -76,7 +76,7 @@ fn mark_of(row: &Row) -> Option<Mark> {
     let timeline = u32::from_str_radix(row.get::<_, String>("wal_name").get(..8)?, 16).ok()?;
     Some(Mark {
         at: Timestamp::from_microsecond(row.get("at_us")).ok()?,
-        position: Position { timeline, offset: without_empty_header(lsn) },
+        position: Position { timeline, offset: without_empty_page(lsn) },
         last_commit: row.get("last_commit"),
     })
 }

@@ -35,7 +35,7 @@ impl Postgresql {
         progress.phase("creating the database cluster");
         files::make_folders(instance)?;
         self.initdb(instance).await?;
-        config::write_all(instance, &self.pgbackrest()?)?;
+        config::write_all(instance, &self.pgbackrest()?, self.tail)?;
         progress.phase("creating the backup repository");
         self.stanza_create(instance).await?;
         progress.phase("starting the engine");
@@ -78,7 +78,7 @@ impl Postgresql {
 
     pub(super) async fn start_instance(&self, instance: &Instance) -> Result<()> {
         files::make_folders(instance)?;
-        config::write_all(instance, &self.pgbackrest()?)?;
+        config::write_all(instance, &self.pgbackrest()?, self.tail)?;
         if !self.is_postmaster_alive(instance).await {
             restore::clear_written_settings(instance)?;
             self.pg_ctl_start(instance, None).await?;
@@ -171,7 +171,7 @@ impl Postgresql {
     }
 
     pub(super) async fn apply(&self, instance: &Instance) -> Result<()> {
-        config::write_all(instance, &self.pgbackrest()?)?;
+        config::write_all(instance, &self.pgbackrest()?, self.tail)?;
         if !self.is_postmaster_alive(instance).await {
             return Ok(());
         }

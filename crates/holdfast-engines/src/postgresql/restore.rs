@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use holdfast_core::position::Position;
 use jiff::Timestamp;
 
-use super::position::{SEGMENT_BYTES, format_lsn, parse_lsn, segment_start};
+use super::position::{SEGMENT_BYTES, format_lsn, parse_lsn};
 use super::{Postgresql, config, sql};
 use crate::bulk_sync::BulkSync;
 use crate::exec;
@@ -54,7 +54,7 @@ impl Postgresql {
             bulk.finish().await.map_err(EngineError::io("bring the copied files to disk"))?;
         }
         progress.phase("creating the backup repository");
-        config::write_all(instance, &self.pgbackrest()?)?;
+        config::write_all(instance, &self.pgbackrest()?, self.tail)?;
         if request.archives {
             self.stanza_create(instance).await?;
         } else {
@@ -94,6 +94,11 @@ impl Postgresql {
             ]),
             None => spec.args(["--type=immediate"]),
         };
+        let tail = Paths(&instance.folder).tail();
+        if tail.exists() {
+            spec =
+                spec.args([format!("--recovery-option=restore_command={}", self.restore_command(&reader)?)]);
+        }
         let spec = spec.args(["restore"]);
         exec::run_lines(spec, |line| {
             if let Some(percent) = percent_in(line) {
@@ -102,6 +107,20 @@ impl Postgresql {
         })
         .await
         .map_err(EngineError::exec("copy the base backup into the new instance"))
+    }
+
+    /// As pgBackRest writes it by itself; a segment that the repository does not have comes from the tail. The tail's is
+    /// never newer: a segment's pieces go when the repository has it.
+    fn restore_command(&self, reader: &Instance) -> Result<String> {
+        let paths = Paths(&reader.folder);
+        let tail = paths.tail();
+        Ok(format!(
+            "\"{}\" --config=\"{}\" --stanza={} archive-get %f \"%p\" || {{ test -f \"{tail}/%f\" && cp \"{tail}/%f\" \"%p\"; }}",
+            self.pgbackrest()?.display(),
+            paths.conf().join(SOURCE_CONF).display(),
+            reader.stanza,
+            tail = tail.display(),
+        ))
     }
 
     async fn replay(&self, instance: &Instance, request: &RestoreRequest<'_>) -> Result<Position> {
@@ -178,6 +197,10 @@ impl Postgresql {
         rewrite_auto_conf(instance, |line| !line.starts_with("restore_command"))?;
         let source = Paths(&instance.folder).conf().join(SOURCE_CONF);
         std::fs::remove_file(&source).map_err(EngineError::io(format!("remove {}", source.display())))?;
+        let tail = Paths(&instance.folder).tail();
+        if tail.exists() {
+            std::fs::remove_dir_all(&tail).map_err(EngineError::io(format!("remove {}", tail.display())))?;
+        }
         let client = sql::connect(instance, "postgres").await?;
         client
             .query_one("SELECT pg_reload_conf()", &[])
@@ -193,10 +216,11 @@ impl Postgresql {
     }
 }
 
-/// The archive is proven up to a segment's end; a log that ends inside that last segment is whole (the rest of a closed
-/// segment is empty), one that ends in an earlier segment is not.
+/// Where the archive is proven up to a segment's end, a log that ends inside that last segment is whole (the rest of a closed
+/// segment is empty), one that ends in an earlier segment is not. Where it is proven up to a byte of a tail, that byte was
+/// there before the restore began, and the last record may begin a segment before it.
 fn last_record_is_before(last_record: u64, to: &RestoreTo) -> bool {
-    segment_start(last_record) + SEGMENT_BYTES < to.covered_to.offset
+    last_record + SEGMENT_BYTES < to.covered_to.offset
 }
 
 fn auto_conf(instance: &Instance) -> PathBuf {

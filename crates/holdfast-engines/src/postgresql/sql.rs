@@ -20,8 +20,11 @@ pub(super) async fn connect(instance: &Instance, database: &str) -> Result<Clien
         .dbname(database)
         .application_name("holdfast")
         .connect_timeout(CONNECT_TIMEOUT)
-        // The agent may write while tenants may not.
-        .options(format!("-c statement_timeout={STATEMENT_TIMEOUT_MS} -c default_transaction_read_only=off"));
+        // The agent may write while tenants may not, and never waits for what it does itself: a commit's way to the store.
+        .options(format!(
+            "-c statement_timeout={STATEMENT_TIMEOUT_MS} -c default_transaction_read_only=off \
+             -c synchronous_commit=local"
+        ));
     let (client, connection) = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls))
         .await
         .map_err(|_| EngineError::NotReady { seconds: CONNECT_TIMEOUT.as_secs(), last: doing() })?

@@ -49,6 +49,15 @@ pub(super) async fn lineages(store: &Store, scope: ServiceScope) -> Result<Vec<L
 /// Lists what a lineage's backups and log consist of.
 pub(super) async fn files(store: &Store, lineage: LineageScope, progress: &SurveyProgress) -> Result<Files> {
     let mut files = Files::default();
+    // First the tail: in a bucket in use its pieces go once the repository has what they hold.
+    let mut listed = store.list(&ObjectPrefix::Log(lineage));
+    while let Some(object) = listed.try_next().await? {
+        progress.seen(1);
+        if let ObjectName::LogPiece { timeline, from, to, .. } = object.name {
+            files.pieces.push((Position { timeline, offset: from }, Position { timeline, offset: to }));
+            files.segments.push(ListedSegment { timeline, from, to, modified_at: object.info.modified_at });
+        }
+    }
     let mut listed = store.list(&ObjectPrefix::Repository { lineage, folder: None });
     while let Some(object) = listed.try_next().await? {
         progress.seen(1);
@@ -64,14 +73,6 @@ pub(super) async fn files(store: &Store, lineage: LineageScope, progress: &Surve
                 files.backup_files.insert(object.name.relative(), object.info.sealed_bytes);
             }
             _ => {}
-        }
-    }
-    let mut listed = store.list(&ObjectPrefix::Log(lineage));
-    while let Some(object) = listed.try_next().await? {
-        progress.seen(1);
-        if let ObjectName::LogPiece { timeline, from, to, .. } = object.name {
-            files.pieces.push((Position { timeline, offset: from }, Position { timeline, offset: to }));
-            files.segments.push(ListedSegment { timeline, from, to, modified_at: object.info.modified_at });
         }
     }
     let mut listed = store.list(&ObjectPrefix::BackupObjects { lineage, backup: None });

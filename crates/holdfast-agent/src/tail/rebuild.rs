@@ -1,0 +1,134 @@
+//! The tail's part of a restore: segments that the tool's archive does not have are put together from parts.
+
+use std::collections::BTreeMap;
+
+use futures::TryStreamExt;
+use holdfast_core::position::Position;
+use holdfast_engines::postgresql::{SEGMENT_BYTES, segment_start};
+use holdfast_engines::{Instance, RepositoryDriver};
+use holdfast_store::gateway::{ObjectClass, RepositoryKeys, classify};
+use holdfast_store::log::segment::Segment;
+use holdfast_store::log::{pieces, segment_name};
+use holdfast_store::{ErrorKind, LineageScope, ObjectName, ObjectPrefix, Store, StoreError};
+use tokio::io::AsyncReadExt;
+
+use crate::error::AgentError;
+use crate::lineage::Lineage;
+
+/// Parts go while they are read, when their segment has been archived: the store is listed again.
+const TRIES: u32 = 5;
+const DOING: &str = "restore the instance";
+
+/// Keeps in the folder of `instance` what the store holds of the tail of `source` behind `from`, and makes sure that with
+/// the tool's archive the log reaches `covered_to`.
+pub(crate) async fn rebuild(
+    store: &Store,
+    source: &Lineage,
+    driver: &dyn RepositoryDriver,
+    instance: &Instance,
+    from: Position,
+    covered_to: Position,
+) -> Result<(), AgentError> {
+    let first = Position { offset: segment_start(from.offset), ..covered_to };
+    for attempt in 1.. {
+        match rebuild_once(store, source, driver, instance, first).await {
+            Err(AgentError::Store { source, .. })
+                if source.kind() == ErrorKind::NotFound && attempt < TRIES => {}
+            Err(error) => return Err(error),
+            Ok(reached) if reached.is_some_and(|reached| reached >= covered_to.offset) => return Ok(()),
+            Ok(_) => break,
+        }
+    }
+    let last = Position { offset: segment_start(covered_to.offset.saturating_sub(1)), ..covered_to };
+    if is_archived(store, source.scope, last).await? {
+        return Ok(());
+    }
+    let what = format!("the log's tail does not reach {covered_to:?}, where it was proven to end");
+    Err(AgentError::Damaged { doing: DOING, what })
+}
+
+/// Returns how far the last segment reaches that was put together.
+async fn rebuild_once(
+    store: &Store,
+    source: &Lineage,
+    driver: &dyn RepositoryDriver,
+    instance: &Instance,
+    first: Position,
+) -> Result<Option<u64>, AgentError> {
+    let listed = pieces(store, source.scope).await.map_err(AgentError::store("list the log's tail"))?;
+    let mut segments: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
+    for piece in listed.iter().filter(|p| p.timeline == first.timeline && p.from >= first.offset) {
+        segments.entry(segment_start(piece.from)).or_default().push((piece.from, piece.to));
+    }
+    let mut reached = None;
+    for (start, parts) in segments {
+        let segment = Position { offset: start, ..first };
+        let log = beginning(store, source, segment, &parts).await?;
+        if !log.is_empty() {
+            reached = Some(start + log.len() as u64);
+            driver.keep_log(instance, segment, &log).map_err(AgentError::engine("keep the log's tail"))?;
+        }
+    }
+    Ok(reached)
+}
+
+/// The bytes of a segment from its first one on, as far as its parts hold them without a hole. `parts` ascend.
+async fn beginning(
+    store: &Store,
+    source: &Lineage,
+    segment: Position,
+    parts: &[(u64, u64)],
+) -> Result<Vec<u8>, AgentError> {
+    let mut log = Vec::new();
+    for (from, to) in parts {
+        let at = segment.offset + log.len() as u64;
+        if *from > at {
+            break; // the parts before it are gone: the tool's archive has the segment
+        }
+        if *to <= at {
+            continue;
+        }
+        let name = segment_name(source.scope, segment.timeline, *from, *to);
+        let part = read_part(store, source, &name, to - from).await.map_err(damaged)?;
+        log.extend_from_slice(&part[usize::try_from(at - from).expect("within a segment")..]);
+    }
+    Ok(log)
+}
+
+async fn read_part(
+    store: &Store,
+    source: &Lineage,
+    name: &ObjectName,
+    length: u64,
+) -> Result<Vec<u8>, StoreError> {
+    let mut segment = Segment::open(store, name, &|id| source.keys.opening_key(id).ok()).await?;
+    let mut log = Vec::new();
+    let problem = |problem: String| StoreError::Document { object: name.to_string(), problem };
+    let read = (&mut segment.log).take(SEGMENT_BYTES + 1).read_to_end(&mut log).await;
+    read.map_err(|error| problem(format!("its log cannot be read: {error}")))?;
+    if log.len() as u64 != length {
+        return Err(problem(format!("it holds {} bytes of log", log.len())));
+    }
+    Ok(log)
+}
+
+fn damaged(error: StoreError) -> AgentError {
+    match error {
+        StoreError::Seal { .. } | StoreError::Document { .. } | StoreError::NoKey { .. } => {
+            AgentError::Damaged { doing: DOING, what: crate::error::chain(&error) }
+        }
+        error => AgentError::store("read the log's tail")(error),
+    }
+}
+
+async fn is_archived(store: &Store, scope: LineageScope, segment: Position) -> Result<bool, AgentError> {
+    let wanted = ObjectClass::Wal { timeline: segment.timeline, segment: segment.offset };
+    let mut objects = store.list(&ObjectPrefix::Repository { lineage: scope, folder: None });
+    let failed = || AgentError::store("list the log archive");
+    while let Some(object) = objects.try_next().await.map_err(failed())? {
+        if matches!(&object.name, ObjectName::Repository { path, .. } if classify(path.as_str()) == wanted) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
