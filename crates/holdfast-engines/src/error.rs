@@ -38,6 +38,12 @@ pub enum EngineError {
         #[source]
         source: redis::RedisError,
     },
+    #[error("{doing}")]
+    Mysql {
+        doing: String,
+        #[source]
+        source: Box<mysql_async::Error>,
+    },
     #[error("{doing}: {what}")]
     Unexpected { doing: String, what: String },
     #[error("the engine did not get ready within {seconds} s: {last}")]
@@ -81,7 +87,7 @@ impl EngineError {
         match self {
             Self::Exec { .. } => "tool_failed",
             Self::Io { .. } => "io_error",
-            Self::Sql { .. } | Self::Valkey { .. } => "engine_error",
+            Self::Sql { .. } | Self::Mysql { .. } | Self::Valkey { .. } => "engine_error",
             Self::Store { source, .. } => source.cause(),
             Self::Unexpected { .. } => "unexpected_answer",
             Self::NotReady { .. } => "not_ready",
@@ -107,6 +113,11 @@ impl EngineError {
     pub(crate) fn valkey(doing: impl Into<String>) -> impl FnOnce(redis::RedisError) -> Self {
         let doing = doing.into();
         move |source| Self::Valkey { doing, source }
+    }
+
+    pub(crate) fn mysql(doing: impl Into<String>) -> impl FnOnce(mysql_async::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Mysql { doing, source: Box::new(source) }
     }
 
     /// A tool that failed; what its last words tell of a full disk or damage counts for more than its exit code.

@@ -9,9 +9,13 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
-use tokio::process::Command;
+use tokio::process::{ChildStdin, Command};
+use tokio_util::io::ReaderStream;
 
 use crate::bulk_sync::BulkSync;
 use crate::unsynced;
@@ -242,6 +246,136 @@ pub async fn run_detaching(spec: ProcessSpec) -> Result<(), ExecError> {
         }),
         Ok(Err(source)) => Err(start(source)),
         Err(_) => Err(ExecError::Timeout { program, seconds: spec.timeout.as_secs(), tail: String::new() }),
+    }
+}
+
+/// What a process writes to its standard output, as it comes. The last item is an error when it could not be started to its
+/// end: failed, was stopped, or took too long. Dropping the stream ends the process.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn output_of(spec: &ProcessSpec) -> Result<BoxStream<'static, std::io::Result<Bytes>>, ExecError> {
+    let program = spec.name();
+    let mut command = spec.command();
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child =
+        command.spawn().map_err(|source| ExecError::Start { program: program.clone(), source })?;
+    let stdout = child.stdout.take().expect("standard output was piped");
+    let stderr = child.stderr.take().expect("standard error was piped");
+    let errors = tokio::spawn(async move {
+        let mut tail = Tail::default();
+        each_line(stderr, |line| tail.push(line)).await;
+        tail
+    });
+    let output = ReaderStream::with_capacity(stdout, PIPE_BYTES);
+    let state = Some((output, child, errors, tokio::time::Instant::now() + spec.timeout));
+    let (seconds, limit) = (spec.timeout.as_secs(), spec.timeout);
+    Ok(futures::stream::try_unfold(state, move |state| {
+        let program = program.clone();
+        async move {
+            let Some((mut output, mut child, errors, deadline)) = state else { return Ok(None) };
+            let ended = async {
+                match output.next().await {
+                    Some(chunk) => chunk.map(Some),
+                    None => Ok(None),
+                }
+            };
+            match tokio::time::timeout_at(deadline, ended).await {
+                Err(_) => {
+                    Err(std::io::Error::other(ExecError::Timeout { program, seconds, tail: String::new() }))
+                }
+                Ok(Err(error)) => Err(error),
+                Ok(Ok(Some(chunk))) => Ok(Some((chunk, Some((output, child, errors, deadline))))),
+                Ok(Ok(None)) => {
+                    let status =
+                        tokio::time::timeout(limit, child.wait()).await.map_err(std::io::Error::other)??;
+                    if status.success() {
+                        return Ok(None);
+                    }
+                    let tail = Tail::joined(&errors.await.unwrap_or_default(), &Tail::default());
+                    Err(std::io::Error::other(ExecError::Failed {
+                        program,
+                        status: ExitCode(status.code()),
+                        tail,
+                    }))
+                }
+            }
+        }
+    })
+    .boxed())
+}
+
+const PIPE_BYTES: usize = 256 << 10;
+
+/// Why a process that is fed did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    #[error("what was to be read cannot be read")]
+    Input(#[source] std::io::Error),
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+}
+
+/// Runs to the end with `input` as standard input. Returns how many bytes it took.
+///
+/// # Errors
+/// As [`run`], and when `input` fails: the process is ended then.
+pub async fn run_fed(
+    spec: ProcessSpec,
+    input: &mut (dyn AsyncRead + Send + Unpin),
+    mut on_bytes: impl FnMut(u64) + Send,
+) -> Result<u64, FeedError> {
+    let program = spec.name();
+    let start = |source| ExecError::Start { program: program.clone(), source };
+    let mut command = spec.command();
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(start)?;
+    let mut stdin = child.stdin.take().expect("standard input was piped");
+    let stderr = child.stderr.take().expect("standard error was piped");
+    let mut tail = Tail::default();
+    let work = async {
+        let feed = async {
+            let fed = feed(input, &mut stdin, &mut on_bytes).await;
+            if fed.is_err() {
+                let _ = child.start_kill(); // it may have ended
+            }
+            drop(stdin);
+            fed
+        };
+        let (fed, ()) = tokio::join!(feed, each_line(stderr, |line| tail.push(line)));
+        let status = child.wait().await.map_err(start)?;
+        Ok::<_, FeedError>((fed?, status))
+    };
+    match tokio::time::timeout(spec.timeout, work).await {
+        Ok(Ok((total, status))) if status.success() => Ok(total),
+        Ok(Ok((_, status))) => {
+            let tail = Tail::joined(&tail, &Tail::default());
+            Err(ExecError::Failed { program, status: ExitCode(status.code()), tail }.into())
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => {
+            let _ = child.kill().await; // it may have ended meanwhile
+            let seconds = spec.timeout.as_secs();
+            Err(ExecError::Timeout { program, seconds, tail: Tail::joined(&tail, &Tail::default()) }.into())
+        }
+    }
+}
+
+async fn feed(
+    input: &mut (dyn AsyncRead + Send + Unpin),
+    stdin: &mut ChildStdin,
+    on_bytes: &mut (dyn FnMut(u64) + Send),
+) -> Result<u64, FeedError> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let (mut buffer, mut total) = (vec![0; PIPE_BYTES], 0_u64);
+    loop {
+        let read = input.read(&mut buffer).await.map_err(FeedError::Input)?;
+        // It may end before its input does: its exit code and its last words say why.
+        if read == 0 || stdin.write_all(&buffer[..read]).await.is_err() {
+            return Ok(total);
+        }
+        total += read as u64;
+        on_bytes(total);
     }
 }
 

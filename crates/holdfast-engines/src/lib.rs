@@ -10,6 +10,7 @@ pub mod exec;
 mod files;
 mod instance;
 pub mod mongodb;
+pub mod mysql;
 pub mod postgresql;
 pub mod progress;
 mod repository;
@@ -36,6 +37,11 @@ pub use stream::*;
 #[must_use]
 pub fn drivers(engines_dir: &Path, wal_tail: postgresql::WalTail) -> BTreeMap<EngineKind, Box<dyn Driver>> {
     let postgresql: Box<dyn Driver> = Box::new(postgresql::Postgresql::new(engines_dir).with_tail(wal_tail));
+    let mysql: Box<dyn Driver> = Box::new(mysql::Mysql::new(engines_dir));
     let valkey: Box<dyn Driver> = Box::new(valkey::Valkey::new(engines_dir));
-    BTreeMap::from([(EngineKind::Postgresql, postgresql), (EngineKind::Valkey, valkey)])
+    BTreeMap::from([
+        (EngineKind::Postgresql, postgresql),
+        (EngineKind::Mysql, mysql),
+        (EngineKind::Valkey, valkey),
+    ])
 }

@@ -164,9 +164,10 @@ impl EngineKind {
                 accounts: const { &accounts("admin", "owner of defaultdb, may create databases and roles") },
             },
             Self::Mysql => Capability {
+                available: true,
                 cidrs: CidrRule::Ipv4,
                 accounts: const { &accounts("admin", "all rights on databases and users but the system's") },
-                ..planned(true, &["mysqldump", "clone"], &["8.4", "9.7"], "8.4")
+                ..planned(true, &["mysqldump"], &["9.7"], "9.7")
             },
             Self::Mongodb => Capability {
                 unit: TimeUnit::Millisecond,

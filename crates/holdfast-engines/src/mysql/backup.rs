@@ -1,0 +1,190 @@
+//! Base backups by `mysqldump`: one consistent snapshot of all databases, streamed, with the transactions that are in it.
+//!
+//! Beside it a connection holds the backup lock: statements that change tables or accounts wait, so the dump does not fail
+//! on them and the accounts are those of the snapshot. Reading and writing rows goes on.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
+use holdfast_core::Timestamp;
+use mysql_async::Conn;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncRead;
+use tokio_util::io::StreamReader;
+
+use super::gtid::GtidSet;
+use super::sql::{one, rows, run, text};
+use super::verify::{DumpWatch, Snapshot};
+use super::{Mysql, config, probe, sql, users};
+use crate::exec::{self, ProcessSpec};
+use crate::{BackupSink, EngineError, Instance, ProgressSink, Result, StreamBackup};
+
+/// Object of a backup that holds the dump.
+pub(super) const DUMP: &str = "dump.sql";
+/// The last bound of a dump of many terabytes.
+pub(super) const DUMP_SECONDS: u64 = 24 * 3600;
+const DOING: &str = "dump the databases";
+
+/// What a backup's manifest keeps for its restore.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Facts {
+    pub server_version: String,
+    pub server_uuid: String,
+    /// Transactions in the base, from the server's first on.
+    pub gtids: GtidSet,
+    pub file: String,
+    pub position: u64,
+    pub consistent_at: Timestamp,
+    pub databases: Vec<String>,
+    /// Events that were disabled; all others ran.
+    pub disabled_events: Vec<(String, String)>,
+    pub fingerprint: String,
+    pub dump_bytes: u64,
+}
+
+/// A dump on its way, and what was seen of it so far.
+struct Watched {
+    watch: DumpWatch,
+    /// The snapshot, and an instant behind it.
+    snapshot: Option<(Snapshot, Timestamp)>,
+}
+
+impl Mysql {
+    pub(super) async fn run_backup(
+        &self,
+        instance: &Instance,
+        sink: &dyn BackupSink,
+        progress: &ProgressSink,
+    ) -> Result<StreamBackup> {
+        progress.phase("preparing");
+        let mut lock = sql::connect(instance).await?;
+        run(&mut lock, "lock the instance for the backup", "LOCK INSTANCE FOR BACKUP").await?;
+        let database_bytes = probe::database_bytes(instance).await?;
+        let prepared = no_prepared(&mut lock, None).await?;
+        let databases = databases(&mut lock).await?;
+        let accounts = users::save(&mut lock).await?;
+        let disabled_events = disabled_events(&mut lock).await?;
+        let accounts = serde_json::to_vec(&accounts).expect("strings");
+        sink.store(users::NAME, &mut &*accounts).await?;
+
+        progress.phase("dumping the databases");
+        let watched = Arc::new(Mutex::new(Watched { watch: DumpWatch::new(), snapshot: None }));
+        let options = client_file(instance, "dump")?;
+        let output = self.dump(instance, options.path(), &databases, true)?;
+        let mut output = watch_dump(output, Arc::clone(&watched), progress.clone(), database_bytes);
+        let dump_bytes = sink.store(DUMP, &mut output).await?;
+        drop(output);
+
+        progress.phase("checking");
+        no_prepared(&mut lock, Some(prepared)).await?;
+        let server_uuid = one(&mut lock, DOING, "SELECT @@server_uuid").await?;
+        run(&mut lock, "unlock the instance", "UNLOCK INSTANCE").await?;
+        let watched = Arc::into_inner(watched).expect("the dump's reader is gone");
+        let watched = watched.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (snapshot, consistent_at) =
+            watched.snapshot.ok_or_else(|| unexpected("it does not say of when it is"))?;
+        let facts = Facts {
+            server_version: probe::version(instance).await?,
+            server_uuid,
+            gtids: snapshot.gtids,
+            file: snapshot.file,
+            position: snapshot.position,
+            consistent_at,
+            databases,
+            disabled_events,
+            fingerprint: watched.watch.finish()?,
+            dump_bytes,
+        };
+        let facts = serde_json::to_value(facts).expect("strings and numbers");
+        Ok(StreamBackup { consistent_at, database_bytes, facts })
+    }
+
+    /// The output of `mysqldump`; `with_position` wants a server that writes a binlog.
+    pub(super) fn dump(
+        &self,
+        instance: &Instance,
+        options: &std::path::Path,
+        databases: &[String],
+        with_position: bool,
+    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>> {
+        let position = match with_position {
+            true => ["--source-data=2", "--set-gtid-purged=ON"],
+            false => ["--source-data=0", "--set-gtid-purged=OFF"],
+        };
+        let spec = ProcessSpec::new(self.program(instance, "mysqldump")?, &instance.folder)
+            .args([format!("--defaults-file={}", options.display())])
+            .args(["--single-transaction", "--routines", "--events", "--triggers", "--hex-blob"])
+            .args(["--default-character-set=utf8mb4", "--tz-utc", "--column-statistics=0"])
+            .args(position)
+            .args(["--databases", "--"])
+            .args(databases)
+            .run_as(instance.run_as.as_ref())
+            .timeout_seconds(DUMP_SECONDS);
+        exec::output_of(&spec).map_err(EngineError::exec(DOING))
+    }
+}
+
+/// The dump's bytes with what is seen of them; a dump without its end is an error of the reader.
+fn watch_dump(
+    output: BoxStream<'static, std::io::Result<Bytes>>,
+    watched: Arc<Mutex<Watched>>,
+    progress: ProgressSink,
+    database_bytes: u64,
+) -> impl AsyncRead + Send + Unpin {
+    let seen = output.inspect_ok(move |chunk| {
+        let mut watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.watch.take(chunk);
+        if watched.snapshot.is_none() {
+            watched.snapshot = watched.watch.snapshot().map(|snapshot| (snapshot, Timestamp::now()));
+        }
+        // A dump is about as long as the tables are large.
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let percent = 100.0 * watched.watch.bytes as f64 / database_bytes.max(1) as f64;
+        progress.percent(percent.min(99.0), Some(database_bytes));
+    });
+    StreamReader::new(seen.boxed())
+}
+
+pub(super) fn client_file(instance: &Instance, name: &str) -> Result<config::Removed> {
+    config::client_options(instance, name)
+}
+
+/// All databases but the server's own.
+async fn databases(conn: &mut Conn) -> Result<Vec<String>> {
+    let query = "SELECT schema_name AS name FROM information_schema.schemata WHERE schema_name NOT IN \
+        ('mysql', 'sys', 'information_schema', 'performance_schema') ORDER BY schema_name";
+    let databases: Vec<String> =
+        rows(conn, DOING, query).await?.iter().map(|row| text(row, "name")).collect();
+    if databases.is_empty() {
+        // A dump of no database says nothing of its snapshot.
+        run(conn, DOING, "CREATE DATABASE IF NOT EXISTS defaultdb").await?;
+        return Ok(vec!["defaultdb".to_owned()]);
+    }
+    Ok(databases)
+}
+
+async fn disabled_events(conn: &mut Conn) -> Result<Vec<(String, String)>> {
+    let query = "SELECT event_schema AS db, event_name AS name FROM information_schema.events WHERE status <> 'ENABLED'";
+    Ok(rows(conn, DOING, query).await?.iter().map(|row| (text(row, "db"), text(row, "name"))).collect())
+}
+
+/// A transaction that was prepared (XA) before the snapshot is not in it, and replay could not commit it. So none may be
+/// prepared, nor have been since `before`. Returns the server's count of them.
+async fn no_prepared(conn: &mut Conn, before: Option<u64>) -> Result<u64> {
+    let doing = "look for prepared transactions";
+    let status = rows(conn, doing, "SHOW GLOBAL STATUS LIKE 'Com_xa_prepare'").await?;
+    let count = status.first().map_or(0, |row| sql::number(row, "Value"));
+    let prepared = rows(conn, doing, "XA RECOVER").await?.len();
+    if prepared > 0 || before.is_some_and(|before| before != count) {
+        return Err(unexpected(
+            "transactions are prepared (XA PREPARE): no snapshot can hold them. Commit or roll them back, and try again",
+        ));
+    }
+    Ok(count)
+}
+
+fn unexpected(what: &str) -> EngineError {
+    EngineError::Unexpected { doing: DOING.to_owned(), what: what.to_owned() }
+}

@@ -1,0 +1,169 @@
+//! MySQL: instances by its own server, base backups by `mysqldump`, the binlog read as a replica would.
+//!
+//! What it can do: restore to any microsecond. Quirks that shape this code:
+//! - a commit's instant is the `immediate_commit_timestamp` of its GTID event, in microseconds; the timestamps of other
+//!   events are whole seconds, and a session may set them as it likes ([`replay`]);
+//! - file names begin anew after `RESET BINARY LOGS AND GTIDS`: only sets of GTIDs tell what continues what ([`archive`]);
+//! - the applier of a replica is many times faster than `mysqlbinlog | mysql`, and disables the events that it meets;
+//! - account statements take effect at once in every snapshot, so accounts are copied under the backup lock.
+//!
+//! Sources: MySQL 9.7 reference manual, chapters 7.4.4, 8, 19; its source's `libs/mysql/binlog/event`.
+
+mod accounts;
+mod archive;
+mod backup;
+mod config;
+mod disk;
+mod events;
+pub mod gtid;
+mod log;
+mod probe;
+mod process;
+mod replay;
+mod restore;
+mod sql;
+mod users;
+mod verify;
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+
+use crate::{
+    BackupSink, DataPath, Driver, EngineError, Instance, LogCursor, LogFeed, LogOnDisk, Probe, ProgressSink,
+    RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore, StreamRestored,
+    UserSpec,
+};
+
+pub use config::my_cnf;
+
+/// Drives MySQL with the programs below `engines_dir`: `mysql-<version>/{bin,template}`.
+#[derive(Debug, Clone)]
+pub struct Mysql {
+    engines_dir: PathBuf,
+}
+
+impl Mysql {
+    #[must_use]
+    pub fn new(engines_dir: impl Into<PathBuf>) -> Self {
+        Self { engines_dir: engines_dir.into() }
+    }
+
+    fn folder(&self, instance: &Instance) -> PathBuf {
+        self.engines_dir.join(format!("mysql-{}", instance.version))
+    }
+
+    fn program(&self, instance: &Instance, name: &str) -> Result<PathBuf> {
+        let path = self.folder(instance).join("bin").join(name);
+        if path.is_file() {
+            return Ok(path);
+        }
+        Err(EngineError::Missing { engine: "MySQL", version: instance.version.clone() })
+    }
+}
+
+#[async_trait]
+impl Driver for Mysql {
+    async fn create(
+        &self,
+        instance: &Instance,
+        users: &[UserSpec],
+        progress: &ProgressSink,
+    ) -> Result<String> {
+        self.create_instance(instance, users, progress).await
+    }
+
+    async fn start(&self, instance: &Instance) -> Result<()> {
+        self.start_instance(instance).await
+    }
+
+    async fn stop(&self, instance: &Instance, timeout_seconds: u64) -> Result<()> {
+        self.stop_instance(instance, timeout_seconds).await
+    }
+
+    async fn is_running(&self, instance: &Instance) -> bool {
+        !process::pids(instance).is_empty()
+    }
+
+    async fn apply_settings(&self, instance: &Instance) -> Result<()> {
+        self.apply(instance).await
+    }
+
+    async fn set_password(&self, instance: &Instance, user: &UserSpec) -> Result<()> {
+        accounts::set_password(&mut sql::connect(instance).await?, user).await
+    }
+
+    async fn probe(&self, instance: &Instance) -> Result<Probe> {
+        probe::probe(instance).await
+    }
+
+    async fn database_bytes(&self, instance: &Instance) -> Result<u64> {
+        probe::database_bytes(instance).await
+    }
+
+    fn log_on_disk(&self, instance: &Instance) -> Result<LogOnDisk> {
+        disk::log_on_disk(instance)
+    }
+
+    fn is_read_only(&self, instance: &Instance) -> bool {
+        disk::is_read_only(instance)
+    }
+
+    async fn set_read_only(&self, instance: &Instance, read_only: bool) -> Result<()> {
+        disk::set_read_only(instance, read_only).await
+    }
+
+    async fn drop_waiting_log(&self, instance: &Instance) -> Result<u64> {
+        disk::drop_waiting_log(instance).await
+    }
+
+    fn data_path(&self) -> DataPath<'_> {
+        DataPath::Streams(self)
+    }
+
+    fn versions(&self) -> Vec<String> {
+        process::installed_versions(&self.engines_dir)
+    }
+}
+
+#[async_trait]
+impl StreamDriver for Mysql {
+    async fn backup(
+        &self,
+        instance: &Instance,
+        _request: &StreamBackupRequest<'_>,
+        sink: &dyn BackupSink,
+        progress: &ProgressSink,
+    ) -> Result<StreamBackup> {
+        self.run_backup(instance, sink, progress).await
+    }
+
+    async fn follow(
+        &self,
+        instance: &Instance,
+        from: Option<&LogCursor>,
+        feed: &LogFeed,
+    ) -> Result<Infallible> {
+        archive::follow(instance, from, feed).await
+    }
+
+    async fn release_log(&self, instance: &Instance, archived: &LogCursor) -> Result<()> {
+        archive::release(instance, archived).await
+    }
+
+    async fn quiesce(&self, instance: &Instance) -> Result<()> {
+        // Ends all sessions but the agent's, and lets no other in, until the next start.
+        sql::run(&mut sql::connect(instance).await?, "end all sessions", "SET GLOBAL offline_mode = ON").await
+    }
+
+    async fn restore(
+        &self,
+        instance: &Instance,
+        request: &StreamRestore<'_>,
+        source: &dyn RestoreSource,
+        progress: &ProgressSink,
+    ) -> Result<StreamRestored> {
+        self.run_restore(instance, request, source, progress).await
+    }
+}

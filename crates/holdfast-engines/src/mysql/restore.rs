@@ -1,0 +1,242 @@
+//! Restores: the dump into a new server, then, for an instant, the archived log up to its exact transaction.
+//!
+//! The server runs without a binlog of its own until everything is there, so nothing of the restore is in it, with its
+//! durability relaxed, without a network and without scheduled events. A restore that is cut off is thrown away.
+
+use std::time::Duration;
+
+use mysql_async::Conn;
+use tokio::time::Instant;
+
+use super::backup::{DUMP, DUMP_SECONDS, Facts, client_file};
+use super::gtid::GtidSet;
+use super::replay::{self, Replay};
+use super::sql::{self, rows, run, text};
+use super::verify::DumpWatch;
+use super::{Mysql, accounts, config, probe, users};
+use crate::exec::{self, FeedError, ProcessSpec};
+use crate::{
+    EngineError, Instance, Paths, ProgressSink, RestoreSource, Result, StreamRestore, StreamRestored,
+};
+
+/// How the server runs while it is filled.
+const FILLING: [&str; 13] = [
+    "--skip-log-bin",
+    "--skip-networking",
+    "--event-scheduler=OFF",
+    "--super-read-only=OFF",
+    "--innodb-flush-log-at-trx-commit=0",
+    "--innodb-doublewrite=OFF",
+    "--sync-relay-log=0",
+    "--max-allowed-packet=1G",
+    "--replica-max-allowed-packet=1G",
+    "--replica-parallel-workers=4",
+    "--replica-preserve-commit-order=ON",
+    // A copy of a copy meets log with the number of its own server.
+    "--replicate-same-server-id=ON",
+    "--log-replica-updates=OFF",
+];
+/// Without any transaction for so long, replay counts as stuck.
+const STUCK: Duration = Duration::from_secs(3600);
+const POLL: Duration = Duration::from_millis(50);
+const STOP_SECONDS: u64 = 600;
+
+impl Mysql {
+    pub(super) async fn run_restore(
+        &self,
+        instance: &Instance,
+        request: &StreamRestore<'_>,
+        source: &dyn RestoreSource,
+        progress: &ProgressSink,
+    ) -> Result<StreamRestored> {
+        let facts: Facts = serde_json::from_value(request.facts.clone())
+            .map_err(|error| unexpected(format!("the backup's facts cannot be read: {error}")))?;
+        progress.phase("preparing");
+        self.make_data_folder(instance).await?;
+        self.first_start(instance, &FILLING).await?;
+        progress.phase("loading the base");
+        self.load(instance, &facts, request.database_bytes, source, progress).await?;
+        let mut reached = facts.consistent_at;
+        let mut expected = facts.gtids.clone();
+        let mut conn = sql::connect(instance).await?;
+        match request.target {
+            Some(target) => {
+                let replay = self.replay(&mut conn, instance, request, &facts, source, progress).await?;
+                replay.events.apply(&mut conn, &facts.disabled_events).await?;
+                (reached, expected) = (target, replay.expected);
+            }
+            None => {
+                progress.phase("comparing the content");
+                self.compare(instance, &facts).await?;
+            }
+        }
+        progress.phase("finishing");
+        accounts::make_tenant(&mut conn, instance, request.users).await?;
+        drop(conn);
+        self.stop_instance(instance, STOP_SECONDS).await?;
+        if !request.archives {
+            config::stand_alone(instance)?;
+        }
+        self.start_instance(instance).await?;
+        let executed = sql::executed(&mut sql::connect(instance).await?).await?;
+        assert_reached(&executed, &expected)?;
+        let engine_version = probe::version(instance).await?;
+        Ok(StreamRestored { engine_version, reached, position: expected.to_string() })
+    }
+
+    /// Accounts, then the dump, then the rights again: definers must be there before, rights on tables come after.
+    async fn load(
+        &self,
+        instance: &Instance,
+        facts: &Facts,
+        database_bytes: u64,
+        source: &dyn RestoreSource,
+        progress: &ProgressSink,
+    ) -> Result<()> {
+        let mut saved = Vec::new();
+        let mut reader = source.read(users::NAME).await?;
+        tokio::io::AsyncReadExt::read_to_end(&mut reader, &mut saved)
+            .await
+            .map_err(|error| damaged(&error.to_string()))?;
+        let saved: Vec<users::SavedAccount> =
+            serde_json::from_slice(&saved).map_err(|error| damaged(&error.to_string()))?;
+        let mut conn = sql::connect(instance).await?;
+        users::make(&mut conn, &saved).await?;
+        // A crash during the load throws the restore away, so nothing needs to be logged for it.
+        run(&mut conn, "prepare the load", "ALTER INSTANCE DISABLE INNODB REDO_LOG").await?;
+        let mut dump = source.read(DUMP).await?;
+        let options = client_file(instance, "load")?;
+        let spec = ProcessSpec::new(self.program(instance, "mysql")?, &instance.folder)
+            .args([format!("--defaults-file={}", options.path().display())])
+            .args(["--batch", "--binary-mode", "--default-character-set=utf8mb4"])
+            .run_as(instance.run_as.as_ref())
+            .timeout_seconds(DUMP_SECONDS);
+        #[expect(clippy::cast_precision_loss, reason = "a percentage")]
+        let on_bytes = |bytes: u64| {
+            progress.percent(100.0 * bytes as f64 / facts.dump_bytes.max(1) as f64, Some(database_bytes));
+        };
+        let loaded = exec::run_fed(spec, &mut *dump, on_bytes).await.map_err(|error| match error {
+            FeedError::Input(source) => damaged(&source.to_string()),
+            FeedError::Exec(source) => EngineError::exec("load the base")(source),
+        })?;
+        if loaded != facts.dump_bytes {
+            return Err(damaged(&format!(
+                "the dump has {loaded} bytes and should have {}",
+                facts.dump_bytes
+            )));
+        }
+        run(&mut conn, "end the load", "ALTER INSTANCE ENABLE INNODB REDO_LOG").await?;
+        users::grant(&mut conn, &saved).await?;
+        assert_reached(&sql::executed(&mut conn).await?, &facts.gtids)
+    }
+
+    /// A second dump, which goes nowhere, must have the fingerprint of the first (R24).
+    async fn compare(&self, instance: &Instance, facts: &Facts) -> Result<()> {
+        use futures::StreamExt as _;
+        let options = client_file(instance, "compare")?;
+        let mut output = self.dump(instance, options.path(), &facts.databases, false)?;
+        let mut watch = DumpWatch::new();
+        while let Some(chunk) = output.next().await {
+            watch.take(&chunk.map_err(EngineError::io("compare the content"))?);
+        }
+        let found = watch.finish()?;
+        if found == facts.fingerprint {
+            return Ok(());
+        }
+        Err(EngineError::Damaged {
+            doing: "compare the content".to_owned(),
+            what: format!("its fingerprint is {found}, that of the backup {}", facts.fingerprint),
+        })
+    }
+
+    async fn replay(
+        &self,
+        conn: &mut Conn,
+        instance: &Instance,
+        request: &StreamRestore<'_>,
+        facts: &Facts,
+        source: &dyn RestoreSource,
+        progress: &ProgressSink,
+    ) -> Result<Replay> {
+        let target = request.target.unwrap_or(facts.consistent_at);
+        progress.phase("reading the log");
+        let replay = replay::write_relay_logs(instance, &facts.gtids, target, source.log().await?).await?;
+        if replay.cut_at.is_none() && request.complete_until.is_none_or(|until| until < target) {
+            let until =
+                request.complete_until.map_or_else(|| "nothing".to_owned(), |until| until.to_string());
+            return Err(EngineError::Hole { reached: until, expected: target.to_string() });
+        }
+        tracing::info!(stanza = %instance.stanza, transactions = replay.transactions, cut = ?replay.cut_at, "replaying log");
+        progress.phase("replaying log");
+        if replay.transactions > 0 {
+            apply(conn, &replay, &facts.gtids, progress).await?;
+        }
+        remove_relay_logs(instance)?;
+        assert_reached(&sql::executed(conn).await?, &replay.expected)?;
+        Ok(replay)
+    }
+}
+
+/// Lets the server's own replica threads apply the relay logs.
+async fn apply(conn: &mut Conn, replay: &Replay, base: &GtidSet, progress: &ProgressSink) -> Result<()> {
+    let doing = "replay the log";
+    let source = format!(
+        "CHANGE REPLICATION SOURCE TO RELAY_LOG_FILE = '{}', RELAY_LOG_POS = 4, SOURCE_HOST = 'archive'",
+        replay::FIRST
+    );
+    run(conn, doing, source).await?;
+    run(conn, doing, "START REPLICA SQL_THREAD").await?;
+    let (mut done, mut changed) = (0, Instant::now());
+    loop {
+        let executed = sql::executed(conn).await?;
+        if executed.contains(&replay.expected) {
+            break;
+        }
+        let now = executed.count_in(&replay.expected).saturating_sub(base.count());
+        if now != done {
+            (done, changed) = (now, Instant::now());
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a percentage")]
+        progress.percent(100.0 * done as f64 / replay.transactions.max(1) as f64, None);
+        let status = rows(conn, doing, "SHOW REPLICA STATUS").await?;
+        let status = status.first().ok_or_else(|| unexpected("the applier is gone".to_owned()))?;
+        if text(status, "Last_SQL_Errno") != "0" {
+            return Err(unexpected(format!("the applier stopped: {}", text(status, "Last_SQL_Error"))));
+        }
+        if text(status, "Replica_SQL_Running") != "Yes" || changed.elapsed() > STUCK {
+            return Err(unexpected(format!(
+                "the applier ended after {done} of {} transactions",
+                replay.transactions
+            )));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    run(conn, doing, "STOP REPLICA").await?;
+    run(conn, doing, "RESET REPLICA ALL").await
+}
+
+/// Those that the applier did not need; it removes the others itself.
+fn remove_relay_logs(instance: &Instance) -> Result<()> {
+    let data = Paths(&instance.folder).data();
+    let names = std::fs::read_dir(&data).into_iter().flatten().flatten();
+    for entry in names.filter(|entry| entry.file_name().to_string_lossy().starts_with("relay-bin.")) {
+        std::fs::remove_file(entry.path()).map_err(EngineError::io("remove a relay log"))?;
+    }
+    Ok(())
+}
+
+/// Not one transaction fewer, and none more.
+fn assert_reached(executed: &GtidSet, expected: &GtidSet) -> Result<()> {
+    if executed == expected {
+        return Ok(());
+    }
+    Err(EngineError::Hole { reached: executed.to_string(), expected: expected.to_string() })
+}
+
+fn unexpected(what: String) -> EngineError {
+    EngineError::Unexpected { doing: "restore".to_owned(), what }
+}
+
+fn damaged(what: &str) -> EngineError {
+    EngineError::Damaged { doing: "read the base backup".to_owned(), what: what.to_owned() }
+}

@@ -1,0 +1,6 @@
+//! The MySQL driver against the real server: instances, dumps, the binlog's archive, and restores to an instant.
+
+mod archive;
+mod lifecycle;
+mod restore;
+mod rig;
