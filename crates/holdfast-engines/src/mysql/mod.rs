@@ -132,10 +132,16 @@ impl StreamDriver for Mysql {
     async fn backup(
         &self,
         instance: &Instance,
-        _request: &StreamBackupRequest<'_>,
+        request: &StreamBackupRequest<'_>,
         sink: &dyn BackupSink,
         progress: &ProgressSink,
     ) -> Result<StreamBackup> {
+        if request.method != "mysqldump" {
+            return Err(EngineError::Unfit {
+                doing: "make a backup".to_owned(),
+                what: format!("this release makes none by {}; ask for mysqldump", request.method),
+            });
+        }
         self.run_backup(instance, sink, progress).await
     }
 
