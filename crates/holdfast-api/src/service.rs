@@ -53,7 +53,7 @@ pub struct CreateService {
     /// Default true.
     pub encryption_enabled: Option<bool>,
     /// Networks that may connect, in CIDR notation; the order is kept. Empty: no restriction. A list that the engine cannot
-    /// enforce is refused: MySQL knows networks of IPv4 only, Valkey everybody or (`127.0.0.0/8`) its own host alone.
+    /// enforce is refused: MySQL knows networks of IPv4 only, MongoDB and Valkey everybody or (`127.0.0.0/8`) their own host alone.
     #[schema(schema_with = cidrs_schema)]
     pub allowed_cidrs: Option<Vec<String>>,
     /// `sun:03:00-sun:05:00`, UTC.

@@ -20,8 +20,8 @@ pub enum CidrRule {
     Any,
     /// Accounts are bound to masks of IPv4 addresses (MySQL 9.7 manual, "Specifying Account Names").
     Ipv4,
-    /// The engine does not look where a client comes from. It can only listen on the loopback address instead of its
-    /// usual one: for a list that names nothing but the loopback network, drivers make it do so.
+    /// The engine does not look where a client comes from, or its driver does not have it look. It can only listen on the
+    /// loopback address instead of its usual one: for a list that names nothing but the loopback network, drivers make it.
     AllOrLoopback,
 }
 
@@ -35,7 +35,7 @@ pub enum CidrRefusal {
     )]
     Ipv4Only { engine: EngineKind, index: usize, cidr: String },
     #[error(
-        "allowed_cidrs[{index}]: {engine} cannot tell clients by their network, so {cidr} could not be enforced; give no list \
+        "allowed_cidrs[{index}]: {engine} does not tell clients by their network here, so {cidr} could not be enforced; give no list \
          (or 0.0.0.0/0) to let in everybody who has a password and reaches the port, or 127.0.0.0/8 to let in this host alone"
     )]
     NotByNetwork { engine: EngineKind, index: usize, cidr: String },

@@ -172,7 +172,19 @@ impl EngineKind {
             Self::Mongodb => Capability {
                 unit: TimeUnit::Millisecond,
                 tls: false,
-                accounts: const { &accounts("readWrite", "reads and writes all databases but the system's") },
+                cidrs: CidrRule::AllOrLoopback,
+                accounts: &[
+                    Account {
+                        username: "app_user",
+                        role: "readWrite",
+                        privileges: "reads and writes all databases but the system's",
+                    },
+                    Account {
+                        username: "admin",
+                        role: "admin",
+                        privileges: "administers all databases but the system's, and watches the server",
+                    },
+                ],
                 ..planned(true, &["mongodump"], &["6.0", "7.0", "8.0"], "7.0")
             },
             Self::Valkey => Capability {

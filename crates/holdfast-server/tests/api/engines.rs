@@ -33,16 +33,21 @@ async fn connection_strings_are_the_engines_own_and_say_whether_there_is_tls() {
 #[tokio::test]
 async fn networks_that_an_engine_cannot_enforce_are_refused_and_change_nothing() {
     let p = platform().await;
-    let by_network = "valkey cannot tell clients by their network";
+    let by_network = "does not tell clients by their network here";
     let single_ipv6 = "mysql cannot let in single networks of IPv6";
     for (engine, networks, refused) in [
         (Postgresql, json!(["2001:db8::/32", "10.0.0.0/8"]), None),
         (Mysql, json!(["10.0.0.0/8", "192.168.0.0/16"]), None),
         (Mysql, json!(["10.0.0.0/8", "2001:db8::/32"]), Some(format!("allowed_cidrs[1]: {single_ipv6}"))),
-        (Mongodb, json!(["2001:db8::/32", "10.0.0.0/8"]), None),
+        (Mongodb, json!(["0.0.0.0/0", "10.0.0.0/8"]), None),
+        (Mongodb, json!(["10.0.0.0/8"]), Some(format!("allowed_cidrs[0]: mongodb {by_network}"))),
         (Valkey, json!([]), None),
         (Valkey, json!(["127.0.0.0/8"]), None),
-        (Valkey, json!(["127.0.0.0/8", "10.0.0.0/8"]), Some(format!("allowed_cidrs[1]: {by_network}"))),
+        (
+            Valkey,
+            json!(["127.0.0.0/8", "10.0.0.0/8"]),
+            Some(format!("allowed_cidrs[1]: valkey {by_network}")),
+        ),
     ] {
         let name = format!("db-{}", rand::random::<u32>());
         let service = p.service(&name, engine, ServiceStatus::Running).await;
