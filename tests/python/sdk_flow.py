@@ -1,6 +1,6 @@
 """The main flow of the public FoundryDB Python client (PyPI foundrydb-sdk), unmodified, against a running Holdfast.
 
-usage: sdk_flow.py sync|async
+usage: sdk_flow.py sync|async ENGINE VERSION
 environment: HOLDFAST_URL, HOLDFAST_PASSWORD, PSQL (a psql program; optional)
 
 Every call is the client's own; the same flow drives its synchronous and its asynchronous half. The client brings no waiter
@@ -14,17 +14,29 @@ import importlib.metadata
 import inspect
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
 import uuid
+from datetime import datetime, timedelta, timezone
 
+import httpx
 from foundrydb import AsyncFoundryDB, FoundryDB
 from foundrydb.types import FoundryDBError
 
 VERSION = "0.13.1"
 RFC3339_UTC = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
 STATUSES = ["pending", "provisioning", "running"]
+# What differs from engine to engine: networks that it can enforce, before and after a change, database, method.
+PRIVATE = ["127.0.0.0/8", "10.0.0.0/8"]
+ENGINES = {
+    "postgresql": (PRIVATE, ["127.0.0.0/8", "192.168.0.0/16", "10.0.0.0/8"], "defaultdb", "pgbackrest"),
+    "mysql": (PRIVATE, ["127.0.0.0/8", "192.168.0.0/16", "10.0.0.0/8"], "defaultdb", "mysqldump"),
+    "mongodb": (["127.0.0.0/8"], [], "defaultdb", "mongodump"),
+    "valkey": (["127.0.0.0/8"], [], "0", "rdb"),
+}
+ENGINE, VERSION_OF_ENGINE = "postgresql", "17"
 
 
 def check_unmodified():
@@ -70,8 +82,8 @@ async def until(what, look, seconds=120):
 async def create(client, name):
     services = client.services
     asked = dict(
-        name=name, database_type="postgresql", version="17", plan_name="tier-1", zone="se-sto1",
-        storage_size_gb=50, storage_tier="maxiops", allowed_cidrs=["127.0.0.0/8", "10.0.0.0/8"],
+        name=name, database_type=ENGINE, version=VERSION_OF_ENGINE, plan_name="tier-1", zone="se-sto1",
+        storage_size_gb=50, storage_tier="maxiops", allowed_cidrs=ENGINES[ENGINE][0],
         maintenance_window="sun:03:00-sun:05:00", labels={"made-by": "sdk"},
     )  # fmt: skip
     made = await got(services.create(**asked))
@@ -104,10 +116,12 @@ async def use_database(client, service):
     assert all(user.roles and RFC3339_UTC.match(user.created_at) for user in users), users
     for user in users:
         secret = await got(client.users.reveal_password(service.id, user.username))
-        assert secret.username == user.username and secret.database == "defaultdb", secret.username
+        assert secret.username == user.username and secret.database == ENGINES[ENGINE][2], secret.username
         assert len(secret.password) >= 20 and secret.host == service.dns_records[0].full_domain
         assert secret.port == service.dns_records[0].raw["port"]
-        if psql := os.environ.get("PSQL"):
+        assert f"{secret.host}:{secret.port}/{secret.database}" in secret.connection_string
+        socket.create_connection((secret.host, secret.port), timeout=10).close()
+        if ENGINE == "postgresql" and (psql := os.environ.get("PSQL")):
             command = [psql, "-XAtc", "SELECT current_user, ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"]
             said = subprocess.run([*command, secret.connection_string], capture_output=True, text=True, check=False)
             assert said.stdout.strip() == f"{user.username}|t", said
@@ -133,6 +147,7 @@ async def back_up(client, service):
     assert backup.backup_type == "manual" and backup.service_id == service.id, backup
     assert isinstance(backup.size_bytes, int) and backup.size_bytes > 0, backup
     assert RFC3339_UTC.match(backup.completed_at) and backup.error_message is None, backup
+    assert backup.raw["backup_method"] == ENGINES[ENGINE][3] and backup.raw["encryption_algorithm"] == "AES-256-GCM"
     kinds = [b.backup_type for b in await got(backups.list(service.id))]
     assert sorted(kinds) == ["automated", "manual"], kinds
     again = await got(backups.trigger(service.id))  # the first has ended: no conflict any more
@@ -140,7 +155,7 @@ async def back_up(client, service):
 
 
 async def change(client, service):
-    networks = ["127.0.0.0/8", "192.168.0.0/16", "10.0.0.0/8"]
+    networks = ENGINES[ENGINE][1]
     changed = await got(client.services.update(service.id, name=f"{service.name}-b", allowed_cidrs=networks))
     assert changed.name == f"{service.name}-b" and changed.allowed_cidrs == networks, changed
     assert (await got(client.services.get(service.id))).allowed_cidrs == networks
@@ -155,7 +170,8 @@ async def measure(client, service):
         return metrics if metrics.connections_max is not None else None
 
     metrics = await until("metrics are known", known)
-    assert metrics.connections_max == 100 and isinstance(metrics.connections_active, int), metrics
+    assert isinstance(metrics.connections_max, int) and isinstance(metrics.connections_active, int), metrics
+    assert metrics.connections_max >= 100, metrics
     assert isinstance(metrics.disk_usage_percent, float), metrics
     assert {"metrics", "pitr", "storage_used_bytes"} <= metrics.raw.keys(), metrics.raw
     assert metrics.raw["pitr"]["enabled"] is True, metrics.raw
@@ -170,6 +186,47 @@ async def look_at_organizations(client):
     return personal
 
 
+async def restore(client, service):
+    """What no client can do yet, by plain HTTP as the page "Backups & Restore" says it."""
+    path = f"/managed-services/{service.id}"
+    auth = ("admin", os.environ["HOLDFAST_PASSWORD"])
+    with httpx.Client(base_url=os.environ["HOLDFAST_URL"], auth=auth, timeout=30, trust_env=False) as http:
+
+        async def has_window():
+            pitr = http.get(f"{path}/pitr").raise_for_status().json()
+            assert pitr["enabled"] is True, pitr
+            return pitr["earliest_restore_point"]
+
+        earliest = datetime.fromisoformat((await until("there is a window", has_window)).replace("Z", "+00:00"))
+        # No engine's unit of time is coarser than a second.
+        point = max(earliest + timedelta(seconds=1), datetime.now(timezone.utc))
+        while datetime.now(timezone.utc) <= point:
+            await asyncio.sleep(0.1)
+        body = {"restore_point": point.isoformat(), "target_service_name": f"{service.name}-then"}
+        outside = {**body, "restore_point": "2001-01-01T00:00:00Z"}
+        refused_by = http.post(f"{path}/backups/restore", json=outside)
+        assert refused_by.status_code == 400 and "window" in refused_by.json()["error"], refused_by.text
+        started = http.post(f"{path}/backups/restore", json=body)
+        assert started.status_code == 202, started.text
+        new = started.json()["restored_service_id"]
+
+        async def has_arrived():
+            seen = await got(client.services.get(new))
+            assert seen.status in STATUSES, seen.raw
+            return seen if seen.status == "running" else None
+
+        restored = await until("the copy runs", has_arrived, 240)
+        lineage = restored.raw["restored_from"]
+        reached = datetime.fromisoformat(lineage["restore_point"].replace("Z", "+00:00"))
+        assert lineage["service_id"] == service.id and timedelta() <= point - reached < timedelta(seconds=1), lineage
+        assert [u.username for u in await got(client.users.list(new))] == ["app_user", "admin"]
+        ours, theirs = [
+            await got(client.users.reveal_password(one, "app_user")) for one in (service.id, new)
+        ]
+        assert ours.password != theirs.password and ours.port != theirs.port
+        await remove(client, restored)
+
+
 async def remove(client, service):
     assert (await got(client.services.delete(service.id))) is None
     await refused(lambda: client.services.get(service.id), 404)
@@ -177,7 +234,7 @@ async def remove(client, service):
     assert all(s.id != service.id for s in await got(client.services.list()))
 
 
-async def flow(client, scoped, stranger, name):
+async def flow(client, scoped, stranger, name, restores):
     await refused(lambda: stranger.services.list(), 401)
     personal = await look_at_organizations(client)
     service = await create(scoped(personal.id), name)
@@ -187,10 +244,14 @@ async def flow(client, scoped, stranger, name):
     await use_database(client, service)
     await change(client, service)
     await measure(client, service)
+    if restores:
+        await restore(client, service)
     await remove(client, service)
 
 
-def main(mode):
+def main(mode, engine, version):
+    global ENGINE, VERSION_OF_ENGINE
+    ENGINE, VERSION_OF_ENGINE = engine, version
     check_unmodified()
     kind = {"sync": FoundryDB, "async": AsyncFoundryDB}[mode]
     access = dict(api_url=os.environ["HOLDFAST_URL"], username="admin")
@@ -199,9 +260,10 @@ def main(mode):
     def scoped(organization):
         return kind(**access, password=password, organization_id=organization)
 
-    asyncio.run(flow(kind(**access, password=password), scoped, kind(**access, password="wrong"), f"sdk-{mode}"))
+    stranger, restores = kind(**access, password="wrong"), mode == "sync"
+    asyncio.run(flow(kind(**access, password=password), scoped, stranger, f"sdk-{engine}-{mode}", restores))
     print(f"ok {mode}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
