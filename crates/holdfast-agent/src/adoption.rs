@@ -60,18 +60,26 @@ async fn remove_folder(folder: &Path) -> Result<(), AgentError> {
 /// Removes what a killed agent left of an instance that never became whole. Its engine, if one runs, is stopped first,
 /// as the user that the folder's data belongs to.
 pub(crate) async fn discard_half_made(agent: &Agent, spec: &InstanceSpec) -> Result<(), AgentError> {
+    match half_made(agent, spec)? {
+        Some(instance) => discard(agent, spec, &instance).await,
+        None => remove_folders(&folder_of(agent, spec.service_id)).await,
+    }
+}
+
+/// `None` where no data folder was made yet.
+fn half_made(agent: &Agent, spec: &InstanceSpec) -> Result<Option<Instance>, AgentError> {
     use std::os::unix::fs::MetadataExt;
     let folder = folder_of(agent, spec.service_id);
     let data = Paths(&folder).data();
     if folder.join(RECORD).exists() {
         return Err(AgentError::NotAdopted(spec.service_id));
     }
-    let Ok(meta) = fs::metadata(&data) else { return remove_folders(&folder).await };
+    let Ok(meta) = fs::metadata(&data) else { return Ok(None) };
     let owner = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(meta.uid())).ok().flatten();
     let run_as = owner.filter(|user| !user.uid.is_root() && nix::unistd::geteuid().is_root()).map(|user| {
         holdfast_engines::RunAs { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }
     });
-    let instance = Instance {
+    Ok(Some(Instance {
         repository: access(&agent.gateway, &folder, ""),
         stanza: stanza_of(spec.lineage_id),
         version: spec.version.clone(),
@@ -82,8 +90,7 @@ pub(crate) async fn discard_half_made(agent: &Agent, spec: &InstanceSpec) -> Res
         max_connections: spec.max_connections,
         allowed_cidrs: Vec::new(),
         folder,
-    };
-    discard(agent, spec, &instance).await
+    }))
 }
 
 /// Empties the lineage's part of the store, for an instance that is about to be made: what an earlier try archived
@@ -102,22 +109,29 @@ pub(crate) async fn clear_lineage(agent: &Agent, scope: LineageScope) -> Result<
     Ok(())
 }
 
-/// As [`discard_half_made`], where nothing is known but the service's id.
+/// As [`discard_half_made`], where nothing is known but the service's id: whichever engine runs there is stopped.
 pub(crate) async fn discard_leftover(agent: &Agent, service: ServiceId) -> Result<(), AgentError> {
-    let versions = agent.driver(EngineKind::Postgresql)?.versions();
-    let spec = InstanceSpec {
+    let spec = |engine, version| InstanceSpec {
         service_id: service,
         organization_id: OrganizationId::random(),
         lineage_id: LineageId::random(),
         name: String::new(),
-        engine: EngineKind::Postgresql,
-        version: versions.last().cloned().unwrap_or_default(),
+        engine,
+        version,
         memory_mib: 0,
         max_connections: 0,
         allowed_cidrs: Vec::new(),
         storage_bytes: 0,
     };
-    discard_half_made(agent, &spec).await
+    let mut last = spec(EngineKind::Postgresql, String::new());
+    for (engine, versions) in agent.versions() {
+        last = spec(engine, versions.last().cloned().unwrap_or_default());
+        if let Some(instance) = half_made(agent, &last)? {
+            let stopped = agent.driver(engine)?.stop(&instance, 20).await;
+            stopped.map_err(AgentError::engine("stop what is left of an instance"))?;
+        }
+    }
+    discard_half_made(agent, &last).await
 }
 
 /// Takes up every whole instance below the agent's folder again, and removes what never became one. An instance that
