@@ -242,6 +242,22 @@ impl Holdfast {
             .collect()
     }
 
+    /// Processes of this Holdfast's instances, whatever the engine: they work in an instance's folder, or name one.
+    #[must_use]
+    pub fn engine_processes(&self) -> Vec<i32> {
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let works_here = |pid: &i32| {
+            let cwd = std::fs::read_link(format!("/proc/{pid}/cwd"));
+            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command);
+            cwd.is_ok_and(|cwd| cwd.starts_with(&self.instances))
+                || command.contains(&self.instances.display().to_string())
+        };
+        let others = [std::process::id().try_into().ok(), self.serve_pid(), self.agent_pid()];
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        pids.filter(|pid| !others.contains(&Some(*pid)) && works_here(pid)).collect()
+    }
+
     /// Folders of instances on disk.
     #[must_use]
     pub fn instance_folders(&self) -> Vec<String> {
@@ -276,13 +292,16 @@ impl Drop for Holdfast {
         {
             println!("log: {line}");
         }
-        let postmasters = self.postmasters();
-        for pid in &postmasters {
+        for pid in &self.postmasters() {
             let _ = kill(Pid::from_raw(*pid), Signal::SIGQUIT); // immediate shutdown
         }
-        for _ in 0..100 {
-            if postmasters.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+        for round in 0..100 {
+            let left = self.engine_processes();
+            if left.is_empty() {
                 break;
+            }
+            for pid in left.iter().filter(|_| round % 20 == 10) {
+                let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
             }
             std::thread::sleep(Duration::from_millis(100));
         }
