@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use holdfast_core::disk::Size;
+use holdfast_core::engine::EngineKind;
 use holdfast_engines::exec::{self, ProcessSpec};
 use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
@@ -144,7 +145,7 @@ fn system_programs() -> Finding {
     Finding::failed(check, format!("missing: {}", programs.join(", ")), next)
 }
 
-/// Every engine's server and backup tool starts and says its version.
+/// PostgreSQL's servers and backup tool start and say their version; of the other engines, which versions are there.
 async fn engines(folder: &Path) -> Vec<Finding> {
     let mend =
         format!("run `make engines`, or let HOLDFAST_ENGINES name the folder; it is {}", folder.display());
@@ -165,6 +166,19 @@ async fn engines(folder: &Path) -> Vec<Finding> {
     }
     let tool = folder.join("pgbackrest/usr/bin/pgbackrest");
     findings.push(version("pgBackRest", &tool, "version", &mend).await);
+    // The others are nobody's duty to have.
+    for (engine, driver) in holdfast_engines::drivers(folder) {
+        if engine == EngineKind::Postgresql {
+            continue;
+        }
+        findings.push(match driver.versions() {
+            none if none.is_empty() => {
+                let detail = format!("none in {}: no such service can be made", folder.display());
+                Finding::warning(engine.as_str(), detail, mend.clone())
+            }
+            versions => Finding::ok(engine.as_str(), versions.join(", ")),
+        });
+    }
     findings
 }
 
