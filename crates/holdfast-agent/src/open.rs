@@ -7,24 +7,32 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use holdfast_api::agent::{KeyGrant, RepositoryGrant, Secret};
+use holdfast_core::Timestamp;
 use holdfast_core::backup::BackupFacts;
+use holdfast_core::engine::{Account, EngineKind};
 use holdfast_core::key::KeyPurpose;
 use holdfast_core::window::{RestorePlan, Target};
-use holdfast_engines::postgresql::Postgresql;
-use holdfast_engines::{Driver, Instance, Paths, ProgressSink, RestoreTo, Restored};
+use holdfast_engines::{
+    DataPath, Driver, Instance, Paths, ProgressSink, RepositoryAccess, RestoreTo, UserSpec,
+};
 use holdfast_store::Store;
 use holdfast_store::gateway::cipher_passphrase;
 use holdfast_store::survey::FoundService;
+use rand::Rng as _;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::AgentError;
-use crate::host::Host;
+use crate::host::{Host, write_private};
 use crate::instances::{self, Instances};
 use crate::source::{self, Source};
+use crate::stream_source::{self, StreamSource};
 use crate::{adoption, users};
 
 /// The gateway's certificate and port lie here meanwhile.
 const STATE: &str = "gateway";
+/// What the instance is, for whoever starts and stops it.
+const RECORD: &str = "opened.json";
 /// A standby must admit at least as many connections as its source did (PostgreSQL 17, 26.4.5); no service plan has more.
 const MAX_CONNECTIONS: u32 = 1000;
 const MEMORY_MIB: u64 = 512;
@@ -46,15 +54,31 @@ pub struct OpenRequest<'a> {
 /// An instance that runs.
 #[derive(Debug, Clone)]
 pub struct Opened {
+    pub engine: EngineKind,
     pub engine_version: String,
     /// The system user that it runs as; `None`: whoever called.
     pub run_as: Option<String>,
-    /// Folder of its socket.
-    pub socket: PathBuf,
     pub data: PathBuf,
     pub port: u16,
-    /// The engine's program for starting and stopping it.
-    pub pg_ctl: PathBuf,
+    /// The instant that it stands at, where the engine says it.
+    pub reached: Option<Timestamp>,
+    pub access: OpenedAccess,
+}
+
+/// How people get into it, and how they stop it.
+#[derive(Debug, Clone)]
+pub enum OpenedAccess {
+    /// As superuser over a socket in this folder; `pg_ctl` starts and stops it.
+    Socket { folder: PathBuf, pg_ctl: PathBuf },
+    /// With a password that was made just now; [`stop`] and [`start`] find the instance by its folder.
+    Account { username: String, password: Secret },
+}
+
+/// What a restore found out.
+struct Done {
+    engine_version: String,
+    reached: Option<Timestamp>,
+    users: Vec<UserSpec>,
 }
 
 /// Restores and starts. When it fails, or `stop` is cancelled, nothing of it stays.
@@ -68,6 +92,8 @@ pub async fn open(
 ) -> Result<Opened, AgentError> {
     let target = request.target;
     check_target(target)?;
+    let engine = request.found.engine();
+    let driver = driver_of(engine, request.engines_dir)?;
     instances::make_passable(target)?;
     let run_as = users::claim(request.users_dir, target).await?;
     let host = Host::open(&target.join(STATE))?;
@@ -86,30 +112,40 @@ pub async fn open(
         run_as,
         memory_mib: MEMORY_MIB,
         max_connections: MAX_CONNECTIONS,
-        allowed_cidrs: vec!["127.0.0.1/32".to_owned()],
+        allowed_cidrs: vec!["127.0.0.0/8".to_owned()],
         folder: target.to_owned(),
     };
-    let driver = Postgresql::new(request.engines_dir);
     let restored = tokio::select! {
-        restored = restore(request, &host, &gateway, &driver, &instance, progress) => restored,
+        restored = restore(request, &host, &gateway, &*driver, &instance, progress) => restored,
         () = stop.cancelled() => Err(AgentError::Cancelled),
     };
     gateway.shutdown().await;
     match restored {
-        Ok(restored) => {
+        Ok(done) => {
             let state = target.join(STATE);
             fs::remove_dir_all(&state).map_err(AgentError::file(&state))?;
+            write_private(&target.join(RECORD), &record(engine, &instance))?;
+            let access = match done.users.into_iter().next() {
+                None => OpenedAccess::Socket {
+                    folder: Paths(target).run(),
+                    pg_ctl: request.engines_dir.join(format!("postgresql-{}/bin/pg_ctl", instance.version)),
+                },
+                Some(user) => {
+                    OpenedAccess::Account { username: user.username, password: Secret(user.password) }
+                }
+            };
             Ok(Opened {
-                engine_version: restored.engine_version,
+                engine,
+                engine_version: done.engine_version,
                 run_as: instance.run_as.map(|user| user.name),
-                socket: Paths(target).run(),
                 data: Paths(target).data(),
                 port,
-                pg_ctl: request.engines_dir.join(format!("postgresql-{}/bin/pg_ctl", version(request.found))),
+                reached: done.reached,
+                access,
             })
         }
         Err(error) => {
-            discard(&driver, &instance, request.users_dir).await?;
+            discard(&*driver, &instance, request.users_dir).await?;
             Err(error)
         }
     }
@@ -119,45 +155,120 @@ async fn restore(
     request: &OpenRequest<'_>,
     host: &Host,
     gateway: &holdfast_store::gateway::Gateway,
-    driver: &Postgresql,
+    driver: &dyn Driver,
     instance: &Instance,
     progress: &ProgressSink,
-) -> Result<Restored, AgentError> {
-    instances::write_gateway_certificate(host, instance)?;
-    let grant = grant(request)?;
+) -> Result<Done, AgentError> {
     let point = match request.plan.target {
         Target::Instant(point) => Some(point),
         Target::Backup => None,
     };
-    let from = Source {
-        repository: &grant,
-        base_label: &request.base.tool_label,
-        base_stop: request.base.stop,
-        database_bytes: request.base.database_bytes,
-        target: point
-            .zip(request.plan.covered_to())
-            .map(|(point, covered_to)| RestoreTo { point, covered_to }),
-        archives: false,
+    let target = point.zip(request.plan.covered_to());
+    match driver.data_path() {
+        DataPath::Repository(driver) => {
+            instances::write_gateway_certificate(host, instance)?;
+            let grant = grant(request, true)?;
+            let from = Source {
+                repository: &grant,
+                base_label: &request.base.tool_label,
+                base_stop: request.base.stop,
+                database_bytes: request.base.database_bytes,
+                target: target.map(|(point, covered_to)| RestoreTo { point, covered_to }),
+                archives: false,
+            };
+            let restored = source::restore(gateway, &request.store, driver, instance, &from, &[], progress).await?;
+            Ok(Done { engine_version: restored.engine_version, reached: point, users: Vec::new() })
+        }
+        DataPath::Streams(driver) => {
+            let grant = grant(request, false)?;
+            let from =
+                StreamSource { grant: &grant, base: &request.base.tool_label, target, archives: false };
+            let users = new_users(request.found.engine());
+            let restoring = stream_source::restore(&request.store, driver, instance, &from, &users, progress);
+            let (restored, _) = restoring.await?;
+            Ok(Done { engine_version: restored.engine_version, reached: Some(restored.reached), users })
+        }
+    }
+}
+
+/// The users that every service has, with passwords of their own: nobody here knows the old ones.
+fn new_users(engine: EngineKind) -> Vec<UserSpec> {
+    let password = || (0..32).map(|_| char::from(rand::rng().sample(rand::distr::Alphanumeric))).collect();
+    let new = |account: &Account| UserSpec {
+        username: account.username.to_owned(),
+        role: account.role.to_owned(),
+        password: password(),
     };
-    source::restore(gateway, &request.store, driver, instance, &from, &[], progress).await
+    engine.capability().accounts.iter().map(new).collect()
+}
+
+/// What [`start`] and [`stop`] need to know, in the instance's folder; nothing of it is secret.
+fn record(engine: EngineKind, instance: &Instance) -> Vec<u8> {
+    let repository = RepositoryAccess {
+        gateway_port: 0,
+        gateway_ca_file: PathBuf::new(),
+        access_key: String::new(),
+        secret_key: String::new(),
+        cipher_passphrase: String::new(),
+    };
+    let kept = Kept { engine, instance: Instance { repository, ..instance.clone() } };
+    serde_json::to_vec_pretty(&kept).expect("a record has only string keys")
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    engine: EngineKind,
+    instance: Instance,
+}
+
+fn kept(target: &Path, engines_dir: &Path) -> Result<(Kept, Box<dyn Driver>), AgentError> {
+    let path = target.join(RECORD);
+    let bytes = fs::read(&path).map_err(AgentError::file(&path))?;
+    let kept: Kept = serde_json::from_slice(&bytes)
+        .map_err(|error| AgentError::Unusable(format!("{} is not understood: {error}", path.display())))?;
+    let driver = driver_of(kept.engine, engines_dir)?;
+    Ok((kept, driver))
+}
+
+/// Starts an instance that [`open`] made and that was stopped.
+///
+/// # Errors
+/// The folder is none of them, or the engine does not start.
+pub async fn start(target: &Path, engines_dir: &Path) -> Result<(), AgentError> {
+    let (kept, driver) = kept(target, engines_dir)?;
+    driver.start(&kept.instance).await.map_err(AgentError::engine("start the instance"))
+}
+
+/// Stops an instance that [`open`] made.
+///
+/// # Errors
+/// The folder is none of them, or the engine does not stop.
+pub async fn stop(target: &Path, engines_dir: &Path) -> Result<(), AgentError> {
+    let (kept, driver) = kept(target, engines_dir)?;
+    driver.stop(&kept.instance, 60).await.map_err(AgentError::engine("stop the instance"))
+}
+
+fn driver_of(engine: EngineKind, engines_dir: &Path) -> Result<Box<dyn Driver>, AgentError> {
+    holdfast_engines::drivers(engines_dir, WalTail::default()).remove(&engine).ok_or(AgentError::NoDriver(engine))
 }
 
 /// The keys that this restore reads with: those of its chain of backups, and all that are no backup's.
-fn grant(request: &OpenRequest<'_>) -> Result<RepositoryGrant, AgentError> {
+fn grant(request: &OpenRequest<'_>, of_a_tool: bool) -> Result<RepositoryGrant, AgentError> {
     let found = request.found;
     let chain = |id| {
         found.backups.iter().any(|backup| backup.key_id == id && request.plan.chain.contains(&backup.id))
     };
     let keys = found.keys.iter().filter(|key| key.purpose != KeyPurpose::Backup || chain(key.id));
-    let repository =
-        found.keys.iter().find(|key| key.purpose == KeyPurpose::Repository).ok_or_else(|| {
-            AgentError::Unusable("the key of the service's repository is missing in the bucket".to_owned())
-        })?;
+    let repository = found.keys.iter().find(|key| key.purpose == KeyPurpose::Repository);
+    if of_a_tool && repository.is_none() {
+        let text = "the key of the service's repository is missing in the bucket";
+        return Err(AgentError::Unusable(text.to_owned()));
+    }
     Ok(RepositoryGrant {
         organization_id: found.scope.organization,
         service_id: found.scope.service,
         lineage_id: found.lineage,
-        cipher_passphrase: Secret(cipher_passphrase(&repository.key)),
+        cipher_passphrase: Secret(repository.map_or_else(String::new, |key| cipher_passphrase(&key.key))),
         keys: keys
             .filter_map(|key| {
                 let owned = found.owned_key(key.id)?;
@@ -195,7 +306,7 @@ fn check_target(target: &Path) -> Result<(), AgentError> {
 }
 
 /// Removes what was made, the target folder too.
-async fn discard(driver: &Postgresql, instance: &Instance, users_dir: &Path) -> Result<(), AgentError> {
+async fn discard(driver: &dyn Driver, instance: &Instance, users_dir: &Path) -> Result<(), AgentError> {
     driver.stop(instance, 20).await.map_err(AgentError::engine("stop the instance"))?;
     adoption::remove_folders(&instance.folder).await?;
     users::release(users_dir, instance.run_as.as_ref(), &instance.folder);

@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use holdfast_core::BackupId;
 use holdfast_core::backup::BackupFacts;
+use holdfast_core::engine::EngineKind;
 use holdfast_seal::{HEADER_LEN, Header, Manifest, Tombstone, open_to_vec, seal_to_vec, sha256_hex};
 
 use crate::error::{Result, StoreError};
@@ -15,8 +16,10 @@ use crate::store::Store;
 /// Longest sealed document that is read into memory. A manifest entry has about 250 bytes, so this is for a quarter of
 /// a million objects.
 pub(crate) const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
-/// Where the facts stand in a manifest.
+/// Where the facts stand in a manifest, and whose they are.
 const FACTS: &str = "backup";
+const ENGINE: &str = "engine";
+const VERSION: &str = "version";
 
 /// Seals `plain` with `key` as what `name` says and stores it if nothing lies there. `Ok` also when the same
 /// plaintext lies there already; [`crate::ErrorKind::AlreadyExists`] when another does.
@@ -72,11 +75,27 @@ pub async fn read_manifest(
     Ok((manifest, sha256_hex(&plain)))
 }
 
-/// What a manifest keeps of its backup's facts; [`facts_of`] reads it back.
+/// What a manifest keeps of its backup's facts, with the engine and its version as asked for: all that a restore needs where
+/// the service's description is lost. [`facts_of`] and [`engine_of`] read it back.
 #[must_use]
-pub fn facts_to_keep(facts: &BackupFacts) -> serde_json::Map<String, serde_json::Value> {
+pub fn facts_to_keep(
+    engine: EngineKind,
+    version: &str,
+    facts: &BackupFacts,
+) -> serde_json::Map<String, serde_json::Value> {
     let value = serde_json::to_value(facts).expect("facts have only string keys");
-    serde_json::Map::from_iter([(FACTS.to_owned(), value)])
+    serde_json::Map::from_iter([
+        (FACTS.to_owned(), value),
+        (ENGINE.to_owned(), engine.as_str().into()),
+        (VERSION.to_owned(), version.into()),
+    ])
+}
+
+/// The engine of a stored backup and its version; `None` where the manifest is of a release that kept neither.
+#[must_use]
+pub fn engine_of(manifest: &Manifest) -> Option<(EngineKind, String)> {
+    let text = |field| manifest.facts.get(field)?.as_str();
+    Some((text(ENGINE)?.parse().ok()?, text(VERSION)?.to_owned()))
 }
 
 /// The facts of a stored backup, from its manifest and the SHA-256 of the manifest's plaintext.

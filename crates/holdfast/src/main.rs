@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Backups and restores to any second, for PostgreSQL and more, on machines of your own.
+/// Backups and restores to any second, for PostgreSQL, MySQL, MongoDB and Valkey, on machines of your own.
 #[derive(Parser)]
 #[command(name = "holdfast", version, about, propagate_version = true)]
 struct Cli {
@@ -41,8 +41,11 @@ enum Command {
     Completion { shell: clap_complete::Shell },
     /// Make a lost catalog anew from the object store and the recovery kit, in an empty data folder.
     Rebuild(recovery::RebuildArgs),
-    /// Restore from the object store and the recovery kit alone, without a control plane, into a PostgreSQL of your own.
+    /// Restore from the object store and the recovery kit alone, without a control plane, into a database of your own.
     Open(recovery::OpenArgs),
+    /// Stop or start what `open` has restored.
+    #[command(subcommand)]
+    Opened(recovery::OpenedCommand),
     #[command(flatten)]
     Client(client::Command),
 }
@@ -72,12 +75,17 @@ fn main() -> ExitCode {
             Command::Open(args) if cli.client.only_say_how() => {
                 Ok(recovery::open(args, cli.client.ui()).await)
             }
+            Command::Opened(command) if cli.client.only_say_how() => {
+                Ok(recovery::opened(command, cli.client.ui()).await)
+            }
             _ if cli.client != client::ClientFlags::default() => refuse_client_flags(),
             Command::Serve(flags) => serve::run(*flags).await.map(|()| ExitCode::SUCCESS),
             Command::Agent(args) => agent::run(args).await.map(|()| ExitCode::SUCCESS),
-            Command::Check(_) | Command::Doctor(_) | Command::Rebuild(_) | Command::Open(_) => {
-                unreachable!("with other flags they were refused above")
-            }
+            Command::Check(_)
+            | Command::Doctor(_)
+            | Command::Rebuild(_)
+            | Command::Open(_)
+            | Command::Opened(_) => unreachable!("with other flags they were refused above"),
             Command::Config => config::print_reference().map(|()| ExitCode::SUCCESS),
             Command::Completion { shell } => {
                 let mut command = <Cli as clap::CommandFactory>::command();

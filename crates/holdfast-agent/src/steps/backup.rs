@@ -243,7 +243,7 @@ async fn write_with(
     mut facts: BackupFacts,
     objects: Vec<ManifestObject>,
 ) -> Result<BackupFacts, AgentError> {
-    let scope = local.lineage.scope;
+    let (scope, spec) = (local.lineage.scope, local.record().spec);
     let manifest = Manifest {
         format: MANIFEST_FORMAT,
         backup_id: input.backup_id.to_string(),
@@ -255,7 +255,7 @@ async fn write_with(
         previous_manifest_sha256: input.previous_manifest_sha256.clone(),
         key_id: key.key_id.0,
         objects,
-        facts: facts_to_keep(&facts),
+        facts: facts_to_keep(spec.engine, &spec.version, &facts),
     };
     facts.manifest_sha256 = write_manifest(&agent.store, scope, &input.backup_id, key, &manifest)
         .await

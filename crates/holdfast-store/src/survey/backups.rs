@@ -15,7 +15,7 @@ use crate::description::DescribedBackup;
 use crate::error::{Result, StoreError};
 use crate::gateway::OwnedKey;
 use crate::layout::{ObjectName, ObjectPrefix};
-use crate::manifest::{MAX_DOCUMENT_BYTES, facts_of, read_manifest, read_tombstone};
+use crate::manifest::{MAX_DOCUMENT_BYTES, engine_of, facts_of, read_manifest, read_tombstone};
 use crate::store::Store;
 
 /// Manifests are read side by side, but each may have megabytes.
@@ -39,6 +39,8 @@ pub(super) struct Found {
 
 /// Fills in the service's backups and what is wrong with them.
 pub(super) fn assemble(service: &mut FoundService, found: &Found, files: &Files) {
+    let newest = found.made.values().max_by_key(|made| made.manifest.created_at);
+    (service.engine, service.version) = newest.and_then(|made| engine_of(&made.manifest)).unzip();
     let order = check_chain(service, found);
     let mut backups = Vec::new();
     for (id, made) in &found.made {

@@ -32,7 +32,8 @@ pub struct FoundService {
     pub lineage: LineageId,
     /// `None` when there is none that opens: names and settings are lost then, the backups are not.
     pub description: Option<ServiceDescription>,
-    /// Major version of the engine, as the repository says it.
+    /// The engine and its version, as backups and archive say them.
+    pub engine: Option<EngineKind>,
     pub version: Option<String>,
     pub keys: Vec<FoundKey>,
     /// Every backup that the bucket or the description knows of, oldest first; destroyed ones too.
@@ -96,7 +97,9 @@ impl FoundService {
 
     #[must_use]
     pub fn engine(&self) -> EngineKind {
-        self.description.as_ref().map_or(EngineKind::Postgresql, |found| found.service.engine)
+        let described = self.description.as_ref().map(|found| found.service.engine);
+        // Releases that did not name it in each manifest knew no other.
+        described.or(self.engine).unwrap_or(EngineKind::Postgresql)
     }
 
     #[must_use]
@@ -181,6 +184,7 @@ pub async fn survey_service(
         scope,
         lineage,
         description,
+        engine: None,
         version: None,
         keys,
         backups: Vec::new(),
@@ -193,7 +197,7 @@ pub async fn survey_service(
     let found = backups::read_all(store, &service, progress).await?;
     let files = listing::files(store, service.lineage_scope(), progress).await?;
     backups::assemble(&mut service, &found, &files);
-    service.version = files.version;
+    service.version = service.version.or(files.version);
     service.coverage = stretches(files.pieces);
     let said = log::said_by_segments(store, &mut service, files.segments).await?;
     recall(&mut service.coverage, &said);

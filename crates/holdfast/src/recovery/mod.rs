@@ -15,7 +15,7 @@ use holdfast_store::survey::{Survey, SurveyProgress, is_other_kit, survey};
 use crate::client::error::ClientError;
 use crate::client::table::Ui;
 
-pub(crate) use open::OpenArgs;
+pub(crate) use open::{OpenArgs, OpenedCommand};
 pub(crate) use rebuild::RebuildArgs;
 
 /// How often a long listing says how far it is.
@@ -38,6 +38,10 @@ pub(crate) async fn rebuild(args: RebuildArgs, ui: Ui) -> ExitCode {
 
 pub(crate) async fn open(args: OpenArgs, ui: Ui) -> ExitCode {
     ended(Box::pin(open::run(args, ui)).await, ui)
+}
+
+pub(crate) async fn opened(command: OpenedCommand, ui: Ui) -> ExitCode {
+    ended(Box::pin(open::switch(command)).await, ui)
 }
 
 fn ended(done: Result<(), ClientError>, ui: Ui) -> ExitCode {

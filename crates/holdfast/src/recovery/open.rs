@@ -1,10 +1,12 @@
-//! `holdfast open`: a PostgreSQL restored from the bucket and the recovery kit alone.
+//! `holdfast open`: a database restored from the bucket and the recovery kit alone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::Args;
-use holdfast_agent::open::{OpenRequest, Opened, open};
+use clap::{Args, Subcommand};
+use holdfast_agent::open::{OpenRequest, Opened, OpenedAccess, open, start, stop};
+use holdfast_api::agent::Secret;
 use holdfast_core::backup::BackupFacts;
+use holdfast_core::engine::Endpoint;
 use holdfast_core::window::{RestorePlan, Target, plan_backup_restore, plan_restore_point};
 use holdfast_core::{BackupId, Timestamp};
 use holdfast_engines::ProgressSink;
@@ -16,6 +18,9 @@ use super::{BucketArgs, bucket_failed, failed, look, open_store, read_kit, telli
 use crate::client::error::ClientError;
 use crate::client::table::{Ui, utc};
 use crate::client::time::parse_time;
+
+/// An opened instance listens here alone.
+const HOST: &str = "127.0.0.1";
 
 #[derive(Args)]
 #[group(id = "point", multiple = false, args = ["at", "backup"])]
@@ -93,7 +98,7 @@ pub(super) async fn run(args: OpenArgs, ui: Ui) -> Result<(), ClientError> {
         users_dir: &args.users,
     };
     let opened = carry_out(&request, ui).await?;
-    tell(&found, &decided, &opened, ui)
+    tell(&found, &decided, &opened, &target, ui)
 }
 
 fn list(survey: &Survey, now: Timestamp, ui: Ui) -> Result<(), ClientError> {
@@ -172,34 +177,125 @@ async fn carry_out(request: &OpenRequest<'_>, ui: Ui) -> Result<Opened, ClientEr
     })
 }
 
-fn tell(found: &FoundService, decided: &Decided, opened: &Opened, ui: Ui) -> Result<(), ClientError> {
-    let as_user = opened
-        .run_as
-        .as_ref()
-        .map_or_else(String::new, |user| format!("setpriv --reuid={user} --regid={user} --clear-groups -- "));
-    let control = format!("{as_user}{} -D {}", opened.pg_ctl.display(), opened.data.display());
-    let connection =
-        format!("host={} port={} user=postgres dbname=defaultdb", opened.socket.display(), opened.port);
+fn tell(
+    found: &FoundService,
+    decided: &Decided,
+    opened: &Opened,
+    target: &Path,
+    ui: Ui,
+) -> Result<(), ClientError> {
+    let told = Told::of(found, opened, target);
     if ui.json {
         let object = json!({
             "service": found.scope.service, "name": found.name(), "backup": decided.plan.base,
-            "restore_point": match decided.plan.target { Target::Instant(at) => Some(at), Target::Backup => None },
-            "engine_version": opened.engine_version, "connection_string": connection, "host": "127.0.0.1",
-            "port": opened.port, "data": opened.data, "run_as": opened.run_as, "stop": format!("{control} stop"),
+            "engine": opened.engine, "engine_version": opened.engine_version,
+            "restore_point": match decided.plan.target {
+                Target::Instant(at) => Some(opened.reached.unwrap_or(at)),
+                Target::Backup => None,
+            },
+            "connection_string": told.connection, "host": HOST, "port": opened.port, "data": opened.data,
+            "run_as": opened.run_as, "stop": told.stop,
         });
         return ui.data(&object.to_string());
     }
+    let reached = match (decided.plan.target, opened.reached) {
+        (Target::Instant(asked), Some(reached)) if reached != asked => {
+            format!(" (it stands at {})", utc(reached))
+        }
+        _ => String::new(),
+    };
     ui.data(&format!(
-        "PostgreSQL {version} with {name} {point} is running.\n\
-         connect as superuser:  psql \"{connection}\"\n\
-         or over TCP:           127.0.0.1:{port}, with the users and passwords of that time\n\
-         stop:                  {control} stop\n\
-         start again:           {control} -l {data}/../log/startup.log start\n\
+        "{engine} {version} with {name} {point}{reached} is running.\n\
+         {how}\n\
+         stop:                  {stop}\n\
+         start again:           {start}\n\
          It stands alone: it archives nothing, and no backup is made of it.",
+        engine = opened.engine,
         version = opened.engine_version,
         name = found.name(),
         point = point(decided),
-        port = opened.port,
-        data = opened.data.display(),
+        how = told.how,
+        stop = told.stop,
+        start = told.start,
     ))
+}
+
+/// How to get into the instance, and how to stop it.
+struct Told {
+    connection: String,
+    how: String,
+    stop: String,
+    start: String,
+}
+
+impl Told {
+    fn of(found: &FoundService, opened: &Opened, target: &Path) -> Self {
+        let (port, data) = (opened.port, opened.data.display());
+        match &opened.access {
+            OpenedAccess::Socket { folder, pg_ctl } => {
+                let as_user = opened.run_as.as_ref().map_or_else(String::new, |user| {
+                    format!("setpriv --reuid={user} --regid={user} --clear-groups -- ")
+                });
+                let control = format!("{as_user}{} -D {data}", pg_ctl.display());
+                let connection =
+                    format!("host={} port={port} user=postgres dbname=defaultdb", folder.display());
+                Self {
+                    how: format!(
+                        "connect as superuser:  psql \"{connection}\"\n\
+                         or over TCP:           {HOST}:{port}, with the users and passwords of that time"
+                    ),
+                    connection,
+                    stop: format!("{control} stop"),
+                    start: format!("{control} -l {data}/../log/startup.log start"),
+                }
+            }
+            OpenedAccess::Account { username, password: Secret(password) } => {
+                let capability = found.engine().capability();
+                let (database, tls) = (capability.default_database, capability.tls);
+                let endpoint = Endpoint { host: HOST, port, username, password, database, tls };
+                let connection = found.engine().connection_string(endpoint);
+                let by_hand = |verb| format!("holdfast opened {verb} {}", target.display());
+                Self {
+                    how: format!("connect:               {connection}"),
+                    connection,
+                    stop: by_hand("stop"),
+                    start: by_hand("start"),
+                }
+            }
+        }
+    }
+}
+
+/// `holdfast opened`: an instance that `holdfast open` made.
+#[derive(Subcommand)]
+pub(crate) enum OpenedCommand {
+    /// Start it again.
+    Start(OpenedArgs),
+    /// Stop it; its data stays.
+    Stop(OpenedArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct OpenedArgs {
+    /// The folder that was given as --target.
+    target: PathBuf,
+    /// Folder with the engines' programs.
+    #[arg(long, value_name = "DIR")]
+    engines: Option<PathBuf>,
+}
+
+/// # Errors
+/// `Failed`: the folder is none that `open` made, or the engine does not do it.
+pub(super) async fn switch(command: OpenedCommand) -> Result<(), ClientError> {
+    let (OpenedCommand::Start(args) | OpenedCommand::Stop(args)) = &command;
+    let target = std::path::absolute(&args.target)
+        .map_err(|source| ClientError::Io { doing: "find the folder".to_owned(), source })?;
+    let engines = args.engines.clone().unwrap_or_else(crate::config::default_engines);
+    let done = match &command {
+        OpenedCommand::Start(_) => start(&target, &engines).await,
+        OpenedCommand::Stop(_) => stop(&target, &engines).await,
+    };
+    done.map_err(|error| {
+        failed(&error, "give the folder that was the --target of `holdfast open`, as the same user")
+    })
 }
