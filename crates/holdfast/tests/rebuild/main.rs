@@ -7,6 +7,7 @@
 mod bucket;
 mod damage;
 mod stranger;
+mod streams;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bucket::{Run, run};
+use holdfast_core::engine::EngineKind;
 use holdfast_testkit::client::text;
 use holdfast_testkit::ledger::{Ledger, Writer, connect, rows};
 use holdfast_testkit::{Client, Holdfast, holdfast, seed, wait_for};
@@ -75,7 +77,17 @@ async fn bucket_and_recovery_kit_are_enough() -> Result<()> {
     damage::is_told(&left)
 }
 
-fn between(random: &mut impl Rng, (from, to): (Timestamp, Timestamp)) -> Timestamp {
+#[tokio::test(flavor = "multi_thread")]
+async fn bucket_and_recovery_kit_are_enough_for_engines_with_streams() -> Result<()> {
+    for engine in [EngineKind::Mysql, EngineKind::Mongodb, EngineKind::Valkey] {
+        if engine.capability().available {
+            streams::bucket_and_kit_are_enough(engine).await?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn between(random: &mut impl Rng, (from, to): (Timestamp, Timestamp)) -> Timestamp {
     let micros = random.random_range(from.as_microsecond()..to.as_microsecond());
     Timestamp::from_microsecond(micros).expect("between two timestamps")
 }
