@@ -282,3 +282,6 @@ fn id_of(document: &RawDocument) -> Result<Bson, ReplayError> {
 fn malformed(error: impl std::fmt::Display) -> ReplayError {
     ReplayError::Malformed(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;
