@@ -249,7 +249,7 @@ pub async fn stop(target: &Path, engines_dir: &Path) -> Result<(), AgentError> {
 }
 
 fn driver_of(engine: EngineKind, engines_dir: &Path) -> Result<Box<dyn Driver>, AgentError> {
-    holdfast_engines::drivers(engines_dir, WalTail::default()).remove(&engine).ok_or(AgentError::NoDriver(engine))
+    holdfast_engines::drivers(engines_dir, holdfast_engines::postgresql::WalTail::default()).remove(&engine).ok_or(AgentError::NoDriver(engine))
 }
 
 /// The keys that this restore reads with: those of its chain of backups, and all that are no backup's.
