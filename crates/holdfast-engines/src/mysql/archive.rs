@@ -45,8 +45,9 @@ pub(super) async fn follow(
     from: Option<&LogCursor>,
     feed: &LogFeed,
 ) -> Result<Infallible> {
-    let mut from = from.map(Cursor::of).transpose()?;
-    let mut cause = None;
+    // From a position that is not understood reading begins anew, behind a gap.
+    let mut cause = from.is_some_and(|from| Cursor::of(from).is_err()).then(|| UNKNOWN.to_owned());
+    let mut from = from.and_then(|from| Cursor::of(from).ok());
     loop {
         let mut asking = sql::connect(instance).await?;
         let reader = Reader::begin(&mut asking, from.take(), cause.take()).await?;
@@ -340,6 +341,7 @@ impl Reader {
     }
 }
 
+const UNKNOWN: &str = "where the archived binlog ends is not known any more";
 const RESET: &str = "the binlog was reset (RESET BINARY LOGS AND GTIDS) and begins anew";
 
 /// Why the log behind `from` cannot be read any more, if so.

@@ -27,6 +27,7 @@ use crate::{EngineError, FeedItem, Instance, LogCursor, LogFeed, Result};
 
 pub(super) use super::spool::folder as spool_folder;
 
+const UNKNOWN: &str = "where the archived log ends is not known any more";
 /// Between two looks at a file that has not grown.
 const POLL: Duration = Duration::from_millis(100);
 const SYNC_EVERY: Duration = Duration::from_secs(1);
@@ -75,7 +76,8 @@ pub(super) async fn follow(
     from: Option<&LogCursor>,
     feed: &LogFeed,
 ) -> Result<Infallible> {
-    let from = from.map(Cursor::parse).transpose()?;
+    // From a position that is not understood reading begins anew, behind a gap.
+    let from = from.map(|from| Cursor::parse(from).map_err(|_| UNKNOWN.to_owned()));
     let owned = instance.clone();
     let (mut follower, begin) = blocking(move || Follower::open(owned, from)).await??;
     if let Some(begin) = begin {
@@ -154,12 +156,16 @@ struct Follower {
 
 impl Follower {
     /// Goes on behind `from` if what follows is still there; otherwise begins anew, and says so.
-    fn open(instance: Instance, from: Option<Cursor>) -> Result<(Self, Option<FeedItem>)> {
+    fn open(
+        instance: Instance,
+        from: Option<std::result::Result<Cursor, String>>,
+    ) -> Result<(Self, Option<FeedItem>)> {
         let manifest = spool::keep(&instance)?;
         let own = Own::read(&instance)?;
         let cause = match from {
             None => None,
-            Some(cursor) => match Self::resume(&instance, &own, &cursor)? {
+            Some(Err(cause)) => Some(cause),
+            Some(Ok(cursor)) => match Self::resume(&instance, &own, &cursor)? {
                 Ok(follower) => return Ok((follower, None)),
                 Err(cause) => Some(cause),
             },
