@@ -15,7 +15,7 @@ use crate::ledger::{Act, Ledger, Write};
 /// Between the first numbers of two writers.
 const STRIDE: i64 = 10_000_000_000;
 /// Accounts between which money goes.
-const ACCOUNTS: i32 = 8;
+pub(crate) const ACCOUNTS: i32 = 8;
 const NEXT_TRY: Duration = Duration::from_millis(50);
 
 /// What is written and how fast.

@@ -1,6 +1,9 @@
 //! How each engine is written to and read. One file an engine, the same few functions in each; no engine knows another.
 
+mod mongodb;
+mod mysql;
 mod postgresql;
+mod valkey;
 
 use std::fmt;
 
@@ -57,6 +60,9 @@ impl Database {
     pub async fn open(&self) -> Result<Box<dyn Session>> {
         match self.kind {
             EngineKind::Postgresql => postgresql::open(&self.login, self.space).await,
+            EngineKind::Mysql => mysql::open(&self.login, self.space).await,
+            EngineKind::Mongodb => mongodb::open(&self.login, self.space).await,
+            EngineKind::Valkey => valkey::open(&self.login, self.space).await,
             other => Err(ConformanceError::NoSuite(other)),
         }
     }
