@@ -27,7 +27,7 @@ say "kill matrix: $(grep -c '^killed: ' "$matrix") kills, all whole"
 rounds=0
 restores=0
 while [ $SECONDS -lt $deadline ]; do
-    for suite in exactness kill s3; do
+    for suite in exactness kill s3 conformance; do
         HOLDFAST_SEED=$((RANDOM << 45 | RANDOM << 30 | RANDOM << 15 | RANDOM))
         export HOLDFAST_SEED
         log=$logs/$suite-$HOLDFAST_SEED.log
@@ -46,7 +46,7 @@ done
 cat >docs/soak.md <<EOF
 # Last soak
 
-\`make soak\`, $(date -u +%Y-%m-%d), at $(git rev-parse --short HEAD): $rounds rounds of the suites \`exactness\`, \`kill\` and \`s3\` in $minutes minutes, each with a
+\`make soak\`, $(date -u +%Y-%m-%d), at $(git rev-parse --short HEAD): $rounds rounds of the suites \`exactness\`, \`kill\`, \`s3\` and \`conformance\` in $minutes minutes, each with a
 new seed. $restores restores to random instants, a part of them after a SIGKILL of control plane or agent or while the store failed at random: all exact, 0 transactions lost,
 0 extra.
 

@@ -29,7 +29,7 @@ store-cli |  180 | no  | holdfast/check_store
 openapi   |  240 | no  | holdfast/openapi
 lifecycle |  400 | no  | holdfast/lifecycle
 exactness |  400 | no  | holdfast/exactness
-conform   |  500 | no  | holdfast/conformance
+conform   |  900 | no  | holdfast/conformance
 kill      |  500 | no  | holdfast/kill
 crash     |  900 | no  | holdfast/crash
 durable   |  300 | no  | holdfast/durable

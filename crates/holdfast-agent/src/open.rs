@@ -176,7 +176,8 @@ async fn restore(
                 target: target.map(|(point, covered_to)| RestoreTo { point, covered_to }),
                 archives: false,
             };
-            let restored = source::restore(gateway, &request.store, driver, instance, &from, &[], progress).await?;
+            let restored =
+                source::restore(gateway, &request.store, driver, instance, &from, &[], progress).await?;
             Ok(Done { engine_version: restored.engine_version, reached: point, users: Vec::new() })
         }
         DataPath::Streams(driver) => {
@@ -249,7 +250,9 @@ pub async fn stop(target: &Path, engines_dir: &Path) -> Result<(), AgentError> {
 }
 
 fn driver_of(engine: EngineKind, engines_dir: &Path) -> Result<Box<dyn Driver>, AgentError> {
-    holdfast_engines::drivers(engines_dir, holdfast_engines::postgresql::WalTail::default()).remove(&engine).ok_or(AgentError::NoDriver(engine))
+    holdfast_engines::drivers(engines_dir, holdfast_engines::postgresql::WalTail::default())
+        .remove(&engine)
+        .ok_or(AgentError::NoDriver(engine))
 }
 
 /// The keys that this restore reads with: those of its chain of backups, and all that are no backup's.

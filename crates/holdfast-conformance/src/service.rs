@@ -61,7 +61,10 @@ impl Made {
 }
 
 /// Waits until `look` gives something.
-pub(crate) async fn wait_for<T, F>(what: &str, seconds: u64, mut look: impl FnMut() -> F) -> Result<T>
+///
+/// # Errors
+/// `TooLate`; what `look` says.
+pub async fn wait_for<T, F>(what: &str, seconds: u64, mut look: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<Option<T>>>,
 {
@@ -77,18 +80,25 @@ where
     }
 }
 
-pub(crate) fn path(id: Uuid, rest: &str) -> String {
+/// A path of the API below a service.
+#[must_use]
+pub fn path(id: Uuid, rest: &str) -> String {
     format!("/managed-services/{id}{rest}")
 }
 
-/// Asks for a service of the smallest plan.
-pub(crate) async fn create(control: &dyn Control, made: &Made, body: Value) -> Result<Uuid> {
+/// Asks for a service.
+///
+/// # Errors
+/// What the API says, as in all that follow.
+pub async fn create(control: &dyn Control, made: &Made, body: Value) -> Result<Uuid> {
     let service: Service = ask(control, Method::Post, "/managed-services", Some(body)).await?;
     made.note(service.id);
     Ok(service.id)
 }
 
-pub(crate) async fn wait_running(control: &dyn Control, id: Uuid, seconds: u64) -> Result<Service> {
+/// # Errors
+/// `Failed`, with its message; `TooLate`.
+pub async fn wait_running(control: &dyn Control, id: Uuid, seconds: u64) -> Result<Service> {
     wait_for(&format!("service {id} runs"), seconds, || async {
         let service: Service = ask(control, Method::Get, &path(id, ""), None).await?;
         match service.status {
@@ -104,7 +114,10 @@ pub(crate) async fn wait_running(control: &dyn Control, id: Uuid, seconds: u64) 
 }
 
 /// The tenant's way in.
-pub(crate) async fn database(
+///
+/// # Errors
+/// As above; `Broken` without a user.
+pub async fn database(
     control: &dyn Control,
     kind: EngineKind,
     id: Uuid,
@@ -119,12 +132,19 @@ pub(crate) async fn database(
     Ok(Database { kind, login: told.into(), space })
 }
 
-pub(crate) async fn backups(control: &dyn Control, id: Uuid) -> Result<Vec<Backup>> {
+/// Newest first.
+///
+/// # Errors
+/// As above.
+pub async fn backups(control: &dyn Control, id: Uuid) -> Result<Vec<Backup>> {
     Ok(ask::<BackupList>(control, Method::Get, &path(id, "/backups"), None).await?.backups)
 }
 
 /// Waits for the service's first completed backup, which provisioning and restores ask for by themselves.
-pub(crate) async fn wait_first_backup(control: &dyn Control, id: Uuid, seconds: u64) -> Result<Backup> {
+///
+/// # Errors
+/// `Failed`, with its message; `TooLate`.
+pub async fn wait_first_backup(control: &dyn Control, id: Uuid, seconds: u64) -> Result<Backup> {
     wait_for("the first backup is completed", seconds, || async {
         let found = backups(control, id).await?;
         finished(found.into_iter().next_back())
@@ -144,7 +164,10 @@ fn finished(backup: Option<Backup>) -> Result<Option<Backup>> {
 }
 
 /// Takes a backup on demand, from the request to its end.
-pub(crate) async fn back_up(control: &dyn Control, id: Uuid, seconds: u64) -> Result<Backup> {
+///
+/// # Errors
+/// `Failed`, with its message; `TooLate`.
+pub async fn back_up(control: &dyn Control, id: Uuid, seconds: u64) -> Result<Backup> {
     let body = json!({"backup_type": "manual", "label": "conformance check"});
     let asked: TriggeredBackup = ask(control, Method::Post, &path(id, "/backups"), Some(body)).await?;
     let one = path(id, &format!("/backups/{}", asked.backup_id));
@@ -156,13 +179,16 @@ pub(crate) async fn back_up(control: &dyn Control, id: Uuid, seconds: u64) -> Re
 
 /// What a restore starts from.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum From<'a> {
+pub enum From<'a> {
     Point(Timestamp),
     Backup(&'a str),
 }
 
 /// Restores into a new service and waits until it runs.
-pub(crate) async fn restore(
+///
+/// # Errors
+/// `Failed`, with its message; `TooLate`.
+pub async fn restore(
     control: &dyn Control,
     made: &Made,
     source: Uuid,
@@ -184,12 +210,19 @@ pub(crate) async fn restore(
     wait_running(control, started.service_id, seconds).await
 }
 
-pub(crate) async fn pitr(control: &dyn Control, id: Uuid) -> Result<Pitr> {
+/// The recovery window.
+///
+/// # Errors
+/// As above.
+pub async fn pitr(control: &dyn Control, id: Uuid) -> Result<Pitr> {
     ask(control, Method::Get, &path(id, "/pitr"), None).await
 }
 
 /// Removes a copy that has been looked at.
-pub(crate) async fn remove_copy(control: &dyn Control, made: &Made, id: Uuid) -> Result<()> {
+///
+/// # Errors
+/// `Failed`, with its message; `TooLate`.
+pub async fn remove_copy(control: &dyn Control, made: &Made, id: Uuid) -> Result<()> {
     remove(control, id).await?;
     made.forget(id);
     Ok(())

@@ -184,6 +184,22 @@ impl Holdfast {
         waited.await.with_context(|| format!("its log says:\n{}", tail(&self.log())))
     }
 
+    /// Waits until the agent has said what it can run: until then everything is offered that the release knows, such as a
+    /// PostgreSQL that the tests do not have.
+    ///
+    /// # Errors
+    /// When it has not within a minute.
+    pub async fn wait_for_agent(&self) -> Result<()> {
+        let client = self.client();
+        crate::wait_for("the agent says what it can run", 60, || async {
+            let offered = client.get("/database-versions").await?;
+            let all = offered["versions"].as_array().cloned().unwrap_or_default();
+            let old = all.iter().filter(|one| one["database_type"] == "postgresql").count();
+            Ok((old == 1).then_some(()))
+        })
+        .await
+    }
+
     /// The control plane's process id.
     #[must_use]
     pub fn serve_pid(&self) -> Option<i32> {
@@ -256,6 +272,13 @@ impl Holdfast {
         let others = [std::process::id().try_into().ok(), self.serve_pid(), self.agent_pid()];
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
         pids.filter(|pid| !others.contains(&Some(*pid)) && works_here(pid)).collect()
+    }
+
+    /// SIGKILL to every process of every engine.
+    pub fn kill_engines(&self) {
+        for pid in self.engine_processes() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL); // gone already is fine
+        }
     }
 
     /// Folders of instances on disk.

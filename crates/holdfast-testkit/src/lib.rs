@@ -8,10 +8,12 @@ pub mod exactness;
 pub mod fault;
 pub mod holdfast;
 pub mod ledger;
+pub mod lost;
 pub mod memory;
 pub mod proxy;
 pub mod s3;
 pub mod seed;
+pub mod trial;
 pub mod volume;
 
 pub use client::Client;
@@ -20,6 +22,7 @@ pub use holdfast::Holdfast;
 pub use ledger::{Ledger, Verdict, Writer};
 pub use proxy::Proxy;
 pub use s3::S3Server;
+pub use trial::Trial;
 
 /// Waits until `check` gives something, looking every 100 ms.
 ///

@@ -5,9 +5,12 @@
 
 mod alone;
 mod api;
+mod by_hand;
 mod copies;
 mod lag;
+mod lost;
 mod machine;
+mod own;
 mod pgbench;
 mod report;
 mod restores;
@@ -18,6 +21,7 @@ mod timed;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use holdfast_core::engine::EngineKind;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_holdfast");
 
@@ -33,6 +37,8 @@ struct Size {
     backups_each: usize,
     requests: usize,
     lag_seconds: u64,
+    /// What MySQL, MongoDB and Valkey are filled with.
+    noise_mib: u64,
     sealing_seconds: u64,
 }
 
@@ -45,6 +51,7 @@ const SMALL: Size = Size {
     backups_each: 10,
     requests: 500,
     lag_seconds: 12,
+    noise_mib: 48,
     sealing_seconds: 1,
 };
 
@@ -57,6 +64,7 @@ const FULL: Size = Size {
     backups_each: 10,
     requests: 3_000,
     lag_seconds: 60,
+    noise_mib: 2048,
     sealing_seconds: 3,
 };
 
@@ -92,6 +100,14 @@ async fn run() -> Result<()> {
     }
     if wanted("lag") {
         sections.push(Box::pin(lag::measure(&size)).await?);
+    }
+    for kind in [EngineKind::Mysql, EngineKind::Mongodb, EngineKind::Valkey] {
+        if wanted(kind.as_str()) && lost::is_measured(kind) {
+            sections.push(Box::pin(own::measure(&size, kind)).await?);
+        }
+    }
+    if wanted("lost") {
+        sections.push(Box::pin(lost::measure(&size)).await?);
     }
     let text = report::page(&size, &machine::describe()?, &sections);
     let out = PathBuf::from(setting("BENCH_OUT").context("BENCH_OUT names the page to write")?);

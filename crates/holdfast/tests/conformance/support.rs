@@ -15,13 +15,23 @@ use tokio::process::{Child, Command};
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_holdfast");
 const RESTORES: usize = 10;
 
-/// A Holdfast for an engine; `None` where there are no engines and that is allowed.
+/// Whether there is anything to try: a driver, and the engines (or they need not be there).
+pub(crate) fn is_there(kind: EngineKind) -> bool {
+    if !kind.capability().available {
+        println!("{kind}: this release has no driver for it");
+        return false;
+    }
+    holdfast::engines().is_some()
+}
+
+/// A Holdfast for an engine; `None` where there is nothing to try.
 pub(crate) async fn holdfast_for(kind: EngineKind, test: &str) -> Result<Option<Holdfast>> {
-    if holdfast::engines().is_none() {
+    if !is_there(kind) {
         return Ok(None);
     }
-    ensure!(kind.capability().available, "there is no driver for {kind}");
-    Ok(Some(Holdfast::start(BINARY, &format!("{test}-{kind}")).await?))
+    let holdfast = Holdfast::start(BINARY, &format!("{test}-{kind}")).await?;
+    holdfast.wait_for_agent().await?;
+    Ok(Some(holdfast))
 }
 
 fn check(holdfast: &Holdfast, kind: EngineKind, more: &[&str]) -> Result<Child> {
