@@ -18,7 +18,7 @@ api       |   60 | no  | holdfast-api/*
 seal      |  180 | no  | holdfast-seal/*
 store     |  240 | no  | holdfast-store/*
 catalog   |  240 | no  | holdfast-catalog/*
-engines   |  420 | no  | holdfast-engines/*
+engines   |  540 | no  | holdfast-engines/*
 agent     |  300 | no  | holdfast-agent/*
 server    |  300 | no  | holdfast-server/*
 testkit   |  180 | no  | holdfast-testkit/*

@@ -25,6 +25,12 @@ pub enum EngineError {
         #[source]
         source: tokio_postgres::Error,
     },
+    #[error("{doing}")]
+    Mongo {
+        doing: String,
+        #[source]
+        source: Box<mongodb::error::Error>,
+    },
     /// The object store failed the backup or the restore.
     #[error("{doing}")]
     Store {
@@ -87,7 +93,9 @@ impl EngineError {
         match self {
             Self::Exec { .. } => "tool_failed",
             Self::Io { .. } => "io_error",
-            Self::Sql { .. } | Self::Mysql { .. } | Self::Valkey { .. } => "engine_error",
+            Self::Sql { .. } | Self::Mysql { .. } | Self::Mongo { .. } | Self::Valkey { .. } => {
+                "engine_error"
+            }
             Self::Store { source, .. } => source.cause(),
             Self::Unexpected { .. } => "unexpected_answer",
             Self::NotReady { .. } => "not_ready",
@@ -118,6 +126,11 @@ impl EngineError {
     pub(crate) fn mysql(doing: impl Into<String>) -> impl FnOnce(mysql_async::Error) -> Self {
         let doing = doing.into();
         move |source| Self::Mysql { doing, source: Box::new(source) }
+    }
+
+    pub(crate) fn mongo(doing: impl Into<String>) -> impl FnOnce(mongodb::error::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Mongo { doing, source: Box::new(source) }
     }
 
     /// A tool that failed; what its last words tell of a full disk or damage counts for more than its exit code.

@@ -38,10 +38,12 @@ pub use stream::*;
 pub fn drivers(engines_dir: &Path, wal_tail: postgresql::WalTail) -> BTreeMap<EngineKind, Box<dyn Driver>> {
     let postgresql: Box<dyn Driver> = Box::new(postgresql::Postgresql::new(engines_dir).with_tail(wal_tail));
     let mysql: Box<dyn Driver> = Box::new(mysql::Mysql::new(engines_dir));
+    let mongodb: Box<dyn Driver> = Box::new(mongodb::Mongodb::new(engines_dir));
     let valkey: Box<dyn Driver> = Box::new(valkey::Valkey::new(engines_dir));
     BTreeMap::from([
         (EngineKind::Postgresql, postgresql),
         (EngineKind::Mysql, mysql),
+        (EngineKind::Mongodb, mongodb),
         (EngineKind::Valkey, valkey),
     ])
 }

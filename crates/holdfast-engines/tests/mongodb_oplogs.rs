@@ -1,6 +1,8 @@
 //! Recorded oplogs of real servers (mongod 3.6 to 8.0), through the same replayer as every restore, each against its expected
 //! result. The recordings are in `shared/fixtures` beside the project or where `HOLDFAST_FIXTURES` points.
 
+#![allow(clippy::print_stdout, reason = "what a test prints is how it tells its seed and its figures")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 

@@ -170,6 +170,7 @@ impl EngineKind {
                 ..planned(true, &["mysqldump", "clone"], &["9.7"], "9.7")
             },
             Self::Mongodb => Capability {
+                available: true,
                 unit: TimeUnit::Millisecond,
                 tls: false,
                 cidrs: CidrRule::AllOrLoopback,

@@ -1,2 +1,166 @@
-//! MongoDB.
+//! MongoDB: replica sets of one, dumps in `mongodump`'s format, the oplog followed continuously and replayed as ordinary writes.
+//!
+//! Written for mongod; where a host has none, the tests' stand-in runs (`docs/engines/mongodb.md` says what was shown on which).
+//! Quirks that shape this code:
+//! - nothing tells "consistent" but the oplog: a dump is fuzzy, and replaying what happened meanwhile mends it ([`replay`]);
+//! - an entry's timestamp orders, its `wall` (milliseconds) says when: a restore ends before the first entry, in order, whose
+//!   `wall` is later than the instant asked for;
+//! - the oplog is a ring: what was not read in time is gone, which is a gap and never papered over.
+//!
+//! Sources: MongoDB manual, "Replica Set Oplog", "Localhost Exception", "Built-In Roles"; mongo-tools (formats).
+
+mod access;
+mod apply;
+mod archive;
+mod backup;
+mod client;
+mod config;
+mod oplog;
+mod probe;
+mod process;
 pub mod replay;
+mod restore;
+mod verify;
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use holdfast_core::Timestamp;
+
+use crate::{
+    BackupSink, DataPath, Driver, EngineError, Instance, LogCursor, LogFeed, LogOnDisk, Probe, ProgressSink,
+    RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore, StreamRestored,
+    UserSpec,
+};
+
+/// Drives MongoDB with the programs below `engines_dir`: `mongodb-<version>/bin/mongod`, else `mongodb-surrogate`.
+#[derive(Debug)]
+pub struct Mongodb {
+    engines_dir: PathBuf,
+    clients: client::Clients,
+}
+
+impl Mongodb {
+    #[must_use]
+    pub fn new(engines_dir: impl Into<PathBuf>) -> Self {
+        Self { engines_dir: engines_dir.into(), clients: client::Clients::default() }
+    }
+}
+
+fn instant(ms: i64) -> Result<Timestamp> {
+    Timestamp::from_millisecond(ms).map_err(|error| EngineError::Unexpected {
+        doing: "read when an entry was committed".to_owned(),
+        what: error.to_string(),
+    })
+}
+
+#[async_trait]
+impl Driver for Mongodb {
+    async fn create(
+        &self,
+        instance: &Instance,
+        users: &[UserSpec],
+        progress: &ProgressSink,
+    ) -> Result<String> {
+        self.create_instance(instance, users, progress).await
+    }
+
+    async fn start(&self, instance: &Instance) -> Result<()> {
+        self.start_instance(instance).await
+    }
+
+    async fn stop(&self, instance: &Instance, timeout_seconds: u64) -> Result<()> {
+        self.stop_instance(instance, timeout_seconds).await
+    }
+
+    async fn is_running(&self, instance: &Instance) -> bool {
+        self.is_alive(instance)
+    }
+
+    async fn apply_settings(&self, instance: &Instance) -> Result<()> {
+        self.apply(instance).await
+    }
+
+    async fn set_password(&self, instance: &Instance, user: &UserSpec) -> Result<()> {
+        self.give_password(instance, user).await
+    }
+
+    async fn probe(&self, instance: &Instance) -> Result<Probe> {
+        self.take_probe(instance).await
+    }
+
+    async fn database_bytes(&self, instance: &Instance) -> Result<u64> {
+        self.size(instance).await
+    }
+
+    /// The oplog is a ring of fixed size inside the database: nothing of it waits on the disk and grows.
+    fn log_on_disk(&self, _: &Instance) -> Result<LogOnDisk> {
+        Ok(LogOnDisk::default())
+    }
+
+    fn is_read_only(&self, instance: &Instance) -> bool {
+        access::is_read_only(instance)
+    }
+
+    async fn set_read_only(&self, instance: &Instance, read_only: bool) -> Result<()> {
+        if read_only {
+            access::hold(self, instance, true).await
+        } else {
+            access::release(self, instance).await
+        }
+    }
+
+    async fn drop_waiting_log(&self, _: &Instance) -> Result<u64> {
+        Ok(0)
+    }
+
+    fn data_path(&self) -> DataPath<'_> {
+        DataPath::Streams(self)
+    }
+
+    fn versions(&self) -> Vec<String> {
+        config::installed_versions(&self.engines_dir)
+    }
+}
+
+#[async_trait]
+impl StreamDriver for Mongodb {
+    async fn backup(
+        &self,
+        instance: &Instance,
+        _: &StreamBackupRequest<'_>,
+        sink: &dyn BackupSink,
+        progress: &ProgressSink,
+    ) -> Result<StreamBackup> {
+        self.dump(instance, sink, progress).await
+    }
+
+    async fn follow(
+        &self,
+        instance: &Instance,
+        from: Option<&LogCursor>,
+        feed: &LogFeed,
+    ) -> Result<Infallible> {
+        self.follow_oplog(instance, from, feed).await
+    }
+
+    /// The server overwrites the oplog's oldest part by itself, whatever was archived.
+    async fn release_log(&self, _: &Instance, _: &LogCursor) -> Result<()> {
+        Ok(())
+    }
+
+    async fn quiesce(&self, instance: &Instance) -> Result<()> {
+        access::hold(self, instance, false).await
+    }
+
+    async fn restore(
+        &self,
+        instance: &Instance,
+        request: &StreamRestore<'_>,
+        source: &dyn RestoreSource,
+        progress: &ProgressSink,
+    ) -> Result<StreamRestored> {
+        self.restore_instance(instance, request, source, progress).await
+    }
+}

@@ -1,0 +1,125 @@
+//! Connections of the agent's to an instance, and the commands that several parts send.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bson::{Bson, Document, doc};
+use mongodb::Client;
+use mongodb::options::{ClientOptions, Credential, ServerAddress};
+
+use super::config::{self, Account, Secrets};
+use crate::{EngineError, Instance, Result, UserSpec};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connections that are open, by address and account: a new one costs a key derivation.
+#[derive(Debug, Default)]
+pub(super) struct Clients(Mutex<HashMap<(u16, &'static str, String), Client>>);
+
+impl Clients {
+    /// A connection as one of the agent's accounts.
+    pub(super) fn get(&self, instance: &Instance, account: Account) -> Result<Client> {
+        let secrets = Secrets::read(instance)?;
+        let password = secrets.password(account).to_owned();
+        let key = (instance.port, account.username(), password);
+        let mut clients = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(client) = clients.get(&key) {
+            return Ok(client.clone());
+        }
+        let client = client(instance, Some((account, &key.2)))?;
+        clients.insert(key, client.clone());
+        Ok(client)
+    }
+
+    /// Lets go of the connections to a server that stops.
+    pub(super) fn forget(&self, instance: &Instance) {
+        let mut clients = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        clients.retain(|key, _| key.0 != instance.port);
+    }
+}
+
+/// A connection without a password, for a server that has no users yet.
+pub(super) fn anonymous(instance: &Instance) -> Result<Client> {
+    client(instance, None)
+}
+
+fn client(instance: &Instance, who: Option<(Account, &str)>) -> Result<Client> {
+    let doing = || format!("connect to instance {}", instance.stanza);
+    // Without users the server listens on the loopback address alone.
+    let host = if who.is_none() { "127.0.0.1".to_owned() } else { config::agent_host(instance) };
+    let address =
+        ServerAddress::parse(format!("{host}:{}", instance.port)).map_err(EngineError::mongo(doing()))?;
+    let mut options = ClientOptions::default();
+    options.hosts = vec![address];
+    options.direct_connection = Some(true);
+    options.app_name = Some("holdfast".to_owned());
+    options.connect_timeout = Some(CONNECT_TIMEOUT);
+    options.server_selection_timeout = Some(CONNECT_TIMEOUT);
+    options.max_pool_size = Some(8);
+    options.credential = who.map(|(account, password)| {
+        let mut credential = Credential::default();
+        credential.username = Some(account.username().to_owned());
+        credential.password = Some(password.to_owned());
+        credential.source = Some("admin".to_owned());
+        credential
+    });
+    Client::with_options(options).map_err(EngineError::mongo(doing()))
+}
+
+/// Runs a command on `admin`.
+pub(super) async fn admin(client: &Client, command: Document, doing: &str) -> Result<Document> {
+    client.database("admin").run_command(command).await.map_err(EngineError::mongo(doing))
+}
+
+/// Whether the server's answer was an error of this code.
+pub(super) fn is_code(error: &mongodb::error::Error, codes: &[i32]) -> bool {
+    use mongodb::error::{ErrorKind, WriteFailure};
+    match error.kind.as_ref() {
+        ErrorKind::Command(error) => codes.contains(&error.code),
+        ErrorKind::Write(WriteFailure::WriteError(error)) => codes.contains(&error.code),
+        _ => false,
+    }
+}
+
+/// No user of the name; the namespace exists; it does not.
+pub(super) const USER_NOT_FOUND: i32 = 11;
+pub(super) const NAMESPACE_EXISTS: i32 = 48;
+pub(super) const NAMESPACE_NOT_FOUND: i32 = 26;
+const USER_EXISTS: [i32; 2] = [51003, 11000];
+
+/// Makes a user of `admin`, or gives one that is there this password and these roles.
+pub(super) async fn ensure_user(
+    client: &Client,
+    username: &str,
+    password: &str,
+    roles: &[Bson],
+) -> Result<()> {
+    let database = client.database("admin");
+    let create = doc! { "createUser": username, "pwd": password, "roles": roles };
+    match database.run_command(create).await {
+        Ok(_) => Ok(()),
+        Err(error) if is_code(&error, &USER_EXISTS) => {
+            let update = doc! { "updateUser": username, "pwd": password, "roles": roles };
+            database
+                .run_command(update)
+                .await
+                .map(drop)
+                .map_err(EngineError::mongo(format!("change user {username}")))
+        }
+        Err(error) => Err(EngineError::mongo(format!("make user {username}"))(error)),
+    }
+}
+
+pub(super) fn roles(names: &[&str]) -> Vec<Bson> {
+    names.iter().map(|name| doc! { "role": *name, "db": "admin" }.into()).collect()
+}
+
+/// Roles of a tenant's user: its own databases with all that is in them, nothing of the server's.
+pub(super) fn tenant_roles(user: &UserSpec, may_write: bool) -> Vec<Bson> {
+    match (user.role.as_str(), may_write) {
+        (_, false) => roles(&["readAnyDatabase"]),
+        ("admin", true) => roles(&["readWriteAnyDatabase", "dbAdminAnyDatabase", "clusterMonitor"]),
+        (_, true) => roles(&["readWriteAnyDatabase", "dbAdminAnyDatabase"]),
+    }
+}

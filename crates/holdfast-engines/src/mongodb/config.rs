@@ -1,0 +1,242 @@
+//! Which server a host has, how an instance of it is started, and the agent's own passwords.
+
+use std::path::{Path, PathBuf};
+
+use rand::Rng as _;
+use serde::{Deserialize, Serialize};
+
+use crate::files;
+use crate::{EngineError, Instance, Paths, Result};
+
+/// Kinds of server. Chosen by what the host has when an instance is made; kept with the instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Flavor {
+    /// MongoDB's own server.
+    Mongod,
+    /// The tests' stand-in for it; `docs/engines/mongodb.md` has its differences.
+    Surrogate,
+}
+
+/// How an instance runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// For everybody who has a password.
+    Open,
+    /// For the agent, on the loopback address: while it is filled.
+    Private,
+    /// Without passwords, on the loopback address: the stand-in while it has no users.
+    Unguarded,
+}
+
+/// Name of the replica set of one.
+pub(super) const REPLICA_SET: &str = "rs0";
+/// What a mongod's oplog may take at least, in MiB; mongod's own default is 5 % of the disk.
+const OPLOG_MIB: u64 = 2048;
+
+/// The agent's users in an instance, each with the rights that its work needs (`docs/engines/mongodb.md`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Account {
+    /// Makes users, stops the server.
+    Admin,
+    /// Reads all data and the oplog; base backups and the archive.
+    Reader,
+    /// Writes data; restores.
+    Writer,
+}
+
+impl Account {
+    pub(super) const ALL: [Self; 3] = [Self::Admin, Self::Reader, Self::Writer];
+
+    pub(super) fn username(self) -> &'static str {
+        match self {
+            Self::Admin => "holdfast",
+            Self::Reader => "holdfast_backup",
+            Self::Writer => "holdfast_restore",
+        }
+    }
+
+    pub(super) fn roles(self) -> &'static [&'static str] {
+        match self {
+            Self::Admin => &["root"],
+            Self::Reader => &["backup", "clusterMonitor"],
+            Self::Writer => &["restore", "readWriteAnyDatabase", "dbAdminAnyDatabase"],
+        }
+    }
+
+    pub(super) fn is_ours(username: &str) -> bool {
+        Self::ALL.iter().any(|account| account.username() == username)
+    }
+}
+
+/// What the agent keeps with an instance, for itself alone.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Secrets {
+    pub flavor: Flavor,
+    passwords: [String; 3],
+}
+
+impl Secrets {
+    pub(super) fn make(instance: &Instance, flavor: Flavor) -> Result<Self> {
+        let secrets = Self { flavor, passwords: [random(), random(), random()] };
+        let text = serde_json::to_vec(&secrets).expect("plain strings");
+        files::write_secret(&Self::path(instance), &text)?;
+        Ok(secrets)
+    }
+
+    pub(super) fn read(instance: &Instance) -> Result<Self> {
+        let path = Self::path(instance);
+        let doing = || format!("read {}", path.display());
+        let text = std::fs::read(&path).map_err(EngineError::io(doing()))?;
+        serde_json::from_slice(&text)
+            .map_err(|error| EngineError::Unexpected { doing: doing(), what: error.to_string() })
+    }
+
+    pub(super) fn password(&self, account: Account) -> &str {
+        let [admin, reader, writer] = &self.passwords;
+        match account {
+            Account::Admin => admin,
+            Account::Reader => reader,
+            Account::Writer => writer,
+        }
+    }
+
+    fn path(instance: &Instance) -> PathBuf {
+        Paths(&instance.folder).conf().join("agent.json")
+    }
+}
+
+fn random() -> String {
+    hex::encode(rand::rng().random::<[u8; 24]>())
+}
+
+/// The secret that members of a replica set share; with it, mongod asks clients for passwords.
+pub(super) fn write_key_file(instance: &Instance) -> Result<PathBuf> {
+    let path = Paths(&instance.folder).run().join("keyfile");
+    if !path.exists() {
+        files::write_private(&path, random().as_bytes(), instance.run_as.as_ref())?;
+    }
+    Ok(path)
+}
+
+/// Where clients, and the agent, reach the instance.
+pub(super) fn address(instance: &Instance, mode: Mode) -> String {
+    let loopback_only = !instance.allowed_cidrs.is_empty()
+        && !holdfast_core::engine::lets_in_everybody(&instance.allowed_cidrs);
+    if mode == Mode::Open && !loopback_only { instance.listen.to_string() } else { "127.0.0.1".to_owned() }
+}
+
+/// The address that the agent itself uses.
+pub(super) fn agent_host(instance: &Instance) -> String {
+    // mongod listens on the loopback address too; the stand-in on one address alone.
+    match address(instance, Mode::Open).as_str() {
+        "0.0.0.0" | "::" => "127.0.0.1".to_owned(),
+        v6 if v6.contains(':') => format!("[{v6}]"),
+        other => other.to_owned(),
+    }
+}
+
+/// The whole command line of the server.
+pub(super) fn arguments(instance: &Instance, flavor: Flavor, mode: Mode) -> Vec<String> {
+    let data = Paths(&instance.folder).data();
+    let address = address(instance, mode);
+    let mut arguments = match flavor {
+        Flavor::Mongod => {
+            let bind = if address == "127.0.0.1" { address } else { format!("127.0.0.1,{address}") };
+            // mongod takes half of the memory by default, but at least this (manual, storage.wiredTiger).
+            let cache_mib = (instance.memory_mib / 2).max(256);
+            vec![
+                format!("--dbpath={}", data.display()),
+                format!("--bind_ip={bind}"),
+                format!("--replSet={REPLICA_SET}"),
+                format!("--keyFile={}", Paths(&instance.folder).run().join("keyfile").display()),
+                format!("--oplogSize={OPLOG_MIB}"),
+                format!("--wiredTigerCacheSizeGB={}.{:03}", cache_mib / 1024, cache_mib % 1024 * 1000 / 1024),
+                format!("--maxConns={}", instance.max_connections + 20), // the agent's own
+                format!("--unixSocketPrefix={}", Paths(&instance.folder).run().display()),
+                "--quiet".to_owned(),
+            ]
+        }
+        Flavor::Surrogate => {
+            let mut arguments = vec![
+                format!("--storage-path={}", data.display()),
+                format!("--host={address}"),
+                format!("--cache-size={}M", (instance.memory_mib / 4).clamp(64, 512)),
+                "--noop-heartbeat-seconds=1".to_owned(),
+                "--oplog-retention-seconds=86400".to_owned(),
+                "--oplog-max-entries=10000000".to_owned(),
+                "--log-level=WARNING".to_owned(),
+            ];
+            if mode != Mode::Unguarded {
+                arguments.push("--auth".to_owned());
+            }
+            if mode == Mode::Open {
+                arguments.push("--sync-on-commit".to_owned());
+            }
+            arguments
+        }
+    };
+    arguments.push(format!("--port={}", instance.port));
+    arguments
+}
+
+/// The server's program and its kind: a real one of the asked version before the stand-in.
+pub(super) fn find_program(engines_dir: &Path, version: &str) -> Result<(PathBuf, Flavor)> {
+    if let Some(path) = mongod_of(engines_dir, version) {
+        return Ok((path, Flavor::Mongod));
+    }
+    let surrogate = surrogate(engines_dir);
+    if surrogate.is_file() {
+        return Ok((surrogate, Flavor::Surrogate));
+    }
+    Err(EngineError::Missing { engine: "MongoDB", version: version.to_owned() })
+}
+
+/// The program of an instance that was made already.
+pub(super) fn program(engines_dir: &Path, instance: &Instance, flavor: Flavor) -> Result<PathBuf> {
+    let found = match flavor {
+        Flavor::Mongod => mongod_of(engines_dir, &instance.version),
+        Flavor::Surrogate => Some(surrogate(engines_dir)).filter(|path| path.is_file()),
+    };
+    found.ok_or_else(|| EngineError::Missing { engine: "MongoDB", version: instance.version.clone() })
+}
+
+fn mongod_of(engines_dir: &Path, version: &str) -> Option<PathBuf> {
+    let own = engines_dir.join(format!("mongodb-{version}/bin/mongod"));
+    own.is_file().then_some(own)
+}
+
+fn surrogate(engines_dir: &Path) -> PathBuf {
+    engines_dir.join("mongodb-surrogate/bin/surrogate")
+}
+
+/// Versions that the host can run: those of its own mongods, or any with the stand-in.
+pub(super) fn installed_versions(engines_dir: &Path) -> Vec<String> {
+    let all = holdfast_core::engine::EngineKind::Mongodb.capability().versions;
+    let runs = |version: &&&str| find_program(engines_dir, version).is_ok();
+    all.iter().filter(runs).map(|version| (*version).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_without_the_whole_world_leaves_the_loopback_address() {
+        let mut instance: Instance = serde_json::from_value(serde_json::json!({
+            "folder": "/x", "stanza": "s", "version": "7.0", "listen": "0.0.0.0", "port": 27017, "run_as": null,
+            "memory_mib": 1024, "max_connections": 100, "allowed_cidrs": [],
+            "repository": {"gateway_port": 1, "gateway_ca_file": "", "access_key": "", "secret_key": "",
+                "cipher_passphrase": ""}
+        }))
+        .expect("an instance");
+        assert_eq!(address(&instance, Mode::Open), "0.0.0.0");
+        assert_eq!(address(&instance, Mode::Private), "127.0.0.1");
+        instance.allowed_cidrs = vec!["127.0.0.0/8".to_owned()];
+        assert_eq!(address(&instance, Mode::Open), "127.0.0.1");
+        for flavor in [Flavor::Mongod, Flavor::Surrogate] {
+            let line = arguments(&instance, flavor, Mode::Open).join(" ");
+            assert!(line.contains("=127.0.0.1 ") && line.contains("27017"), "{line}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Reads the server's oplog: its newest entry, a range of it, and where an entry was.
+
+use std::time::Duration;
+
+use bson::{Bson, Document, RawDocumentBuf, doc};
+use futures::TryStreamExt as _;
+use mongodb::options::ReadConcern;
+use mongodb::{Client, Collection, Cursor};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::replay::{Entry, Stamp};
+use crate::{EngineError, LogCursor, Result};
+
+/// How long an entry may become visible after one that is later. mongod shows none before its time when read forwards, but
+/// its newest entry is found by reading backwards.
+pub(super) const SETTLE: Duration = Duration::from_millis(500);
+
+/// SHA-256 of an entry's bytes.
+pub(super) type Hash = [u8; 32];
+
+pub(super) fn hash(entry: &Entry) -> Hash {
+    Sha256::digest(entry.bytes()).into()
+}
+
+/// An entry, told from all others: by its timestamp alone it is not, for the stand-in gives all entries of a transaction the
+/// same one. As JSON it is a [`LogCursor`]: `{"ts":{"t":…,"i":…},"nth":1,"sha256":"…"}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Mark {
+    pub ts: Stamp,
+    /// Which one of the entries with this timestamp it is, from 1.
+    pub nth: usize,
+    #[serde(with = "hex_hash")]
+    pub sha256: Hash,
+}
+
+mod hex_hash {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(hash: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(hash))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let mut hash = [0; 32];
+        hex::decode_to_slice(text, &mut hash).map_err(serde::de::Error::custom)?;
+        Ok(hash)
+    }
+}
+
+impl Mark {
+    /// The mark of `entry`, which follows this one.
+    pub(super) fn next(&self, entry: &Entry) -> Self {
+        let nth = if entry.stamp() == self.ts { self.nth + 1 } else { 1 };
+        Self { ts: entry.stamp(), nth, sha256: hash(entry) }
+    }
+
+    pub(super) fn cursor(&self) -> LogCursor {
+        LogCursor(serde_json::to_value(self).expect("numbers and text"))
+    }
+
+    pub(super) fn parse(cursor: &LogCursor) -> Result<Self> {
+        serde_json::from_value(cursor.0.clone()).map_err(|error| EngineError::Unexpected {
+            doing: "read where the oplog's archive ends".to_owned(),
+            what: error.to_string(),
+        })
+    }
+
+    /// Index of the entry that the mark names in entries read from its timestamp on; `None` if it is not where it was.
+    pub(super) fn find_in(&self, entries: &[Entry]) -> Option<usize> {
+        let at = self.nth.checked_sub(1)?;
+        let there = entries.get(at)?;
+        (there.stamp() == self.ts && hash(there) == self.sha256).then_some(at)
+    }
+}
+
+/// The marks of consecutive entries, of which the first has its timestamp to itself so far.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Counter(Option<(Stamp, usize)>);
+
+impl Counter {
+    /// Goes on behind this entry.
+    pub(super) fn set(&mut self, mark: &Mark) {
+        self.0 = Some((mark.ts, mark.nth));
+    }
+
+    pub(super) fn mark(&mut self, entry: &Entry) -> Mark {
+        let nth = match self.0 {
+            Some((ts, nth)) if ts == entry.stamp() => nth + 1,
+            _ => 1,
+        };
+        self.0 = Some((entry.stamp(), nth));
+        Mark { ts: entry.stamp(), nth, sha256: hash(entry) }
+    }
+}
+
+/// The oplog, as far as a majority has it.
+pub(super) fn collection(client: &Client) -> Collection<RawDocumentBuf> {
+    let options =
+        mongodb::options::CollectionOptions::builder().read_concern(ReadConcern::majority()).build();
+    client.database("local").collection_with_options("oplog.rs", options)
+}
+
+/// Timestamp of the newest entry; `None` if there is none yet.
+pub(super) async fn newest(client: &Client) -> Result<Option<Stamp>> {
+    let doing = "read the newest oplog entry";
+    let found = collection(client)
+        .find_one(doc! {})
+        .sort(doc! { "$natural": -1 })
+        .await
+        .map_err(EngineError::mongo(doing))?;
+    found.map(entry).transpose().map(|entry| entry.map(|entry| entry.stamp()))
+}
+
+/// The last of the newest entries, after those before it have become visible.
+pub(super) async fn tip(client: &Client) -> Result<Mark> {
+    const ATTEMPTS: u32 = 300; // a new server writes its first entry at once
+    for _ in 0..ATTEMPTS {
+        let Some(newest) = newest(client).await? else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        tokio::time::sleep(SETTLE).await;
+        let entries = range(client, newest, Some(newest)).await?;
+        let mut counter = Counter::default();
+        if let Some(mark) = entries.iter().map(|entry| counter.mark(entry)).last() {
+            return Ok(mark);
+        }
+    }
+    Err(EngineError::Unexpected { doing: "read the oplog".to_owned(), what: "it stays empty".to_owned() })
+}
+
+/// A cursor over the entries from one timestamp to another, both included.
+pub(super) async fn open(client: &Client, from: Stamp, to: Option<Stamp>) -> Result<Cursor<RawDocumentBuf>> {
+    let mut bounds = doc! { "$gte": Bson::Timestamp(from.into()) };
+    if let Some(to) = to {
+        bounds.insert("$lte", Bson::Timestamp(to.into()));
+    }
+    let filter: Document = doc! { "ts": bounds };
+    collection(client)
+        .find(filter)
+        .sort(doc! { "$natural": 1 })
+        .batch_size(2000)
+        .await
+        .map_err(EngineError::mongo("read the oplog"))
+}
+
+/// Those entries, all at once: for short ranges.
+pub(super) async fn range(client: &Client, from: Stamp, to: Option<Stamp>) -> Result<Vec<Entry>> {
+    let mut cursor = open(client, from, to).await?;
+    let mut entries = Vec::new();
+    while let Some(document) = cursor.try_next().await.map_err(EngineError::mongo("read the oplog"))? {
+        entries.push(entry(document)?);
+    }
+    Ok(entries)
+}
+
+pub(super) fn entry(document: RawDocumentBuf) -> Result<Entry> {
+    Entry::new(document).map_err(|error| EngineError::Unexpected {
+        doing: "read the oplog".to_owned(),
+        what: error.to_string(),
+    })
+}

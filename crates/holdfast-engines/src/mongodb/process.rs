@@ -1,0 +1,258 @@
+//! How an instance is made, starts, stops and is found again; its users.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bson::{Bson, Document, doc};
+use mongodb::Client;
+
+use super::client::{self, USER_NOT_FOUND, admin, ensure_user, is_code, roles, tenant_roles};
+use super::config::{self, Account, Flavor, Mode, Secrets};
+use super::{Mongodb, access};
+use crate::exec::{self, ProcessSpec};
+use crate::files;
+use crate::{EngineError, Instance, Paths, ProgressSink, Result, UserSpec};
+
+const START_SECONDS: u64 = 60;
+/// Starts `$2...` in a session of its own; its number goes into the file `$0`, what it says into `$1`.
+const DETACHED: &str = r#"pid=$0; log=$1; shift; echo $$ >"$pid"; exec "$@" >>"$log" 2>&1 </dev/null"#;
+
+impl Mongodb {
+    pub(super) async fn create_instance(
+        &self,
+        instance: &Instance,
+        users: &[UserSpec],
+        progress: &ProgressSink,
+    ) -> Result<String> {
+        progress.phase("creating the database");
+        self.make_private(instance).await?;
+        progress.phase("creating users");
+        self.make_tenants(instance, users).await?;
+        progress.phase("starting the engine");
+        self.open(instance).await?;
+        self.server_version(instance).await
+    }
+
+    /// A new, empty instance that only the agent can reach.
+    pub(super) async fn make_private(&self, instance: &Instance) -> Result<()> {
+        files::make_folders(instance)?;
+        let (_, flavor) = config::find_program(&self.engines_dir, &instance.version)?;
+        if flavor == Flavor::Surrogate {
+            tracing::warn!(
+                instance = instance.stanza,
+                "this host has no mongod: the tests' stand-in runs instead"
+            );
+        }
+        let secrets = Secrets::make(instance, flavor)?;
+        match flavor {
+            Flavor::Mongod => {
+                config::write_key_file(instance)?;
+                self.launch(instance, Mode::Private).await?;
+                let client = client::anonymous(instance)?;
+                self.wait_answering(instance, &client).await?;
+                self.initiate(instance, &client).await?;
+                // The first user comes in by the localhost exception; it makes the others.
+                make_account(&client, &secrets, Account::Admin).await?;
+                let client = self.clients.get(instance, Account::Admin)?;
+                make_account(&client, &secrets, Account::Reader).await?;
+                make_account(&client, &secrets, Account::Writer).await
+            }
+            Flavor::Surrogate => {
+                self.launch(instance, Mode::Unguarded).await?;
+                let client = client::anonymous(instance)?;
+                self.wait_answering(instance, &client).await?;
+                for account in Account::ALL {
+                    make_account(&client, &secrets, account).await?;
+                }
+                drop(client);
+                self.stop_instance(instance, 30).await?;
+                self.launch(instance, Mode::Private).await?;
+                self.wait_ready(instance).await
+            }
+        }
+    }
+
+    async fn initiate(&self, instance: &Instance, client: &Client) -> Result<()> {
+        const ALREADY_INITIALIZED: i32 = 23;
+        let host = format!("127.0.0.1:{}", instance.port);
+        let set = doc! { "_id": config::REPLICA_SET, "members": [{ "_id": 0, "host": host }] };
+        match client.database("admin").run_command(doc! { "replSetInitiate": set }).await {
+            Ok(_) => {}
+            Err(error) if is_code(&error, &[ALREADY_INITIALIZED]) => {}
+            Err(error) => return Err(EngineError::mongo("make the replica set")(error)),
+        }
+        self.wait_for(instance, client, |hello| hello.get_bool("isWritablePrimary").unwrap_or(false)).await
+    }
+
+    /// Restarts a private instance for everybody.
+    pub(super) async fn open(&self, instance: &Instance) -> Result<()> {
+        self.stop_instance(instance, 120).await?;
+        self.start_instance(instance).await
+    }
+
+    pub(super) async fn start_instance(&self, instance: &Instance) -> Result<()> {
+        self.start_held(instance).await?;
+        access::after_start(self, instance).await
+    }
+
+    /// Starts it with the rights of users as they are.
+    pub(super) async fn start_held(&self, instance: &Instance) -> Result<()> {
+        files::make_folders(instance)?;
+        if !self.is_alive(instance) {
+            self.launch(instance, Mode::Open).await?;
+        }
+        self.wait_ready(instance).await
+    }
+
+    /// Starts the server; it outlives the agent.
+    async fn launch(&self, instance: &Instance, mode: Mode) -> Result<()> {
+        let flavor = match mode {
+            Mode::Unguarded => Flavor::Surrogate,
+            _ => Secrets::read(instance)?.flavor,
+        };
+        let log = Paths(&instance.folder).log().join("mongod.log");
+        let spec = ProcessSpec::new("setsid", &instance.folder)
+            .args(["--fork", "sh", "-c", DETACHED])
+            .args([pid_file(instance), log, config::program(&self.engines_dir, instance, flavor)?])
+            .args(config::arguments(instance, flavor, mode))
+            .run_as(instance.run_as.as_ref())
+            .outlives_agent();
+        exec::run_detaching(spec).await.map_err(EngineError::exec("start the engine"))
+    }
+
+    async fn wait_answering(&self, instance: &Instance, client: &Client) -> Result<()> {
+        self.wait_for(instance, client, |_| true).await
+    }
+
+    async fn wait_ready(&self, instance: &Instance) -> Result<()> {
+        let client = self.clients.get(instance, Account::Admin)?;
+        self.wait_for(instance, &client, |hello| hello.get_bool("isWritablePrimary").unwrap_or(false))
+            .await?;
+        admin(&client, doc! { "usersInfo": Account::Admin.username() }, "log in to the engine")
+            .await
+            .map(drop)
+    }
+
+    /// Waits until `hello` is answered as wished, or until the process is gone.
+    async fn wait_for(
+        &self,
+        instance: &Instance,
+        client: &Client,
+        good: impl Fn(&Document) -> bool,
+    ) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let last = match client.database("admin").run_command(doc! { "hello": 1 }).await {
+                Ok(hello) if good(&hello) => return Ok(()),
+                Ok(_) => "it is not the primary yet".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            let gone = began.elapsed() > Duration::from_secs(3) && !self.is_alive(instance);
+            if gone || began.elapsed() > Duration::from_secs(START_SECONDS) {
+                let last = format!("{last}; its log says: {}", files::last_log_lines(instance));
+                return Err(EngineError::NotReady { seconds: began.elapsed().as_secs(), last });
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    pub(super) async fn stop_instance(&self, instance: &Instance, timeout_seconds: u64) -> Result<()> {
+        self.clients.forget(instance);
+        if self.end(instance, "TERM", timeout_seconds).await? {
+            return Ok(());
+        }
+        // It hangs on something: its journal brings everything back at the next start.
+        if self.end(instance, "KILL", 20).await? {
+            return Ok(());
+        }
+        Err(EngineError::Unexpected { doing: "stop the engine".to_owned(), what: "it survived".to_owned() })
+    }
+
+    /// Sends the signal as the engine's own user, who can end nobody else's processes.
+    async fn end(&self, instance: &Instance, signal: &str, seconds: u64) -> Result<bool> {
+        let Some(pid) = alive_pid(instance) else { return Ok(true) };
+        let spec = ProcessSpec::new("sh", &instance.folder)
+            .args(["-c", r#"kill -s "$0" "$1""#, signal, &pid.to_string()])
+            .run_as(instance.run_as.as_ref());
+        if let Err(error) = exec::run(spec).await
+            && self.is_alive(instance)
+        {
+            return Err(EngineError::exec("stop the engine")(error));
+        }
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(seconds) {
+            if !self.is_alive(instance) {
+                return Ok(true);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(false)
+    }
+
+    pub(super) fn is_alive(&self, instance: &Instance) -> bool {
+        alive_pid(instance).is_some()
+    }
+
+    /// Settings are arguments: another command line needs another process.
+    pub(super) async fn apply(&self, instance: &Instance) -> Result<()> {
+        let Some(pid) = alive_pid(instance) else { return Ok(()) };
+        let flavor = Secrets::read(instance)?.flavor;
+        let running = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let running: Vec<&[u8]> = running.split(|byte| *byte == 0).collect();
+        let wanted = config::arguments(instance, flavor, Mode::Open);
+        if wanted.iter().all(|argument| running.contains(&argument.as_bytes())) {
+            return Ok(());
+        }
+        self.open(instance).await
+    }
+
+    pub(super) async fn make_tenants(&self, instance: &Instance, users: &[UserSpec]) -> Result<()> {
+        let client = self.clients.get(instance, Account::Admin)?;
+        for user in users {
+            ensure_user(&client, &user.username, &user.password, &tenant_roles(user, true)).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn give_password(&self, instance: &Instance, user: &UserSpec) -> Result<()> {
+        let client = self.clients.get(instance, Account::Admin)?;
+        let update = doc! { "updateUser": &user.username, "pwd": &user.password };
+        match client.database("admin").run_command(update).await {
+            Ok(_) => Ok(()),
+            Err(error) if is_code(&error, &[USER_NOT_FOUND]) => {
+                let may_write = !access::is_held(instance);
+                ensure_user(&client, &user.username, &user.password, &tenant_roles(user, may_write)).await
+            }
+            Err(error) => Err(EngineError::mongo(format!("set the password of {}", user.username))(error)),
+        }
+    }
+
+    /// The engine's version; of the stand-in, its own too, so that nobody takes it for the real server.
+    pub(super) async fn server_version(&self, instance: &Instance) -> Result<String> {
+        let client = self.clients.get(instance, Account::Admin)?;
+        let info = admin(&client, doc! { "buildInfo": 1 }, "read the engine's version").await?;
+        let version = info.get_str("version").unwrap_or_default();
+        Ok(match info.get("secantusVersion").and_then(Bson::as_str) {
+            Some(own) => format!("{version}-secantus-{own}"),
+            None => version.to_owned(),
+        })
+    }
+}
+
+async fn make_account(client: &Client, secrets: &Secrets, account: Account) -> Result<()> {
+    ensure_user(client, account.username(), secrets.password(account), &roles(account.roles())).await
+}
+
+fn pid_file(instance: &Instance) -> PathBuf {
+    Paths(&instance.folder).run().join("mongod.pid")
+}
+
+/// The server's process. The file is the engine's own to write, so what it names must have this instance's data folder in
+/// its command line.
+fn alive_pid(instance: &Instance) -> Option<u32> {
+    let pid: u32 = files::read_untrusted(&pid_file(instance)).ok()?.trim().parse().ok()?;
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let data = Paths(&instance.folder).data();
+    let data = data.to_str()?.as_bytes();
+    line.windows(data.len()).any(|part| part == data).then_some(pid)
+}

@@ -1,0 +1,445 @@
+//! A base, and the oplog after it, become an instance at the exact instant.
+//!
+//! Data without secondary indexes, the oplog as ordinary writes, then indexes, those that expire documents last, views and
+//! users. Until the end only the agent can reach the instance.
+
+use std::collections::BTreeSet;
+
+use bson::{Document, RawDocumentBuf, doc};
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
+use holdfast_core::Timestamp;
+use mongodb::Client;
+use tokio::io::AsyncReadExt as _;
+
+use super::Mongodb;
+use super::apply::{Applier, create_collection};
+use super::backup::{Facts, Metadata, OPLOG, ROLES, USERS};
+use super::client::{self, ensure_user};
+use super::config::{Account, Flavor, Secrets};
+use super::oplog::{Counter, Mark};
+use super::replay::{Catalog, Entry, Frames, Namespace, ReplayError, Replayer};
+use super::verify::Fingerprint;
+use crate::{
+    EngineError, Instance, LogPart, ProgressSink, RestoreSource, Result, StreamRestore, StreamRestored,
+};
+
+const READ_BYTES: usize = 256 << 10;
+/// Documents and bytes of one insert, and how many run at once.
+const INSERT_DOCUMENTS: usize = 1000;
+const INSERT_BYTES: usize = 4 << 20;
+const INSERTS: usize = 3;
+
+impl Mongodb {
+    pub(super) async fn restore_instance(
+        &self,
+        instance: &Instance,
+        request: &StreamRestore<'_>,
+        source: &dyn RestoreSource,
+        progress: &ProgressSink,
+    ) -> Result<StreamRestored> {
+        let facts: Facts = serde_json::from_value(request.facts.clone()).map_err(|error| {
+            EngineError::Damaged { doing: "read the base's facts".to_owned(), what: error.to_string() }
+        })?;
+        progress.phase("creating the database");
+        self.make_private(instance).await?;
+        let client = self.clients.get(instance, Account::Writer)?;
+        progress.phase("loading collections");
+        let catalog = self.load(&client, source, request, &facts, progress).await?;
+        progress.phase("replaying log");
+        let mut replay = Replay::new(client.clone(), catalog);
+        replay.base(source, &facts).await?;
+        if let Some(target) = request.target {
+            replay.log(source, &facts, target, request.complete_until).await?;
+        }
+        let (catalog, position) = replay.finish().await?;
+        progress.phase("building indexes");
+        build(&client, &catalog).await?;
+        progress.phase("creating users");
+        self.carry_users(instance, request, source).await?;
+        self.make_tenants(instance, request.users).await?;
+        progress.phase("starting the engine");
+        self.open(instance).await?;
+        let reached = match request.target {
+            Some(target) => super::instant(target.as_millisecond())?,
+            None => super::instant(position.wall_ms)?,
+        };
+        Ok(StreamRestored {
+            engine_version: self.server_version(instance).await?,
+            reached,
+            position: position.mark.ts.to_string(),
+        })
+    }
+
+    /// Makes the collections and fills them. Returns what is built at the end.
+    async fn load(
+        &self,
+        client: &Client,
+        source: &dyn RestoreSource,
+        request: &StreamRestore<'_>,
+        facts: &Facts,
+        progress: &ProgressSink,
+    ) -> Result<Catalog> {
+        let names = source.names();
+        let mut catalog = Catalog::default();
+        let mut capped = BTreeSet::new();
+        for name in names.iter().filter(|name| name.ends_with(".metadata.json")) {
+            let Some(namespace) = namespace_of(name, ".metadata.json") else { continue };
+            let metadata = read_metadata(source, name).await?;
+            if metadata.kind == "view" {
+                catalog.views.insert(namespace, metadata.options);
+                continue;
+            }
+            if metadata.options.get_bool("capped").unwrap_or(false) {
+                capped.insert(namespace.clone());
+            }
+            for index in metadata.indexes {
+                catalog.create_index(&namespace, index);
+            }
+            create_collection(client, &namespace, metadata.options).await?;
+        }
+        let mut loaded = 0;
+        for name in names.iter().filter(|name| name.ends_with(".bson")) {
+            let Some(namespace) = namespace_of(name, ".bson").filter(|namespace| !namespace.is_internal())
+            else {
+                continue;
+            };
+            let at_once = if capped.contains(&namespace) { 1 } else { INSERTS };
+            let fingerprint = load_collection(client, source, name, &namespace, at_once).await?;
+            loaded += fingerprint.bytes;
+            compare(name, facts, &fingerprint, "read")?;
+            if request.target.is_none() {
+                let found = read_back(client, &namespace).await?;
+                compare(name, facts, &found, "hold")?;
+            }
+            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+            let percent = loaded as f64 * 100.0 / request.database_bytes.max(1) as f64;
+            progress.percent(percent.min(99.0), Some(request.database_bytes));
+        }
+        Ok(catalog)
+    }
+
+    /// Users and roles of the source that are not in the request, with their rights.
+    async fn carry_users(
+        &self,
+        instance: &Instance,
+        request: &StreamRestore<'_>,
+        source: &dyn RestoreSource,
+    ) -> Result<()> {
+        let client = self.clients.get(instance, Account::Admin)?;
+        let users = read_documents(source, USERS).await?;
+        let roles = read_documents(source, ROLES).await?;
+        if Secrets::read(instance)?.flavor == Flavor::Mongod {
+            return merge_users(&client, &users, &roles).await;
+        }
+        // The stand-in takes no passwords' hashes: whoever is not in the request gets one that nobody knows.
+        for user in users {
+            let name = user.get_str("user").unwrap_or_default().to_owned();
+            let asked = request.users.iter().any(|known| known.username == name);
+            if asked || Account::is_ours(&name) || user.get_str("db").ok() != Some("admin") {
+                continue;
+            }
+            let user = Document::try_from(user.as_ref()).map_err(|error| damaged(USERS, error))?;
+            let roles = user.get_array("roles").cloned().unwrap_or_default();
+            let password = hex::encode(rand::random::<[u8; 24]>());
+            ensure_user(&client, &name, &password, &roles).await?;
+        }
+        Ok(())
+    }
+}
+
+/// mongod takes users and roles out of two collections, as mongorestore does it; those that are not in them stay.
+async fn merge_users(client: &Client, users: &[RawDocumentBuf], roles: &[RawDocumentBuf]) -> Result<()> {
+    let doing = "carry over the database's users";
+    let database = client.database("admin");
+    for (collection, documents) in [("holdfast_users", users), ("holdfast_roles", roles)] {
+        let collection = database.collection::<RawDocumentBuf>(collection);
+        collection.drop().await.map_err(EngineError::mongo(doing))?;
+        if !documents.is_empty() {
+            collection.insert_many(documents).await.map_err(EngineError::mongo(doing))?;
+        }
+    }
+    if !users.is_empty() || !roles.is_empty() {
+        let mut merge = doc! { "_mergeAuthzCollections": 1, "db": "", "drop": false };
+        if !users.is_empty() {
+            merge.insert("tempUsersCollection", "admin.holdfast_users");
+        }
+        if !roles.is_empty() {
+            merge.insert("tempRolesCollection", "admin.holdfast_roles");
+        }
+        client::admin(client, merge, doing).await?;
+    }
+    for collection in ["holdfast_users", "holdfast_roles"] {
+        database.collection::<Document>(collection).drop().await.map_err(EngineError::mongo(doing))?;
+    }
+    Ok(())
+}
+
+/// `database/collection` with an ending.
+fn namespace_of(name: &str, ending: &str) -> Option<Namespace> {
+    let (database, collection) = name.strip_suffix(ending)?.split_once('/')?;
+    Some(Namespace::new(database, collection.replace("%2F", "/").replace("%25", "%")))
+}
+
+async fn read_metadata(source: &dyn RestoreSource, name: &str) -> Result<Metadata> {
+    let mut text = Vec::new();
+    source.read(name).await?.read_to_end(&mut text).await.map_err(EngineError::io(format!("read {name}")))?;
+    // Straight into a document: fields keep their order.
+    let document: Document = serde_json::from_slice(&text).map_err(|error| damaged(name, error))?;
+    bson::deserialize_from_document(document).map_err(|error| damaged(name, error))
+}
+
+async fn read_documents(source: &dyn RestoreSource, name: &str) -> Result<Vec<RawDocumentBuf>> {
+    if !source.names().iter().any(|known| known == name) {
+        return Ok(Vec::new());
+    }
+    let mut documents = Documents::open(source, name).await?;
+    let mut all = Vec::new();
+    while let Some(document) = documents.next().await? {
+        all.push(document);
+    }
+    Ok(all)
+}
+
+/// The documents of one object of the base.
+struct Documents {
+    name: String,
+    reader: Box<dyn tokio::io::AsyncRead + Send + Unpin>,
+    frames: Frames,
+    buffer: Vec<u8>,
+}
+
+impl Documents {
+    async fn open(source: &dyn RestoreSource, name: &str) -> Result<Self> {
+        let reader = source.read(name).await?;
+        Ok(Self { name: name.to_owned(), reader, frames: Frames::default(), buffer: vec![0; READ_BYTES] })
+    }
+
+    async fn next(&mut self) -> Result<Option<RawDocumentBuf>> {
+        loop {
+            if let Some(document) = self.frames.next_document().map_err(|error| damaged(&self.name, error))? {
+                return Ok(Some(document));
+            }
+            let doing = || format!("read {}", self.name);
+            let read = self.reader.read(&mut self.buffer).await.map_err(EngineError::io(doing()))?;
+            if read == 0 {
+                self.frames.finish().map_err(|error| damaged(&self.name, error))?;
+                return Ok(None);
+            }
+            self.frames.push(&Bytes::copy_from_slice(&self.buffer[..read]));
+        }
+    }
+
+    /// As many as one insert takes.
+    async fn next_insert(&mut self, fingerprint: &mut Fingerprint) -> Result<Vec<RawDocumentBuf>> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while batch.len() < INSERT_DOCUMENTS && bytes < INSERT_BYTES {
+            let Some(document) = self.next().await? else { break };
+            fingerprint.add(document.as_bytes());
+            bytes += document.as_bytes().len();
+            batch.push(document);
+        }
+        Ok(batch)
+    }
+}
+
+async fn load_collection(
+    client: &Client,
+    source: &dyn RestoreSource,
+    name: &str,
+    namespace: &Namespace,
+    at_once: usize,
+) -> Result<Fingerprint> {
+    let mut documents = Documents::open(source, name).await?;
+    let mut fingerprint = Fingerprint::default();
+    let mut running = tokio::task::JoinSet::new();
+    loop {
+        let batch = documents.next_insert(&mut fingerprint).await?;
+        if running.len() >= at_once || batch.is_empty() {
+            match running.join_next().await {
+                Some(done) => done.map_err(|error| EngineError::Unexpected {
+                    doing: format!("load {namespace}"),
+                    what: error.to_string(),
+                })??,
+                None if batch.is_empty() => return Ok(fingerprint),
+                None => {}
+            }
+        }
+        if !batch.is_empty() {
+            running.spawn(super::apply::insert(client.clone(), namespace.clone(), batch));
+        }
+    }
+}
+
+async fn read_back(client: &Client, namespace: &Namespace) -> Result<Fingerprint> {
+    let doing = format!("read {namespace} back");
+    let collection = client.database(&namespace.database).collection::<RawDocumentBuf>(&namespace.collection);
+    let mut cursor = collection.find(doc! {}).await.map_err(EngineError::mongo(&doing))?;
+    let mut fingerprint = Fingerprint::default();
+    while let Some(document) = cursor.try_next().await.map_err(EngineError::mongo(&doing))? {
+        fingerprint.add(document.as_bytes());
+    }
+    Ok(fingerprint)
+}
+
+fn compare(name: &str, facts: &Facts, found: &Fingerprint, what: &str) -> Result<()> {
+    match facts.fingerprints.get(name) {
+        Some(expected) if expected == found => Ok(()),
+        expected => Err(EngineError::Damaged {
+            doing: format!("compare {name} with its fingerprint"),
+            what: format!(
+                "{} documents were copied, and the copy was found to {what} {}, or others",
+                expected.map_or(0, |expected| expected.documents),
+                found.documents
+            ),
+        }),
+    }
+}
+
+/// How far a replay is.
+struct Position {
+    mark: Mark,
+    wall_ms: i64,
+}
+
+struct Replay {
+    replayer: Replayer,
+    applier: Applier,
+    position: Option<Position>,
+}
+
+impl Replay {
+    fn new(client: Client, catalog: Catalog) -> Self {
+        Self { replayer: Replayer::new(catalog), applier: Applier::new(client), position: None }
+    }
+
+    async fn entry(&mut self, entry: &Entry, mark: Mark) -> Result<()> {
+        for action in self.replayer.feed(entry).map_err(replay_error)? {
+            self.applier.push(action).await?;
+        }
+        let newest = self.position.as_ref().map_or(i64::MIN, |position| position.wall_ms);
+        self.position = Some(Position { mark, wall_ms: entry.wall_ms().max(newest) });
+        Ok(())
+    }
+
+    /// The base's own oplog, to its end.
+    async fn base(&mut self, source: &dyn RestoreSource, facts: &Facts) -> Result<()> {
+        let mut documents = Documents::open(source, OPLOG).await?;
+        let mut counter = Counter::default();
+        while let Some(document) = documents.next().await? {
+            let entry = Entry::new(document).map_err(|error| damaged(OPLOG, error))?;
+            let mark = counter.mark(&entry);
+            self.entry(&entry, mark).await?;
+        }
+        match &self.position {
+            Some(position) if position.mark == facts.last => Ok(()),
+            other => Err(EngineError::Hole {
+                reached: other.as_ref().map_or("nothing".to_owned(), |position| position.mark.ts.to_string()),
+                expected: facts.last.ts.to_string(),
+            }),
+        }
+    }
+
+    /// The archived log behind the base's last entry, up to before the first entry, in the oplog's order, that was committed
+    /// after the target.
+    async fn log(
+        &mut self,
+        source: &dyn RestoreSource,
+        facts: &Facts,
+        target: Timestamp,
+        complete_until: Option<Timestamp>,
+    ) -> Result<()> {
+        let target_ms = target.as_millisecond();
+        let mut parts = source.log().await?;
+        let mut frames = Frames::default();
+        let mut counter = Counter::default();
+        let (mut joined, mut empty) = (false, true);
+        while let Some(part) = parts.next().await {
+            empty = false;
+            match part? {
+                LogPart::Segment { from, .. } => {
+                    let from = Mark::parse(&from)?;
+                    frames.finish().map_err(|error| damaged("the archived log", error))?;
+                    joined |= from == facts.last;
+                    counter.set(&from);
+                }
+                LogPart::Bytes(bytes) => frames.push(&bytes),
+            }
+            while let Some(document) =
+                frames.next_document().map_err(|error| damaged("the archived log", error))?
+            {
+                let entry = Entry::new(document).map_err(|error| damaged("the archived log", error))?;
+                let mark = counter.mark(&entry);
+                if !joined {
+                    joined = mark == facts.last;
+                    if !joined && mark.ts > facts.last.ts {
+                        return Err(not_joined(facts));
+                    }
+                } else if entry.wall_ms() > target_ms {
+                    return Ok(());
+                } else {
+                    self.entry(&entry, mark).await?;
+                }
+            }
+        }
+        frames.finish().map_err(|error| damaged("the archived log", error))?;
+        let complete = complete_until.is_some_and(|until| until >= target);
+        // Without any log since before the base, nothing happened behind it.
+        match (joined || empty, complete) {
+            (true, true) => Ok(()),
+            (false, _) => Err(not_joined(facts)),
+            (true, false) => Err(EngineError::Hole {
+                reached: self
+                    .position
+                    .as_ref()
+                    .map_or(String::new(), |position| position.mark.ts.to_string()),
+                expected: target.to_string(),
+            }),
+        }
+    }
+
+    async fn finish(mut self) -> Result<(Catalog, Position)> {
+        self.applier.flush().await?;
+        let position = self.position.ok_or_else(|| EngineError::Unexpected {
+            doing: "replay the oplog".to_owned(),
+            what: "the base has none".to_owned(),
+        })?;
+        Ok((self.replayer.catalog, position))
+    }
+}
+
+fn not_joined(facts: &Facts) -> EngineError {
+    EngineError::Hole {
+        reached: "the archived log".to_owned(),
+        expected: format!("the base's last entry, at {}", facts.last.ts),
+    }
+}
+
+fn replay_error(error: ReplayError) -> EngineError {
+    EngineError::Unexpected { doing: "replay the oplog".to_owned(), what: error.to_string() }
+}
+
+fn damaged(name: &str, error: impl std::fmt::Display) -> EngineError {
+    EngineError::Damaged { doing: format!("read {name}"), what: error.to_string() }
+}
+
+/// Indexes and views, once all data is there. Those that expire documents come last.
+async fn build(client: &Client, catalog: &Catalog) -> Result<()> {
+    let expires = |index: &&Document| index.contains_key("expireAfterSeconds");
+    for last in [false, true] {
+        for (namespace, indexes) in &catalog.indexes {
+            let indexes: Vec<Document> =
+                indexes.iter().filter(|index| expires(index) == last).cloned().collect();
+            if !indexes.is_empty() {
+                let command = doc! { "createIndexes": &namespace.collection, "indexes": indexes };
+                let doing = format!("build the indexes of {namespace}");
+                let database = client.database(&namespace.database);
+                database.run_command(command).await.map_err(EngineError::mongo(doing))?;
+            }
+        }
+    }
+    for (namespace, options) in &catalog.views {
+        create_collection(client, namespace, options.clone()).await?;
+    }
+    Ok(())
+}
