@@ -317,7 +317,10 @@ impl<'a> Writer<'a> {
         if self.cut_at.is_none() && self.records.is_cut() {
             return Err(damaged("the log ends inside a record"));
         }
-        let at = self.at.take().ok_or_else(|| damaged("there is no log"))?;
+        // Nothing was written since the base, so no log was archived.
+        let Some(at) = self.at.take() else {
+            return Ok(Replay { expected: self.base.clone(), ..Replay::default() });
+        };
         // Everything in the base was committed before the instant: the log up to the cut must hold it.
         if !at.gtids.contains(self.base) {
             return Err(hole(at.gtids.to_string(), self.base.to_string()));

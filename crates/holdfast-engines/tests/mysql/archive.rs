@@ -147,9 +147,16 @@ async fn log_that_was_removed_or_reset_is_a_gap_with_its_cause() -> Result<()> {
     for _ in 0..50 {
         app.query_drop("INSERT INTO t VALUES ()").await?;
     }
-    let _follower = archive.follow(&server);
+    let follower = archive.follow(&server);
     archive.catch_up().await?;
     assert!(cause(3).contains("reset"), "{} {:?}", cause(3), archive.state().errors);
     assert_eq!(archive.state().begins.len(), 4);
+
+    // The key of the last segment is gone, and with it the cursor.
+    drop(follower);
+    archive.state().cursor = Some(holdfast_engines::LogCursor::unknown());
+    let _follower = archive.follow(&server);
+    archive.catch_up().await?;
+    assert!(cause(4).contains("is not known any more"), "{} {:?}", cause(4), archive.state().errors);
     Ok(())
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use holdfast_core::Timestamp;
 use mysql_async::prelude::Queryable;
 
-use crate::rig::{Archive, Server, base, engines, table};
+use crate::rig::{Archive, Base, Server, base, engines, table};
 
 /// Things that dumps and replays have stumbled over.
 const ZOO: &[&str] = &[
@@ -95,6 +95,13 @@ async fn what_is_in_a_server_comes_back_by_dump_and_by_replay() -> Result<()> {
     assert_eq!(looks(&copy).await?, expected, "by the dump alone");
     assert_eq!(restored.reached, full.facts.consistent_at);
     assert_eq!(copy.binlogs()?.len(), 1);
+    drop(copy);
+    let idle = Archive::default();
+    let now = Timestamp::now();
+    idle.state().caught_up = Some(now);
+    let unwritten = Base { archive_at: 0, ..full };
+    let (copy, _) = server.restored(&engines, &unwritten, Some(now), &idle).await?;
+    assert_eq!(looks(&copy).await?, expected, "without a byte of log since the base");
     drop(copy);
     let (copy, restored) = server.restored(&engines, &empty, Some(at), &archive).await?;
     assert_eq!(looks(&copy).await?, expected, "by replay alone");
