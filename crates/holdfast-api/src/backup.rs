@@ -21,8 +21,7 @@ pub struct TriggerBackup {
     #[serde(deserialize_with = "crate::number::whole")]
     #[schema(minimum = 1, maximum = 365)]
     pub retention_days: Option<u32>,
-    /// Absent: the engine's usual method. `clone`, for MySQL: a physical copy, restored in seconds where a dump takes
-    /// minutes; it needs room for a second copy on the database's disk, and fails where a table would come back empty.
+    /// Absent: the engine's usual method, which is the only one of each engine so far.
     pub backup_method: Option<String>,
 }
 
@@ -62,7 +61,7 @@ pub struct Backup {
     pub encryption_algorithm: String,
     /// Names the key, never holds it.
     pub encryption_key_id: String,
-    /// The engine's tool: `pgbackrest`, `mysqldump`, `clone`, `mongodump`, `rdb`, `kafka_full`, `snapshot`.
+    /// The engine's tool: `pgbackrest`, `mysqldump`, `mongodump`, `rdb`, `kafka_full`, `snapshot`.
     pub backup_method: String,
     /// Whether it builds on an earlier backup.
     pub incremental: bool,

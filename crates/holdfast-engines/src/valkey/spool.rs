@@ -59,7 +59,8 @@ pub(super) fn keep(instance: &Instance) -> Result<AofManifest> {
         }
         match fs::hard_link(&from, &to) {
             Ok(()) => linked = true,
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            // Rewritten since the list was read, or linked by a backup and the log's reader at once.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists) => {}
             Err(error) => return Err(EngineError::io(doing())(error)),
         }
     }

@@ -50,7 +50,7 @@ pub(crate) struct CreateArgs {
     /// full, or incremental where the engine's tool can.
     #[arg(long = "type", value_parser = ["full", "incremental"], default_value = "full")]
     kind: String,
-    /// How it is made, where the engine has more than one way: clone for MySQL [the engine's usual one].
+    /// How it is made, where the engine has more than one way [the engine's usual one].
     #[arg(long, value_parser = methods(), hide_possible_values = true)]
     method: Option<String>,
     /// A few words to find it again.
