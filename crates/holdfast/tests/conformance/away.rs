@@ -72,8 +72,11 @@ async fn lose_log(kind: EngineKind, holdfast: &Holdfast, trial: &Trial) -> Resul
 
 async fn reset_binlogs(folder: PathBuf) -> Result<()> {
     let password = std::fs::read_to_string(folder.join("conf/admin-password"))?;
+    // A long path's socket lies elsewhere.
+    let settings = std::fs::read_to_string(folder.join("conf/my.cnf"))?;
+    let socket = settings.lines().find_map(|line| line.strip_prefix("socket = ")).context("its socket")?;
     let options = mysql_async::OptsBuilder::default()
-        .socket(Some(folder.join("run/mysqld.sock").to_string_lossy()))
+        .socket(Some(socket.trim_matches('"')))
         .user(Some("root"))
         .pass(Some(password.trim()));
     let mut root = mysql_async::Conn::new(options).await?;
