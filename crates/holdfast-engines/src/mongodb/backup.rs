@@ -90,7 +90,8 @@ impl Mongodb {
             fingerprints,
         };
         Ok(StreamBackup {
-            consistent_at: super::instant(copied_log.newest_wall_ms)?,
+            // The first instant behind every entry of the base.
+            consistent_at: super::instant(copied_log.newest_wall_ms + 1)?,
             database_bytes: copied.max(database_bytes),
             facts: serde_json::to_value(&facts).expect("plain data"),
         })

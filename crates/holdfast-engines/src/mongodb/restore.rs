@@ -62,7 +62,7 @@ impl Mongodb {
         self.open(instance).await?;
         let reached = match request.target {
             Some(target) => super::instant(target.as_millisecond())?,
-            None => super::instant(position.wall_ms)?,
+            None => super::instant(position.wall_ms + 1)?,
         };
         Ok(StreamRestored {
             engine_version: self.server_version(instance).await?,
@@ -340,8 +340,8 @@ impl Replay {
         }
     }
 
-    /// The archived log behind the base's last entry, up to before the first entry, in the oplog's order, that was committed
-    /// after the target.
+    /// The archived log behind the base's last entry, up to before the first entry, in the oplog's order, that was stamped
+    /// in the target's millisecond or later: stamps are cut to milliseconds, so only earlier ones are certain.
     async fn log(
         &mut self,
         source: &dyn RestoreSource,
@@ -375,7 +375,7 @@ impl Replay {
                     if !joined && mark.ts > facts.last.ts {
                         return Err(not_joined(facts));
                     }
-                } else if entry.wall_ms() > target_ms {
+                } else if entry.wall_ms() >= target_ms {
                     return Ok(());
                 } else {
                     self.entry(&entry, mark).await?;

@@ -157,7 +157,10 @@ pub(crate) async fn tenant(instance: &Instance) -> Result<Client> {
 }
 
 #[derive(Clone, Default)]
-pub(crate) struct Objects(Arc<Mutex<(Vec<String>, BTreeMap<String, Bytes>)>>);
+pub(crate) struct Objects(Arc<Mutex<InOrder>>);
+
+/// The names in the order in which they came, and what came under each.
+type InOrder = (Vec<String>, BTreeMap<String, Bytes>);
 
 #[async_trait]
 impl BackupSink for Objects {
@@ -246,9 +249,8 @@ impl Archive {
                 };
                 tokio::select! {
                     failed = driver.follow(&instance, from.as_ref(), &feed) => {
-                        if let Err(error) = failed {
-                            println!("following ended: {error}: {:?}", std::error::Error::source(&error).map(ToString::to_string));
-                        }
+                        let Err(error) = failed;
+                        println!("following ended: {error}: {:?}", std::error::Error::source(&error).map(ToString::to_string));
                     }
                     () = take => {}
                 }
