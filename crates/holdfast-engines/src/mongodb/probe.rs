@@ -7,7 +7,7 @@ use bson::{Bson, Document, doc};
 use super::Mongodb;
 use super::client::admin;
 use super::config::Account;
-use crate::{Instance, Probe, Result, Statistics};
+use crate::{EngineError, Instance, Probe, Result, Statistics};
 
 /// How long an engine may take over its figures.
 const STATISTICS_LIMIT: Duration = Duration::from_secs(3);
@@ -18,7 +18,12 @@ impl Mongodb {
         let status = admin(&client, doc! { "serverStatus": 1 }, "read the engine's statistics");
         match tokio::time::timeout(STATISTICS_LIMIT, status).await {
             Ok(status) => Ok(Probe { mark: None, statistics: Some(statistics_of(instance, &status?)) }),
-            Err(_) => Ok(Probe { mark: None, statistics: None }),
+            // Busy; one that is gone does not answer either.
+            Err(_) if self.is_alive(instance) => Ok(Probe { mark: None, statistics: None }),
+            Err(_) => Err(EngineError::NotReady {
+                seconds: STATISTICS_LIMIT.as_secs(),
+                last: "its process is not there".to_owned(),
+            }),
         }
     }
 

@@ -2,6 +2,10 @@
 //!
 //! Beside it a connection holds the backup lock: statements that change tables or accounts wait, so the dump does not fail
 //! on them and the accounts are those of the snapshot. Reading and writing rows goes on.
+//!
+//! A statement that changes a table may have its global lock already when it waits for the backup lock; mysqldump's first
+//! lock then waits for the statement, and everybody's writes for mysqldump. So mysqldump waits for seconds only: then both
+//! locks are given up, the statement passes, and the dump begins anew.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,6 +30,11 @@ pub(super) const DUMP: &str = "dump.sql";
 /// The last bound of a dump of many terabytes.
 pub(super) const DUMP_SECONDS: u64 = 24 * 3600;
 const DOING: &str = "dump the databases";
+/// mysqldump waits so long for a lock, while writes wait for it.
+const LOCK_WAIT_SECONDS: u32 = 3;
+/// How often a dump is begun that could not get its lock.
+const TRIES: u32 = 20;
+const PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What a backup's manifest keeps for its restore.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,6 +67,25 @@ impl Mysql {
         sink: &dyn BackupSink,
         progress: &ProgressSink,
     ) -> Result<StreamBackup> {
+        for tried in 1.. {
+            match self.try_backup(instance, sink, progress).await {
+                Err(error) if tried < TRIES && waited_for_a_lock(&error) => {
+                    tracing::info!(stanza = %instance.stanza, tried, "a change of the schema goes before the dump");
+                    progress.phase("waiting for changes of the schema");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                made => return made,
+            }
+        }
+        unreachable!("the last try returns")
+    }
+
+    async fn try_backup(
+        &self,
+        instance: &Instance,
+        sink: &dyn BackupSink,
+        progress: &ProgressSink,
+    ) -> Result<StreamBackup> {
         progress.phase("preparing");
         let mut lock = sql::connect(instance).await?;
         run(&mut lock, "lock the instance for the backup", "LOCK INSTANCE FOR BACKUP").await?;
@@ -66,9 +94,6 @@ impl Mysql {
         let databases = databases(&mut lock).await?;
         let accounts = users::save(&mut lock).await?;
         let disabled_events = disabled_events(&mut lock).await?;
-        let accounts = serde_json::to_vec(&accounts).expect("strings");
-        sink.store(users::NAME, &mut &*accounts).await?;
-
         progress.phase("dumping the databases");
         let watched = Arc::new(Mutex::new(Watched { watch: DumpWatch::new(), snapshot: None }));
         let options = client_file(instance, "dump")?;
@@ -76,6 +101,8 @@ impl Mysql {
         let mut output = watch_dump(output, Arc::clone(&watched), progress.clone(), database_bytes);
         let dump_bytes = sink.store(DUMP, &mut output).await?;
         drop(output);
+        let accounts = serde_json::to_vec(&accounts).expect("strings");
+        sink.store(users::NAME, &mut &*accounts).await?;
 
         progress.phase("checking");
         no_prepared(&mut lock, Some(prepared)).await?;
@@ -115,6 +142,7 @@ impl Mysql {
         };
         let spec = ProcessSpec::new(self.program(instance, "mysqldump")?, &instance.folder)
             .args([format!("--defaults-file={}", options.display())])
+            .args([format!("--init-command=SET SESSION lock_wait_timeout = {LOCK_WAIT_SECONDS}")])
             .args(["--single-transaction", "--routines", "--events", "--triggers", "--hex-blob"])
             .args(["--default-character-set=utf8mb4", "--tz-utc", "--column-statistics=0"])
             .args(position)
@@ -124,6 +152,11 @@ impl Mysql {
             .timeout_seconds(DUMP_SECONDS);
         exec::output_of(&spec).map_err(EngineError::exec(DOING))
     }
+}
+
+/// Whether it failed for another's lock (ER_LOCK_WAIT_TIMEOUT, MySQL's error 1205).
+fn waited_for_a_lock(error: &EngineError) -> bool {
+    crate::error::whole(error).contains("Lock wait timeout exceeded")
 }
 
 /// The dump's bytes with what is seen of them; a dump without its end is an error of the reader.

@@ -44,7 +44,6 @@ async fn much_happens_in_a_backup_of_postgresql() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a backup of MySQL that is met by CREATE and ALTER TABLE under load was seen not to end within two minutes"]
 async fn much_happens_in_a_backup_of_mysql() -> Result<()> {
     blows::much_happens_in_a_backup(Mysql).await
 }
