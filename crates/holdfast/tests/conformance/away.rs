@@ -139,13 +139,33 @@ async fn roll_over(holdfast: &Holdfast, trial: &Trial) -> Result<()> {
         }
     }
     let mut server = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-    let before = trial.ledger.acknowledged();
-    let written = wait_for("writes go into the short oplog", 60, || async {
-        Ok((trial.ledger.acknowledged() > before + 100).then_some(()))
-    });
-    let written = written.await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let written = fill_oplog(trial).await;
     server.kill()?;
     server.wait()?;
     written
+}
+
+/// The stand-in looks for what it may overwrite now and then only.
+async fn fill_oplog(trial: &Trial) -> Result<()> {
+    let login = &trial.database.login;
+    let mut options =
+        mongodb::options::ClientOptions::parse(format!("mongodb://{}:{}", login.host, login.port)).await?;
+    options.direct_connection = Some(true);
+    options.credential = Some(
+        mongodb::options::Credential::builder()
+            .username(login.username.clone())
+            .password(login.password.clone())
+            .source("admin".to_owned())
+            .build(),
+    );
+    let client = mongodb::Client::with_options(options)?;
+    let filler = client.database(&login.database).collection::<mongodb::bson::Document>("filler");
+    for round in 0..6 {
+        let many: Vec<_> = (0..1000).map(|n| mongodb::bson::doc! { "round": round, "n": n }).collect();
+        wait_for("writes go into the short oplog", 60, || async {
+            Ok(filler.insert_many(&many).await.ok().map(drop))
+        })
+        .await?;
+    }
+    Ok(())
 }
