@@ -354,7 +354,11 @@ fn cannot_continue(
     let size = files.iter().find(|(name, _)| *name == from.file).map(|(_, size)| *size);
     if from.server_uuid != server_uuid {
         Some(format!("the binlog is that of another server ({server_uuid}) than the one archived so far"))
-    } else if !executed.contains(&from.gtids) || size.is_some_and(|size| size < from.position) {
+    } else if !executed.contains(&from.gtids)
+        || size.is_some_and(|size| size < from.position)
+        // Numbers begin anew with a reset, and the new transactions may be as many as the old ones were.
+        || files.last().is_some_and(|(newest, _)| *newest < from.file)
+    {
         Some(RESET.to_owned())
     } else if size.is_none() {
         Some(format!("{} was removed from the server before it was archived", from.file))
