@@ -192,7 +192,7 @@ fn mistakes_are_told_with_the_next_step(server: &Server) {
     server.run(&taken).refused(1, "HTTP 409");
     let unknown = ["services", "create", "shop-2", "--engine", "oracle", "--plan", "tier-1"];
     server.run(&unknown).refused(2, "postgresql, mysql, mongodb, valkey");
-    let foreign = ["backups", "create", "shop", "--method", "clone"];
+    let foreign = ["backups", "create", "shop", "--method", "mysqldump"];
     server.run(&foreign).refused(1, "backups of postgresql are made with pgbackrest");
     server.run(&["services", "update", "shop"]).refused(2, "--cidr");
     server.run(&["services", "update", "shop", "--plan", "tier-99"]).refused(1, "HTTP 400");
