@@ -130,7 +130,7 @@ impl EngineKind {
         }
     }
 
-    /// What this release can do with the engine. `available` turns true issue by issue.
+    /// What this release can do with the engine. `available` turns true release by release.
     #[must_use]
     pub fn capability(self) -> Capability {
         let planned = |point_in_time, backup_methods, versions, default_version| Capability {
