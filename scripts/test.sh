@@ -37,7 +37,7 @@ gap       |  300 | no  | holdfast/gap
 tail      |  300 | no  | holdfast/tail
 s3        |  600 | no  | holdfast/s3
 clock     |  400 | no  | holdfast/clock
-memory    |  240 | no  | holdfast/memory
+memory    |  420 | no  | holdfast/memory
 rotation  |  240 | no  | holdfast/rotation
 rebuild   |  400 | no  | holdfast/rebuild
 limits    |   60 | no  | holdfast/limits
