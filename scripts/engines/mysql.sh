@@ -1,5 +1,5 @@
 # MySQL 9.7 for scripts/engines.sh, which sources this: engines/mysql-9.7/
-#   bin/{mysqld,mysqldump,mysqlbinlog,mysql,...}  start the programs of `root` with its own libraries
+#   bin/{mysqld,mysqldump,mysqlbinlog,mysql,innochecksum,...}  start the programs of `root` with its own libraries
 #   root/                                         Debian's packages, unpacked
 #   template/                                     the data folder of a new server: root without a password, no certificates
 # Only Debian sid has Oracle's MySQL. sid rolls on, so no hash is pinned: the archive's signature vouches for the packages,
@@ -7,7 +7,7 @@
 # system's packages and package lists are not touched.
 # shellcheck shell=bash
 
-MYSQL_STAMP="mysql 9.7 layout 1"
+MYSQL_STAMP="mysql 9.7 layout 2"
 
 install_mysql() {
     local apt_root=$SCRATCH/apt-sid folder=$SCRATCH/mysql-9.7 mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg deb version
@@ -53,7 +53,7 @@ install_mysql() {
 # mysql_wrappers FOLDER: bin/PROGRAM for each program, which finds its libraries beside itself wherever the folder is.
 mysql_wrappers() {
     local program name where
-    for program in "$1"/root/usr/sbin/mysqld "$1"/root/usr/bin/{mysql,mysqldump,mysqlbinlog,mysqladmin}; do
+    for program in "$1"/root/usr/sbin/mysqld "$1"/root/usr/bin/{mysql,mysqldump,mysqlbinlog,mysqladmin,innochecksum}; do
         [ -x "$program" ] || die "the packages have no ${program##*/}" "look at the mirror"
         name=${program##*/} where=${program#"$1"/root/}
         {

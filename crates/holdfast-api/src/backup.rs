@@ -61,7 +61,7 @@ pub struct Backup {
     pub encryption_algorithm: String,
     /// Names the key, never holds it.
     pub encryption_key_id: String,
-    /// The engine's tool: `pgbackrest`, `mysqldump`, `mongodump`, `rdb`, `kafka_full`, `snapshot`.
+    /// The engine's tool: `pgbackrest`, `mysqldump`, `clone`, `mongodump`, `rdb`, `kafka_full`, `snapshot`.
     pub backup_method: String,
     /// Whether it builds on an earlier backup.
     pub incremental: bool,

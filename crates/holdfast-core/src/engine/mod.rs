@@ -167,7 +167,7 @@ impl EngineKind {
                 available: true,
                 cidrs: CidrRule::Ipv4,
                 accounts: const { &accounts("admin", "all rights on databases and users but the system's") },
-                ..planned(true, &["mysqldump"], &["9.7"], "9.7")
+                ..planned(true, &["mysqldump", "clone"], &["9.7"], "9.7")
             },
             Self::Mongodb => Capability {
                 available: true,

@@ -16,12 +16,14 @@ use holdfast_core::Timestamp;
 use mysql_async::Conn;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
+use tokio::sync::Notify;
 use tokio_util::io::StreamReader;
 
 use super::gtid::GtidSet;
 use super::sql::{one, rows, run, text};
 use super::verify::{DumpWatch, Snapshot};
-use super::{Mysql, config, probe, sql, users};
+use super::views::{self, BrokenView};
+use super::{Mysql, clone, config, probe, sql, users};
 use crate::exec::{self, ProcessSpec};
 use crate::{BackupSink, EngineError, Instance, ProgressSink, Result, StreamBackup};
 
@@ -32,13 +34,23 @@ pub(super) const DUMP_SECONDS: u64 = 24 * 3600;
 const DOING: &str = "dump the databases";
 /// mysqldump waits so long for a lock, while writes wait for it.
 const LOCK_WAIT_SECONDS: u32 = 3;
+/// The server waits so long for a reader whose store is slow.
+const STALL_SECONDS: u32 = 3600;
 /// How often a dump is begun that could not get its lock.
 const TRIES: u32 = 20;
 const PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What a backup's manifest keeps for its restore.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Facts {
+#[serde(tag = "base", rename_all = "lowercase")]
+pub(super) enum Facts {
+    Dump(DumpFacts),
+    Clone(clone::CloneFacts),
+}
+
+/// Of a base by `mysqldump`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct DumpFacts {
     pub server_version: String,
     pub server_uuid: String,
     /// Transactions in the base, from the server's first on.
@@ -49,6 +61,9 @@ pub(super) struct Facts {
     pub databases: Vec<String>,
     /// Events that were disabled; all others ran.
     pub disabled_events: Vec<(String, String)>,
+    /// Views that the dump does not have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub broken_views: Vec<BrokenView>,
     pub fingerprint: String,
     pub dump_bytes: u64,
 }
@@ -64,13 +79,19 @@ impl Mysql {
     pub(super) async fn run_backup(
         &self,
         instance: &Instance,
+        method: &str,
         sink: &dyn BackupSink,
         progress: &ProgressSink,
     ) -> Result<StreamBackup> {
+        clone::remove_copy(instance).await?; // one that was cut off
         for tried in 1.. {
-            match self.try_backup(instance, sink, progress).await {
+            let made = match method {
+                "clone" => self.try_clone(instance, sink, progress).await,
+                _ => self.try_dump(instance, sink, progress).await,
+            };
+            match made {
                 Err(error) if tried < TRIES && waited_for_a_lock(&error) => {
-                    tracing::info!(stanza = %instance.stanza, tried, "a change of the schema goes before the dump");
+                    tracing::info!(stanza = %instance.stanza, tried, "a change of the schema goes before the backup");
                     progress.phase("waiting for changes of the schema");
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -80,7 +101,7 @@ impl Mysql {
         unreachable!("the last try returns")
     }
 
-    async fn try_backup(
+    async fn try_dump(
         &self,
         instance: &Instance,
         sink: &dyn BackupSink,
@@ -94,25 +115,37 @@ impl Mysql {
         let databases = databases(&mut lock).await?;
         let accounts = users::save(&mut lock).await?;
         let disabled_events = disabled_events(&mut lock).await?;
+        let broken_views = views::broken(&mut lock).await?;
         progress.phase("dumping the databases");
         let watched = Arc::new(Mutex::new(Watched { watch: DumpWatch::new(), snapshot: None }));
         let options = client_file(instance, "dump")?;
-        let output = self.dump(instance, options.path(), &databases, true)?;
-        let mut output = watch_dump(output, Arc::clone(&watched), progress.clone(), database_bytes);
-        let dump_bytes = sink.store(DUMP, &mut output).await?;
+        let output = self.dump(instance, options.path(), &databases, &broken_views, true)?;
+        let begun = Arc::new(Notify::new());
+        let progress_of_dump = progress.clone();
+        let mut output =
+            watch_dump(output, Arc::clone(&watched), Arc::clone(&begun), progress_of_dump, database_bytes);
+        // What is prepared behind the snapshot is in the log as a whole.
+        let none_prepared = async {
+            begun.notified().await;
+            no_prepared(&mut lock, Some(prepared)).await
+        };
+        let stored = async {
+            let stored = sink.store(DUMP, &mut output).await;
+            begun.notify_one(); // a dump that does not say of when it is
+            stored
+        };
+        let (dump_bytes, _) = tokio::try_join!(stored, none_prepared)?;
         drop(output);
         let accounts = serde_json::to_vec(&accounts).expect("strings");
         sink.store(users::NAME, &mut &*accounts).await?;
 
-        progress.phase("checking");
-        no_prepared(&mut lock, Some(prepared)).await?;
         let server_uuid = one(&mut lock, DOING, "SELECT @@server_uuid").await?;
         run(&mut lock, "unlock the instance", "UNLOCK INSTANCE").await?;
         let watched = Arc::into_inner(watched).expect("the dump's reader is gone");
         let watched = watched.into_inner().unwrap_or_else(PoisonError::into_inner);
         let (snapshot, consistent_at) =
             watched.snapshot.ok_or_else(|| unexpected("it does not say of when it is"))?;
-        let facts = Facts {
+        let facts = DumpFacts {
             server_version: probe::version(instance).await?,
             server_uuid,
             gtids: snapshot.gtids,
@@ -121,10 +154,11 @@ impl Mysql {
             consistent_at,
             databases,
             disabled_events,
+            broken_views,
             fingerprint: watched.watch.finish()?,
             dump_bytes,
         };
-        let facts = serde_json::to_value(facts).expect("strings and numbers");
+        let facts = serde_json::to_value(Facts::Dump(facts)).expect("strings and numbers");
         Ok(StreamBackup { consistent_at, database_bytes, facts })
     }
 
@@ -134,6 +168,7 @@ impl Mysql {
         instance: &Instance,
         options: &std::path::Path,
         databases: &[String],
+        left_out: &[BrokenView],
         with_position: bool,
     ) -> Result<BoxStream<'static, std::io::Result<Bytes>>> {
         let position = match with_position {
@@ -142,10 +177,11 @@ impl Mysql {
         };
         let spec = ProcessSpec::new(self.program(instance, "mysqldump")?, &instance.folder)
             .args([format!("--defaults-file={}", options.display())])
-            .args([format!("--init-command=SET SESSION lock_wait_timeout = {LOCK_WAIT_SECONDS}")])
+            .args([format!("--init-command=SET SESSION lock_wait_timeout = {LOCK_WAIT_SECONDS}, net_write_timeout = {STALL_SECONDS}")])
             .args(["--single-transaction", "--routines", "--events", "--triggers", "--hex-blob"])
             .args(["--default-character-set=utf8mb4", "--tz-utc", "--column-statistics=0"])
             .args(position)
+            .args(left_out.iter().map(BrokenView::left_out))
             .args(["--databases", "--"])
             .args(databases)
             .run_as(instance.run_as.as_ref())
@@ -163,6 +199,7 @@ fn waited_for_a_lock(error: &EngineError) -> bool {
 fn watch_dump(
     output: BoxStream<'static, std::io::Result<Bytes>>,
     watched: Arc<Mutex<Watched>>,
+    begun: Arc<Notify>,
     progress: ProgressSink,
     database_bytes: u64,
 ) -> impl AsyncRead + Send + Unpin {
@@ -171,6 +208,9 @@ fn watch_dump(
         watched.watch.take(chunk);
         if watched.snapshot.is_none() {
             watched.snapshot = watched.watch.snapshot().map(|snapshot| (snapshot, Timestamp::now()));
+            if watched.snapshot.is_some() {
+                begun.notify_one();
+            }
         }
         // A dump is about as long as the tables are large.
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
@@ -198,14 +238,14 @@ async fn databases(conn: &mut Conn) -> Result<Vec<String>> {
     Ok(databases)
 }
 
-async fn disabled_events(conn: &mut Conn) -> Result<Vec<(String, String)>> {
+pub(super) async fn disabled_events(conn: &mut Conn) -> Result<Vec<(String, String)>> {
     let query = "SELECT event_schema AS db, event_name AS name FROM information_schema.events WHERE status <> 'ENABLED'";
     Ok(rows(conn, DOING, query).await?.iter().map(|row| (text(row, "db"), text(row, "name"))).collect())
 }
 
 /// A transaction that was prepared (XA) before the snapshot is not in it, and replay could not commit it. So none may be
 /// prepared, nor have been since `before`. Returns the server's count of them.
-async fn no_prepared(conn: &mut Conn, before: Option<u64>) -> Result<u64> {
+pub(super) async fn no_prepared(conn: &mut Conn, before: Option<u64>) -> Result<u64> {
     let doing = "look for prepared transactions";
     let status = rows(conn, doing, "SHOW GLOBAL STATUS LIKE 'Com_xa_prepare'").await?;
     let count = status.first().map_or(0, |row| sql::number(row, "Value"));

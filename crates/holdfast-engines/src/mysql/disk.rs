@@ -40,16 +40,17 @@ pub(super) fn log_on_disk(instance: &Instance) -> Result<LogOnDisk> {
 /// Refuses writes, or allows them again. Repeated while they are refused, it ends transactions that have written already.
 pub(super) async fn set_read_only(instance: &Instance, read_only: bool) -> Result<()> {
     let path = guard(instance);
-    if read_only {
-        write_readable(&path, b"", instance.run_as.as_ref())?;
-    } else if path.exists() {
-        fs::remove_file(&path).map_err(EngineError::io(format!("remove {}", path.display())))?;
+    if !read_only {
+        // The mark goes last: as long as it is there, this is called again.
+        run(&mut sql::connect(instance).await?, "allow writes", "SET GLOBAL read_only = OFF").await?;
+        if path.exists() {
+            fs::remove_file(&path).map_err(EngineError::io(format!("remove {}", path.display())))?;
+        }
+        return config::write_settings(instance);
     }
+    write_readable(&path, b"", instance.run_as.as_ref())?;
     config::write_settings(instance)?;
     let mut conn = sql::connect(instance).await?;
-    if !read_only {
-        return run(&mut conn, "allow writes", "SET GLOBAL read_only = OFF").await;
-    }
     // First, for the switch waits for commits under way.
     let writers = "SELECT trx_mysql_thread_id AS id FROM information_schema.innodb_trx \
         WHERE trx_rows_modified > 0 AND trx_mysql_thread_id > 0";

@@ -111,6 +111,18 @@ impl GtidSet {
         })
     }
 
+    /// The transactions of all sources but one.
+    #[must_use]
+    pub fn without(&self, uuid: &str) -> Self {
+        Self(
+            self.0
+                .iter()
+                .filter(|((source, _), _)| source != uuid)
+                .map(|(s, i)| (s.clone(), i.clone()))
+                .collect(),
+        )
+    }
+
     /// How many transactions of this set are in `other`.
     #[must_use]
     pub fn count_in(&self, other: &Self) -> u64 {

@@ -1,4 +1,4 @@
-//! MySQL: instances by its own server, base backups by `mysqldump`, the binlog read as a replica would.
+//! MySQL: instances by its own server, base backups by `mysqldump` or CLONE, the binlog read as a replica would.
 //!
 //! What it can do: restore to any microsecond. Quirks that shape this code:
 //! - a commit's instant is the `immediate_commit_timestamp` of its GTID event, in microseconds; the timestamps of other
@@ -12,6 +12,8 @@
 mod accounts;
 mod archive;
 mod backup;
+mod canonical;
+mod clone;
 mod config;
 mod disk;
 mod events;
@@ -21,9 +23,11 @@ mod probe;
 mod process;
 mod replay;
 mod restore;
+mod schema;
 mod sql;
 mod users;
 mod verify;
+mod views;
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -136,13 +140,7 @@ impl StreamDriver for Mysql {
         sink: &dyn BackupSink,
         progress: &ProgressSink,
     ) -> Result<StreamBackup> {
-        if request.method != "mysqldump" {
-            return Err(EngineError::Unfit {
-                doing: "make a backup".to_owned(),
-                what: format!("this release makes none by {}; ask for mysqldump", request.method),
-            });
-        }
-        self.run_backup(instance, sink, progress).await
+        self.run_backup(instance, request.method, sink, progress).await
     }
 
     async fn follow(

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Mysql, accounts, config, probe, sql};
+use super::{Mysql, accounts, clone, config, probe, sql};
 use crate::exec::{self, ProcessSpec};
 use crate::files::{self, last_log_lines};
 use crate::{EngineError, Instance, Paths, ProgressSink, Result, UserSpec};
@@ -74,6 +74,7 @@ impl Mysql {
     pub(super) async fn start_instance(&self, instance: &Instance) -> Result<()> {
         files::make_folders(instance)?;
         if pids(instance).is_empty() {
+            clone::remove_copy_of_stopped(instance)?;
             self.start_with(instance, &[]).await?;
         }
         self.wait_ready(instance, Duration::from_secs(START_SECONDS)).await

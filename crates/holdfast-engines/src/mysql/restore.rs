@@ -1,19 +1,20 @@
-//! Restores: the dump into a new server, then, for an instant, the archived log up to its exact transaction.
+//! Restores: the base into a new server, then, for an instant, the archived log up to its exact transaction.
 //!
 //! The server runs without a binlog of its own until everything is there, so nothing of the restore is in it, with its
 //! durability relaxed, without a network and without scheduled events. A restore that is cut off is thrown away.
 
 use std::time::Duration;
 
+use holdfast_core::Timestamp;
 use mysql_async::Conn;
 use tokio::time::Instant;
 
-use super::backup::{DUMP, DUMP_SECONDS, Facts, client_file};
+use super::backup::{DUMP, DUMP_SECONDS, DumpFacts, Facts, client_file};
 use super::gtid::GtidSet;
 use super::replay::{self, Replay};
 use super::sql::{self, rows, run, text};
 use super::verify::DumpWatch;
-use super::{Mysql, accounts, config, probe, users};
+use super::{Mysql, accounts, config, probe, users, views};
 use crate::exec::{self, FeedError, ProcessSpec};
 use crate::{
     EngineError, Instance, Paths, ProgressSink, RestoreSource, Result, StreamRestore, StreamRestored,
@@ -41,6 +42,14 @@ const STUCK: Duration = Duration::from_secs(3600);
 const POLL: Duration = Duration::from_millis(50);
 const STOP_SECONDS: u64 = 600;
 
+/// A base that is in a running server.
+pub(super) struct Loaded {
+    /// Its transactions, neither more nor fewer.
+    pub gtids: GtidSet,
+    pub consistent_at: Timestamp,
+    pub disabled_events: Vec<(String, String)>,
+}
+
 impl Mysql {
     pub(super) async fn run_restore(
         &self,
@@ -52,43 +61,70 @@ impl Mysql {
         let facts: Facts = serde_json::from_value(request.facts.clone())
             .map_err(|error| unexpected(format!("the backup's facts cannot be read: {error}")))?;
         progress.phase("preparing");
-        self.make_data_folder(instance).await?;
-        self.first_start(instance, &FILLING).await?;
-        progress.phase("loading the base");
-        self.load(instance, &facts, request.database_bytes, source, progress).await?;
-        let mut reached = facts.consistent_at;
-        let mut expected = facts.gtids.clone();
+        let target = request.target;
+        let is_physical = matches!(facts, Facts::Clone(_));
+        let base = match facts {
+            Facts::Dump(facts) => {
+                let bytes = request.database_bytes;
+                self.load_dump(instance, facts, target.is_none(), bytes, source, progress).await?
+            }
+            Facts::Clone(facts) => self.load_clone(instance, facts, &FILLING, source, progress).await?,
+        };
+        let mut reached = base.consistent_at;
+        let mut expected = base.gtids.clone();
         let mut conn = sql::connect(instance).await?;
-        match request.target {
-            Some(target) => {
-                let replay = self.replay(&mut conn, instance, request, &facts, source, progress).await?;
-                replay.events.apply(&mut conn, &facts.disabled_events).await?;
-                (reached, expected) = (target, replay.expected);
-            }
-            None => {
-                progress.phase("comparing the content");
-                self.compare(instance, &facts).await?;
-            }
+        if let Some(target) = target {
+            let replay = self.replay(&mut conn, instance, request, &base, source, progress).await?;
+            replay.events.apply(&mut conn, &base.disabled_events).await?;
+            (reached, expected) = (target, replay.expected);
         }
         progress.phase("finishing");
         accounts::make_tenant(&mut conn, instance, request.users).await?;
         drop(conn);
         self.stop_instance(instance, STOP_SECONDS).await?;
+        if is_physical && target.is_none() {
+            progress.phase("checking the pages");
+            self.check_pages(instance).await?;
+        }
         if !request.archives {
             config::stand_alone(instance)?;
         }
         self.start_instance(instance).await?;
-        let executed = sql::executed(&mut sql::connect(instance).await?).await?;
-        assert_reached(&executed, &expected)?;
+        let mut conn = sql::connect(instance).await?;
+        let own: String = sql::one(&mut conn, "read the server's identity", "SELECT @@server_uuid").await?;
+        // Events may have run by now, in the copy's own name.
+        assert_reached(&sql::executed(&mut conn).await?.without(&own), &expected)?;
         let engine_version = probe::version(instance).await?;
         Ok(StreamRestored { engine_version, reached, position: expected.to_string() })
+    }
+
+    /// A new server with a dump in it; with `compare` its content has the dump's fingerprint.
+    async fn load_dump(
+        &self,
+        instance: &Instance,
+        facts: DumpFacts,
+        compare: bool,
+        database_bytes: u64,
+        source: &dyn RestoreSource,
+        progress: &ProgressSink,
+    ) -> Result<Loaded> {
+        self.make_data_folder(instance).await?;
+        self.first_start(instance, &FILLING).await?;
+        progress.phase("loading the base");
+        self.load(instance, &facts, database_bytes, source, progress).await?;
+        if compare {
+            progress.phase("comparing the content");
+            self.compare(instance, &facts).await?;
+        }
+        let DumpFacts { gtids, consistent_at, disabled_events, .. } = facts;
+        Ok(Loaded { gtids, consistent_at, disabled_events })
     }
 
     /// Accounts, then the dump, then the rights again: definers must be there before, rights on tables come after.
     async fn load(
         &self,
         instance: &Instance,
-        facts: &Facts,
+        facts: &DumpFacts,
         database_bytes: u64,
         source: &dyn RestoreSource,
         progress: &ProgressSink,
@@ -109,6 +145,8 @@ impl Mysql {
         let spec = ProcessSpec::new(self.program(instance, "mysql")?, &instance.folder)
             .args([format!("--defaults-file={}", options.path().display())])
             .args(["--batch", "--binary-mode", "--default-character-set=utf8mb4"])
+            // Events whose time has passed since are made too: the log may drop or alter them.
+            .args([format!("--init-command=SET SESSION timestamp = {}", facts.consistent_at.as_second())])
             .run_as(instance.run_as.as_ref())
             .timeout_seconds(DUMP_SECONDS);
         #[expect(clippy::cast_precision_loss, reason = "a percentage")]
@@ -126,15 +164,16 @@ impl Mysql {
             )));
         }
         run(&mut conn, "end the load", "ALTER INSTANCE ENABLE INNODB REDO_LOG").await?;
+        views::make_broken(&mut conn, &facts.broken_views).await?;
         users::grant(&mut conn, &saved).await?;
         assert_reached(&sql::executed(&mut conn).await?, &facts.gtids)
     }
 
     /// A second dump, which goes nowhere, must have the fingerprint of the first (R24).
-    async fn compare(&self, instance: &Instance, facts: &Facts) -> Result<()> {
+    async fn compare(&self, instance: &Instance, facts: &DumpFacts) -> Result<()> {
         use futures::StreamExt as _;
         let options = client_file(instance, "compare")?;
-        let mut output = self.dump(instance, options.path(), &facts.databases, false)?;
+        let mut output = self.dump(instance, options.path(), &facts.databases, &facts.broken_views, false)?;
         let mut watch = DumpWatch::new();
         while let Some(chunk) = output.next().await {
             watch.take(&chunk.map_err(EngineError::io("compare the content"))?);
@@ -154,13 +193,13 @@ impl Mysql {
         conn: &mut Conn,
         instance: &Instance,
         request: &StreamRestore<'_>,
-        facts: &Facts,
+        base: &Loaded,
         source: &dyn RestoreSource,
         progress: &ProgressSink,
     ) -> Result<Replay> {
-        let target = request.target.unwrap_or(facts.consistent_at);
+        let target = request.target.unwrap_or(base.consistent_at);
         progress.phase("reading the log");
-        let replay = replay::write_relay_logs(instance, &facts.gtids, target, source.log().await?).await?;
+        let replay = replay::write_relay_logs(instance, &base.gtids, target, source.log().await?).await?;
         if replay.cut_at.is_none() && request.complete_until.is_none_or(|until| until < target) {
             let until =
                 request.complete_until.map_or_else(|| "nothing".to_owned(), |until| until.to_string());
@@ -169,7 +208,7 @@ impl Mysql {
         tracing::info!(stanza = %instance.stanza, transactions = replay.transactions, cut = ?replay.cut_at, "replaying log");
         progress.phase("replaying log");
         if replay.transactions > 0 {
-            apply(conn, &replay, &facts.gtids, progress).await?;
+            apply(conn, &replay, &base.gtids, progress).await?;
         }
         remove_relay_logs(instance)?;
         assert_reached(&sql::executed(conn).await?, &replay.expected)?;
@@ -237,6 +276,6 @@ fn unexpected(what: String) -> EngineError {
     EngineError::Unexpected { doing: "restore".to_owned(), what }
 }
 
-fn damaged(what: &str) -> EngineError {
+pub(super) fn damaged(what: &str) -> EngineError {
     EngineError::Damaged { doing: "read the base backup".to_owned(), what: what.to_owned() }
 }

@@ -11,7 +11,7 @@ use crate::{EngineError, Instance, Result};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection, closed when it is dropped. Its statements wait at most 20 s for locks.
+/// A connection, closed when it is dropped. Its statements wait at most 20 s for locks; it may stand idle beside a long dump.
 pub(super) async fn connect(instance: &Instance) -> Result<Conn> {
     let doing = || format!("connect to instance {}", instance.stanza);
     let options = OptsBuilder::default()
@@ -20,7 +20,8 @@ pub(super) async fn connect(instance: &Instance) -> Result<Conn> {
         .pass(Some(config::admin_password(instance)?))
         .max_allowed_packet(Some(1 << 30))
         .init(vec![
-            "SET NAMES utf8mb4, SESSION lock_wait_timeout = 20, innodb_lock_wait_timeout = 20, sql_mode = ''",
+            "SET NAMES utf8mb4, SESSION lock_wait_timeout = 20, innodb_lock_wait_timeout = 20, sql_mode = '', \
+             wait_timeout = 31536000",
         ]);
     tokio::time::timeout(CONNECT_TIMEOUT, Conn::new(options))
         .await

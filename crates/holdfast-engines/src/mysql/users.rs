@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::accounts::account;
 use super::config;
-use super::sql::{rows, run, text};
+use super::sql::{literal, rows, run, text};
 use crate::{EngineError, Result};
 
 /// Object of a backup that holds them, as JSON.
@@ -23,6 +23,20 @@ pub(super) struct SavedAccount {
     pub create: String,
     /// In the server's order: a revocation follows what it takes from.
     pub grants: Vec<String>,
+    /// Statements for rights on tables and columns that are not there any more: the server keeps those, and grants none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orphans: Vec<String>,
+}
+
+impl SavedAccount {
+    fn name(&self) -> String {
+        account(&self.user, &self.host)
+    }
+
+    /// May run single routines only; a view may need that while it is made, before there are any.
+    fn runs_routines(&self) -> bool {
+        self.grants.iter().any(|grant| grant.contains(" ON FUNCTION ") || grant.contains(" ON PROCEDURE "))
+    }
 }
 
 /// Reads all accounts. The caller holds the backup lock: accounts are in no snapshot.
@@ -30,8 +44,8 @@ pub(super) async fn save(conn: &mut Conn) -> Result<Vec<SavedAccount>> {
     let doing = "read the accounts";
     run(conn, doing, "SET SESSION print_identified_with_as_hex = ON").await?;
     let query = format!(
-        "SELECT user AS name, host AS host FROM mysql.user WHERE user NOT IN \
-         ('{}', 'mysql.sys', 'mysql.session', 'mysql.infoschema') ORDER BY user, host",
+        "SELECT user AS name, host AS host FROM mysql.user WHERE (user, host) NOT IN (('{}', 'localhost'), \
+         ('mysql.sys', 'localhost'), ('mysql.session', 'localhost'), ('mysql.infoschema', 'localhost')) ORDER BY user, host",
         config::ADMIN
     );
     let mut saved = Vec::new();
@@ -40,9 +54,37 @@ pub(super) async fn save(conn: &mut Conn) -> Result<Vec<SavedAccount>> {
         let account = account(&user, &host);
         let create = first_column(conn, doing, &format!("SHOW CREATE USER {account}")).await?.concat();
         let grants = first_column(conn, doing, &format!("SHOW GRANTS FOR {account}")).await?;
-        saved.push(SavedAccount { user, host, create, grants });
+        let orphans = orphans(conn, &user, &host).await?;
+        saved.push(SavedAccount { user, host, create, grants, orphans });
     }
     Ok(saved)
+}
+
+/// Rows of the grant tables for tables that are gone or lack a column that a right is on, as statements.
+async fn orphans(conn: &mut Conn, user: &str, host: &str) -> Result<Vec<String>> {
+    let of = format!("p.user = {} AND p.host = {}", literal(user), literal(host));
+    let is_orphan = "(NOT EXISTS (SELECT 1 FROM information_schema.tables t WHERE t.table_schema = p.db AND t.table_name = p.table_name) \
+        OR EXISTS (SELECT 1 FROM mysql.columns_priv q WHERE (q.user, q.host, q.db, q.table_name) = (p.user, p.host, p.db, p.table_name) \
+        AND NOT EXISTS (SELECT 1 FROM information_schema.columns c WHERE c.table_schema = q.db AND c.table_name = q.table_name \
+        AND c.column_name = q.column_name)))";
+    let mut statements = Vec::new();
+    for (table, columns) in [
+        ("tables_priv", &["host", "db", "user", "table_name", "grantor", "table_priv", "column_priv"][..]),
+        ("columns_priv", &["host", "db", "user", "table_name", "column_name", "column_priv"]),
+    ] {
+        let names = columns.join(", ");
+        let query = format!("SELECT {names} FROM mysql.{table} p WHERE {of} AND {is_orphan}");
+        for row in rows(conn, "read the accounts", &query).await? {
+            let values: Vec<String> = (0..columns.len()).map(|at| literal(&text_at(&row, at))).collect();
+            statements.push(format!("REPLACE INTO mysql.{table} ({names}) VALUES ({})", values.join(", ")));
+        }
+    }
+    Ok(statements)
+}
+
+fn text_at(row: &mysql_async::Row, at: usize) -> String {
+    let bytes = row.get_opt::<Option<Vec<u8>>, _>(at).and_then(std::result::Result::ok).flatten();
+    String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
 }
 
 async fn first_column(conn: &mut Conn, doing: &str, query: &str) -> Result<Vec<String>> {
@@ -70,14 +112,29 @@ pub(super) async fn make(conn: &mut Conn, saved: &[SavedAccount]) -> Result<()> 
     for grant in saved.iter().flat_map(|account| &account.grants) {
         let _ = run(conn, DOING, grant).await; // on a table that is not there yet; `grant` tells
     }
+    for account in saved.iter().filter(|account| account.runs_routines()) {
+        run(conn, DOING, format!("GRANT EXECUTE ON *.* TO {}", account.name())).await?; // nobody can connect meanwhile
+    }
     Ok(())
 }
 
 /// Gives all rights, and checks that each account is as it was.
 pub(super) async fn grant(conn: &mut Conn, saved: &[SavedAccount]) -> Result<()> {
-    for grant in saved.iter().flat_map(|account| &account.grants) {
-        run(conn, DOING, grant).await?;
+    for account in saved.iter().filter(|account| account.runs_routines()) {
+        run(conn, DOING, format!("REVOKE EXECUTE ON *.* FROM {}", account.name())).await?;
     }
+    for account in saved {
+        for grant in &account.grants {
+            match run(conn, DOING, grant).await {
+                Err(error) if is_about_missing(&error) && !account.orphans.is_empty() => {}
+                given => given?,
+            }
+        }
+        for orphan in &account.orphans {
+            run(conn, DOING, orphan).await?;
+        }
+    }
+    run(conn, DOING, "FLUSH PRIVILEGES").await?;
     let same = |a: &[SavedAccount], b: &[SavedAccount]| {
         a.len() == b.len()
             && a.iter().zip(b).all(|(a, b)| (&a.user, &a.host, &a.grants) == (&b.user, &b.host, &b.grants))
@@ -89,4 +146,10 @@ pub(super) async fn grant(conn: &mut Conn, saved: &[SavedAccount]) -> Result<()>
         });
     }
     Ok(())
+}
+
+/// ER_BAD_FIELD_ERROR and ER_NO_SUCH_TABLE.
+fn is_about_missing(error: &EngineError) -> bool {
+    let EngineError::Mysql { source, .. } = error else { return false };
+    matches!(&**source, mysql_async::Error::Server(server) if [1054, 1146].contains(&server.code))
 }

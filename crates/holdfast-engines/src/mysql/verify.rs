@@ -2,10 +2,12 @@
 //!
 //! The fingerprint is SHA-256 over the text of the dump that two servers with the same content write alike: everything from
 //! the first database on, tables with all their rows in the order of their keys, views, triggers and routines. Left out are
-//! the events' sections: one whose time has passed is dropped when it is loaded.
+//! the events' sections: one whose time has passed is dropped when it is loaded. Of tables with JSON, rows count by what their
+//! numbers are worth ([`Rows`]).
 
 use sha2::{Digest, Sha256};
 
+use super::canonical::Rows;
 use super::gtid::GtidSet;
 use super::log::hexadecimal;
 use crate::{EngineError, Result};
@@ -16,6 +18,12 @@ const ROUTINES: &[u8] = b"-- Dumping routines for database";
 /// Only in the dump of a server that writes a binlog.
 const LOGS: &[u8] = b"SET @@SESSION.SQL_LOG_BIN";
 const COMPLETED: &[u8] = b"-- Dump completed";
+const TABLE: &[u8] = b"CREATE TABLE";
+const COLUMN: &[u8] = b"  `";
+const JSON: &[u8] = b"` json";
+const INSERT: &[u8] = b"INSERT INTO";
+/// A column's name and type; names have 64 characters at the most.
+const COLUMN_BYTES: usize = 300;
 /// No line's meaning needs more.
 const PREFIX_BYTES: usize = 40;
 /// The transactions of the snapshot stand at the beginning.
@@ -41,6 +49,12 @@ pub(super) struct DumpWatch {
     prefix: Vec<u8>,
     line_is_known: bool,
     leave_out: bool,
+    /// The line's beginning, for what it says of a table.
+    definition: Vec<u8>,
+    has_json: bool,
+    /// The line is an `INSERT` into a table with JSON.
+    is_json_rows: bool,
+    rows: Rows,
     pub bytes: u64,
 }
 
@@ -59,27 +73,50 @@ impl DumpWatch {
             let (line, rest) = bytes.split_at(end);
             self.part_of_line(line);
             if line.ends_with(b"\n") {
-                self.know_line();
-                self.line_is_known = false;
+                self.line_ends();
             }
             bytes = rest;
         }
     }
 
     fn part_of_line(&mut self, mut part: &[u8]) {
+        let taken = part.len().min(COLUMN_BYTES - self.definition.len());
+        self.definition.extend_from_slice(&part[..taken]);
         if !self.line_is_known {
             let taken = part.len().min(PREFIX_BYTES - self.prefix.len());
             self.prefix.extend_from_slice(&part[..taken]);
             part = &part[taken..];
-            if self.prefix.first().is_some_and(|first| !b"-S".contains(first))
+            if self.prefix.first().is_some_and(|first| !b"-SI".contains(first))
                 || self.prefix.len() == PREFIX_BYTES
             {
                 self.know_line();
             }
         }
-        if self.hashing && !self.leave_out && !part.is_empty() {
+        if !part.is_empty() {
+            self.count_in(part);
+        }
+    }
+
+    fn count_in(&mut self, part: &[u8]) {
+        if !self.hashing || self.leave_out {
+            return;
+        }
+        if self.is_json_rows {
+            self.rows.take(part, &mut self.hash);
+        } else {
             self.hash.update(part);
         }
+    }
+
+    fn line_ends(&mut self) {
+        self.know_line();
+        self.line_is_known = false;
+        if self.definition.starts_with(TABLE) {
+            self.has_json = false;
+        } else if self.definition.starts_with(COLUMN) {
+            self.has_json |= self.definition.windows(JSON.len()).any(|window| window == JSON);
+        }
+        self.definition.clear();
     }
 
     /// Decides what the line is, and counts its beginning in.
@@ -91,6 +128,7 @@ impl DumpWatch {
         let is = |words: &[u8]| self.prefix.starts_with(words);
         self.completed = is(COMPLETED);
         self.leave_out = is(LOGS);
+        self.is_json_rows = self.has_json && is(INSERT);
         if is(FIRST_DATABASE) {
             (self.in_body, self.hashing) = (true, true);
         } else if self.in_body && is(ROUTINES) {
@@ -98,10 +136,8 @@ impl DumpWatch {
         } else if is(EVENTS) || self.completed {
             self.hashing = false;
         }
-        if self.hashing && !self.leave_out {
-            self.hash.update(&self.prefix);
-        }
-        self.prefix.clear();
+        let prefix = std::mem::take(&mut self.prefix);
+        self.count_in(&prefix);
     }
 
     /// The snapshot, once its lines have gone by; `None` before.
@@ -164,6 +200,20 @@ mod tests {
         watch.take(&DUMP.as_bytes()[100..]);
         let found = watch.snapshot().expect("it has gone by");
         assert_eq!((found.file.as_str(), found.position, found.gtids.count()), ("binlog.000001", 858, 4));
+    }
+
+    #[test]
+    fn numbers_in_json_count_by_their_value() {
+        let json =
+            DUMP.replace("CREATE TABLE `t`;", "CREATE TABLE `t` (\n  `j` json DEFAULT NULL,\n  `k` int\n);");
+        let other = json.replace("CREATE TABLE `t` (\n  `j` json", "CREATE TABLE `t` (\n  `j` text");
+        for (text, same) in [(json, true), (other, false)] {
+            let (a, b) = (text.replace("(1)", "('[1.10]',1)"), text.replace("(1)", "('[1.1]',1)"));
+            for step in [1, 7, 1000] {
+                let (a, b) = (fingerprint(&a, step).expect("whole"), fingerprint(&b, 1000).expect("whole"));
+                assert_eq!(a == b, same, "{text}");
+            }
+        }
     }
 
     #[test]

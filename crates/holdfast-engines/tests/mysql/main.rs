@@ -1,6 +1,8 @@
 //! The MySQL driver against the real server: instances, dumps, the binlog's archive, and restores to an instant.
 
 mod archive;
+mod clone;
 mod lifecycle;
+mod odd;
 mod restore;
 mod rig;

@@ -12,7 +12,7 @@ use mysql_async::prelude::Queryable;
 use crate::rig::{Archive, Base, Server, base, engines, table};
 
 /// Things that dumps and replays have stumbled over.
-const ZOO: &[&str] = &[
+pub(crate) const ZOO: &[&str] = &[
     "SET time_zone = '+05:30'",
     "CREATE TABLE z (id INT PRIMARY KEY AUTO_INCREMENT, ts TIMESTAMP(6) NULL, dt DATETIME(6), t TIME(6), y YEAR, \
         b BIT(17), e ENUM('b', 'ä'), s SET('x', 'y'), j JSON, bin VARBINARY(300), blo LONGBLOB, d DECIMAL(30, 10), dbl DOUBLE, \
@@ -65,7 +65,7 @@ const LOOKS: &[&str] = &[
     "SHOW GRANTS FOR 'app'",
 ];
 
-async fn looks(server: &Server) -> Result<Vec<String>> {
+pub(crate) async fn looks(server: &Server) -> Result<Vec<String>> {
     let mut root = server.root().await?;
     root.query_drop("USE defaultdb").await?;
     let mut seen = Vec::new();
@@ -114,13 +114,13 @@ async fn what_is_in_a_server_comes_back_by_dump_and_by_replay() -> Result<()> {
 
 /// What was acknowledged, when.
 #[derive(Clone, Copy)]
-struct Write {
-    id: u64,
-    sent: Timestamp,
-    acknowledged: Timestamp,
+pub(crate) struct Write {
+    pub(crate) id: u64,
+    pub(crate) sent: Timestamp,
+    pub(crate) acknowledged: Timestamp,
 }
 
-async fn write(server: &Server, client: u64, stop: Arc<AtomicBool>) -> Result<Vec<Write>> {
+pub(crate) async fn write(server: &Server, client: u64, stop: Arc<AtomicBool>) -> Result<Vec<Write>> {
     let mut conn = server.tenant("app").await?;
     let mut writes = Vec::new();
     for number in 0.. {
@@ -199,7 +199,7 @@ async fn an_instant_is_reached_exactly_also_in_a_restored_server() -> Result<()>
     Ok(())
 }
 
-async fn found(server: &Server) -> Result<BTreeSet<u64>> {
+pub(crate) async fn found(server: &Server) -> Result<BTreeSet<u64>> {
     let ids: Vec<u64> = server.root().await?.query("SELECT id FROM defaultdb.ledger").await?;
     Ok(ids.into_iter().collect())
 }

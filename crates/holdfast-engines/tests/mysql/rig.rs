@@ -111,8 +111,8 @@ impl Server {
         Ok(files)
     }
 
-    pub(crate) async fn backup(&self, sink: &MemorySink) -> Result<StreamBackup> {
-        let request = StreamBackupRequest { method: "mysqldump" };
+    pub(crate) async fn backup_by(&self, method: &str, sink: &MemorySink) -> Result<StreamBackup> {
+        let request = StreamBackupRequest { method };
         Ok(self.driver.backup(&self.instance, &request, sink, &ProgressSink::default()).await?)
     }
 
@@ -141,9 +141,37 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Not through the driver: it is async, and the test may have failed.
+impl Server {
+    /// As if it had been taken over with its tables.
+    pub(crate) async fn allow_every_storage_engine(&self) -> Result<()> {
+        self.driver.stop(&self.instance, 30).await?;
+        let settings = self.instance.folder.join("conf/my.cnf");
+        let text = std::fs::read_to_string(&settings)?;
+        let lines = text.lines().filter(|line| !line.starts_with("disabled-storage-engines"));
+        std::fs::write(&settings, lines.collect::<Vec<_>>().join("\n"))?;
+        let mut command = std::process::Command::new("setpriv");
+        if let Some(user) = &self.instance.run_as {
+            command
+                .arg(format!("--reuid={}", user.uid))
+                .arg(format!("--regid={}", user.gid))
+                .arg("--clear-groups");
+        }
+        let program = self.driver_folder().join("bin/mysqld");
+        command
+            .arg("--")
+            .arg(program)
+            .arg(format!("--defaults-file={}", settings.display()))
+            .arg("--daemonize");
+        ensure!(command.status()?.success(), "start it without our settings");
+        Ok(())
+    }
+
+    fn driver_folder(&self) -> PathBuf {
+        engines().expect("they were there").join("mysql-9.7")
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&self) {
         let settings = self.instance.folder.join("conf/my.cnf");
         for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
             let arguments = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
@@ -157,6 +185,12 @@ impl Drop for Server {
                 );
             }
         }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill(); // not through the driver: it is async, and the test may have failed
     }
 }
 
@@ -184,9 +218,13 @@ pub(crate) struct Base {
 }
 
 pub(crate) async fn base(server: &Server, archive: &Archive) -> Result<Base> {
+    base_by("mysqldump", server, archive).await
+}
+
+pub(crate) async fn base_by(method: &str, server: &Server, archive: &Archive) -> Result<Base> {
     let archive_at = archive.state().segments.len().saturating_sub(1);
     let sink = MemorySink::default();
-    let facts = server.backup(&sink).await?;
+    let facts = server.backup_by(method, &sink).await?;
     Ok(Base { sink, facts, archive_at })
 }
 

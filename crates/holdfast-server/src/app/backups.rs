@@ -239,7 +239,7 @@ mod tests {
             (Postgresql, "pgbackrest", Some(None)),
             (Postgresql, "clone", None),
             (Mysql, "mysqldump", Some(None)),
-            (Mysql, "clone", None),
+            (Mysql, "clone", Some(Some("clone"))),
             (Mysql, "pgbackrest", None),
         ] {
             let answer = method(engine, word).ok();

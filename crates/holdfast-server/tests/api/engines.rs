@@ -70,8 +70,8 @@ async fn a_method_that_the_engine_does_not_have_is_refused() {
     let p = platform().await;
     let service = p.service("db1", Mysql, ServiceStatus::Running).await;
     let path = format!("/managed-services/{}/backups", service.id);
-    let refused = p.post(&path, json!({"backup_method": "clone"})).await.error(400);
-    assert_eq!(refused, "backup_method \"clone\": backups of mysql are made with mysqldump");
+    let refused = p.post(&path, json!({"backup_method": "pgbackrest"})).await.error(400);
+    assert_eq!(refused, "backup_method \"pgbackrest\": backups of mysql are made with mysqldump or clone");
     let made = p.post(&path, json!({"backup_type": "pitr"})).await.expect(202);
     assert_eq!(made["backup_method"], "mysqldump", "what is usual needs no word");
 }

@@ -5,6 +5,7 @@
 
 mod alone;
 mod api;
+mod bases;
 mod by_hand;
 mod copies;
 mod lag;
@@ -39,6 +40,8 @@ struct Size {
     lag_seconds: u64,
     /// What MySQL, MongoDB and Valkey are filled with.
     noise_mib: u64,
+    /// Of the log that is replayed.
+    transactions: u64,
     sealing_seconds: u64,
 }
 
@@ -52,6 +55,7 @@ const SMALL: Size = Size {
     requests: 500,
     lag_seconds: 12,
     noise_mib: 48,
+    transactions: 4_000,
     sealing_seconds: 1,
 };
 
@@ -65,6 +69,7 @@ const FULL: Size = Size {
     requests: 3_000,
     lag_seconds: 60,
     noise_mib: 2048,
+    transactions: 40_000,
     sealing_seconds: 3,
 };
 
@@ -105,6 +110,9 @@ async fn run() -> Result<()> {
         if wanted(kind.as_str()) && lost::is_measured(kind) {
             sections.push(Box::pin(own::measure(&size, kind)).await?);
         }
+    }
+    if wanted("bases") {
+        sections.push(Box::pin(bases::measure(&size)).await?);
     }
     if wanted("lost") {
         sections.push(Box::pin(lost::measure(&size)).await?);

@@ -88,7 +88,7 @@ pub(crate) async fn measure(size: &Size, kind: EngineKind) -> Result<String> {
 }
 
 /// A running service with its first backup done, so that nothing is left to do but what is measured.
-async fn make(client: &Client, kind: EngineKind, name: &str) -> Result<(Uuid, Database)> {
+pub(crate) async fn make(client: &Client, kind: EngineKind, name: &str) -> Result<(Uuid, Database)> {
     let body = json!({"name": name, "database_type": kind.as_str(), "plan_name": "tier-1"});
     let id = service::create(client, &Made::default(), body).await?;
     service::wait_running(client, id, PATIENCE_SECONDS).await?;
