@@ -89,23 +89,46 @@ impl EventStatus {
             WHERE status NOT IN ('ENABLED', 'DISABLED')";
         for row in rows(conn, doing, query).await? {
             let event = (text(&row, "db"), text(&row, "name"));
-            let definer = text(&row, "definer");
-            let (user, host) = definer.rsplit_once('@').unwrap_or((&*definer, "%"));
             let status = if self.runs(&event, disabled_in_base) { "ENABLE" } else { "DISABLE" };
-            let alter = format!(
-                "ALTER DEFINER = {}@{} EVENT {}.{} {status}",
-                literal(user),
-                literal(host),
-                identifier(&event.0),
-                identifier(&event.1)
-            );
-            if let Err(error) = run(conn, doing, alter).await {
+            if let Err(error) = run(conn, doing, alter(&row, status)).await {
                 // Its time has passed: it would not run any more on the source either.
                 tracing::info!(%error, db = event.0, event = event.1, "an event stays disabled");
             }
         }
         Ok(())
     }
+}
+
+/// Events that were to run once, at an instant that has passed since, would run as soon as the copy starts, on data that is not
+/// of that instant. They are there, and disabled.
+pub(super) async fn disable_passed(conn: &mut Conn) -> Result<()> {
+    let doing = "disable events whose time has passed";
+    // There are no zones by name here, so all are offsets.
+    let query = "SELECT event_schema AS db, event_name AS name, definer AS definer FROM information_schema.events \
+        WHERE event_type = 'ONE TIME' AND status = 'ENABLED' \
+        AND COALESCE(CONVERT_TZ(execute_at, REPLACE(time_zone, 'SYSTEM', '+00:00'), '+00:00'), execute_at) <= UTC_TIMESTAMP()";
+    for row in rows(conn, doing, query).await? {
+        tracing::info!(
+            db = text(&row, "db"),
+            event = text(&row, "name"),
+            "an event whose time has passed is disabled"
+        );
+        run(conn, doing, alter(&row, "DISABLE")).await?;
+    }
+    Ok(())
+}
+
+/// The statement that gives an event a status and leaves it its definer.
+fn alter(row: &mysql_async::Row, status: &str) -> String {
+    let definer = text(row, "definer");
+    let (user, host) = definer.rsplit_once('@').unwrap_or((&*definer, "%"));
+    format!(
+        "ALTER DEFINER = {}@{} EVENT {}.{} {status}",
+        literal(user),
+        literal(host),
+        identifier(&text(row, "db")),
+        identifier(&text(row, "name"))
+    )
 }
 
 /// The name at `at`, with its database, and where the statement goes on.

@@ -14,7 +14,7 @@ use super::gtid::GtidSet;
 use super::replay::{self, Replay};
 use super::sql::{self, rows, run, text};
 use super::verify::DumpWatch;
-use super::{Mysql, accounts, config, probe, users, views};
+use super::{Mysql, accounts, config, events, probe, users, views};
 use crate::exec::{self, FeedError, ProcessSpec};
 use crate::{
     EngineError, Instance, Paths, ProgressSink, RestoreSource, Result, StreamRestore, StreamRestored,
@@ -79,6 +79,7 @@ impl Mysql {
             (reached, expected) = (target, replay.expected);
         }
         progress.phase("finishing");
+        events::disable_passed(&mut conn).await?;
         accounts::make_tenant(&mut conn, instance, request.users).await?;
         drop(conn);
         self.stop_instance(instance, STOP_SECONDS).await?;

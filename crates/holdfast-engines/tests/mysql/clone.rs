@@ -40,10 +40,15 @@ async fn everything_comes_back_as_it_was_floats_and_prepared_transactions_too() 
     let expected = looks(&server).await?;
     let singles = table(&mut app, SINGLES_ARE).await?;
     archive.catch_up().await?;
+    let soon = "CREATE EVENT once ON SCHEDULE AT CURRENT_TIMESTAMP + INTERVAL 3 SECOND ON COMPLETION PRESERVE DO DELETE FROM singles";
+    app.query_drop(soon).await?;
     let base = base_by("clone", &server, &archive).await?;
+    app.query_drop("DROP EVENT once").await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     ensure!(copy_is_gone(&server), "the copy is left");
 
     let (copy, restored) = server.restored(&engines, &base, None, &archive).await?;
+    copy.root().await?.query_drop("DROP EVENT defaultdb.once").await?;
     assert_eq!(looks(&copy).await?, expected, "by the copy alone");
     assert_eq!(restored.reached, base.facts.consistent_at);
     assert_eq!(table(&mut copy.tenant("app").await?, SINGLES_ARE).await?, singles, "to the bit");

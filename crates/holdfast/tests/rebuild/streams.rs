@@ -32,6 +32,7 @@ pub(crate) async fn bucket_and_kit_are_enough(engine: EngineKind) -> Result<()> 
     let Some(engines) = holdfast::engines() else { return Ok(()) };
     let mut random = seed::generator(&format!("bucket_and_kit_are_enough of {engine}"));
     let mut lost = Holdfast::start(BINARY, &format!("lost-{engine}")).await?;
+    lost.wait_for_agent().await?; // until it has said what it can run, a service gets the usual version
     let before = live(&lost.client(), engine, random.random()).await?;
     wait_described(&lost, &before).await?;
     lost.kill_serve()?;
