@@ -190,9 +190,11 @@ impl Mysql {
     }
 }
 
-/// Whether it failed for another's lock (ER_LOCK_WAIT_TIMEOUT, MySQL's error 1205).
+/// Whether it failed for another's lock (ER_LOCK_WAIT_TIMEOUT, MySQL's error 1205), or for a copy that is just ending
+/// (ER_CLONE_TOO_MANY_CONCURRENT_CLONES, 3634).
 fn waited_for_a_lock(error: &EngineError) -> bool {
-    crate::error::whole(error).contains("Lock wait timeout exceeded")
+    let text = crate::error::whole(error);
+    text.contains("Lock wait timeout exceeded") || text.contains("Too many concurrent clone operations")
 }
 
 /// The dump's bytes with what is seen of them; a dump without its end is an error of the reader.

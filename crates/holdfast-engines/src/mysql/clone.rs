@@ -301,10 +301,6 @@ async fn send(instance: &Instance, sink: &dyn BackupSink, progress: &ProgressSin
 
 /// Ends a CLONE that is under way, whoever began it, and removes what there is of a copy.
 pub(super) async fn remove_copy(instance: &Instance) -> Result<()> {
-    let folder = copy_folder(instance);
-    if std::fs::symlink_metadata(&folder).is_err() {
-        return Ok(());
-    }
     let mut conn = sql::connect(instance).await?;
     let doing = "end a copy that was cut off";
     let began = tokio::time::Instant::now();
@@ -323,7 +319,7 @@ pub(super) async fn remove_copy(instance: &Instance) -> Result<()> {
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    remove_folder(&folder)
+    remove_folder(&copy_folder(instance))
 }
 
 /// What a copy left that was cut off with the server.
