@@ -2,12 +2,12 @@
 //! copy on disk but this base, which the server keeps as its own.
 //!
 //! Clients' writes wait for a moment while the server forks: so the fingerprint and the instant belong to exactly what the
-//! base holds.
+//! base holds. They wait no longer than [`PAUSE`], though: a base that the server may have begun later is given up.
 
 use std::fs::File;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_core::Timestamp;
 use redis::aio::MultiplexedConnection;
@@ -26,6 +26,10 @@ use crate::{BackupSink, EngineError, Instance, ProgressSink, Result, StreamBacku
 pub(super) const BASE: &str = "base.rdb";
 /// How long writes wait at the most, should the agent die in between.
 const PAUSE: &str = "CLIENT PAUSE 3000 WRITE";
+/// Begun so long after the pause was asked for, a snapshot may hold writes that came behind it.
+const FORK_LIMIT: Duration = Duration::from_millis(2500);
+/// How often a snapshot that was begun too late is tried again.
+const TRIES: u32 = 5;
 
 /// What a restore needs to know of a base. Stored with the backup: fields may be added, never changed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -53,10 +57,7 @@ pub(super) async fn run(
     let info = Info::read(&mut client, "server memory").await?;
     let version = info.version().to_owned();
     let database_bytes = info.number("used_memory_dataset");
-    rewrite::wait_idle(&mut client).await?;
-    let before = spool::keep(instance)?.live();
-    let (at, fingerprint) = fork(instance, &mut client).await?;
-    let seq = spool::keep(instance)?.live().filter(|live| Some(*live) > before).ok_or_else(other_rewrite)?;
+    let Begun { at, fingerprint, seq } = begin(instance, &mut client).await?;
     rewrite::wait_end(&mut client, progress).await?;
     let base = open_base(instance, seq)?;
     let base_bytes = base.metadata().map_err(EngineError::io("read the snapshot"))?.len();
@@ -89,16 +90,50 @@ fn next_second(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_microsecond().div_euclid(1_000_000) + 1).unwrap_or(at)
 }
 
-/// Forks the process that writes the base; tells the instant at which it did and what there was then.
-async fn fork(instance: &Instance, client: &mut MultiplexedConnection) -> Result<(Timestamp, Fingerprint)> {
+/// A snapshot that is being written.
+struct Begun {
+    at: Timestamp,
+    fingerprint: Fingerprint,
+    seq: u64,
+}
+
+/// Has the server begin a snapshot, and again while it was too slow to do so before writes went on.
+async fn begin(instance: &Instance, client: &mut MultiplexedConnection) -> Result<Begun> {
+    for _ in 0..TRIES {
+        rewrite::wait_idle(client).await?;
+        let before = spool::keep(instance)?.live();
+        let forked = fork(instance, client).await?;
+        let live = spool::keep(instance)?.live();
+        if let Some((at, fingerprint)) = forked {
+            let seq = live.filter(|live| Some(*live) > before).ok_or_else(other_rewrite)?;
+            return Ok(Begun { at, fingerprint, seq });
+        }
+        tracing::warn!(instance = %instance.stanza, "the engine was too slow to begin a snapshot while writes waited; once more");
+    }
+    Err(EngineError::Unexpected {
+        doing: "write a snapshot".to_owned(),
+        what: format!("the engine was too slow {TRIES} times to begin one while writes waited"),
+    })
+}
+
+/// Forks the process that writes the base; tells the instant at which it did and what there was then. `None` if writes may
+/// have gone on before it forked.
+async fn fork(
+    instance: &Instance,
+    client: &mut MultiplexedConnection,
+) -> Result<Option<(Timestamp, Fingerprint)>> {
+    // The server's pause begins later than this.
+    let began = Instant::now();
     ask::<()>(client, &words(PAUSE), "hold writes for a moment").await?;
     let forked = async {
         let (seconds, micros): (i64, i64) = ask(client, &words("TIME"), "read the engine's clock").await?;
         let fingerprint = verify::take(client).await?;
-        ask::<String>(client, &words("BGREWRITEAOF"), "begin a snapshot").await?;
+        let answer: String = ask(client, &words("BGREWRITEAOF"), "begin a snapshot").await?;
+        // It answers once it has forked, or that it will do so later (Valkey 9.1, `bgrewriteaofCommand`).
+        let in_time = answer.contains("started") && began.elapsed() < FORK_LIMIT;
         let at =
             Timestamp::from_microsecond(seconds * 1_000_000 + micros).unwrap_or_else(|_| Timestamp::now());
-        Ok((at, fingerprint))
+        Ok(in_time.then_some((at, fingerprint)))
     };
     let forked = forked.await;
     // By another connection if this one broke; otherwise the pause ends by itself.

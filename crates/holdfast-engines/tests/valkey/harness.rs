@@ -21,7 +21,7 @@ use holdfast_engines::{
 };
 use holdfast_testkit::{holdfast, wait_for};
 use redis::aio::MultiplexedConnection;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
 pub(crate) const PASSWORD: &str = "tenant";
@@ -351,4 +351,59 @@ pub(crate) async fn judge(server: &Server, entries: &[Entry], reached: Timestamp
     }
     ensure!(sum == 0, "half a transaction: the accounts' sum is {sum}");
     Ok(keys.len())
+}
+
+impl Server {
+    /// With the agent's rights.
+    pub(crate) async fn agent(&self) -> Result<MultiplexedConnection> {
+        let own = std::fs::read(self.instance.folder.join("conf/agent.json"))?;
+        let own: serde_json::Value = serde_json::from_slice(&own)?;
+        self.client_as("default", own["password"].as_str().context("it has a password")?).await
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.instance.folder.join("run/valkey.sock")
+    }
+
+    /// The agent reaches the server no more, or does again.
+    pub(crate) fn cut_off(&self, cut_off: bool) -> Result<()> {
+        let (socket, aside) = (self.socket(), self.socket().with_extension("aside"));
+        let (from, to) = if cut_off { (socket, aside) } else { (aside, socket) };
+        Ok(std::fs::rename(from, to)?)
+    }
+
+    /// Stands between the agent and the server, and holds the first command with this word up.
+    pub(crate) fn hold_up(&self, word: &'static str, by: Duration) -> Result<JoinHandle<()>> {
+        self.cut_off(true)?;
+        let (real, held) = (self.socket().with_extension("aside"), Arc::new(AtomicBool::new(false)));
+        let listener = tokio::net::UnixListener::bind(self.socket())?;
+        Ok(tokio::spawn(async move {
+            while let Ok((mut agent, _)) = listener.accept().await {
+                let (real, held) = (real.clone(), Arc::clone(&held));
+                tokio::spawn(async move {
+                    let mut server = tokio::net::UnixStream::connect(real).await?;
+                    let (mut from_server, mut to_server) = server.split();
+                    let (mut from_agent, mut to_agent) = agent.split();
+                    let commands = async {
+                        let mut buffer = vec![0; 64 << 10];
+                        loop {
+                            let read = from_agent.read(&mut buffer).await?;
+                            if read == 0 {
+                                return Ok::<(), std::io::Error>(());
+                            }
+                            let is_it = buffer[..read].windows(word.len()).any(|at| at == word.as_bytes());
+                            if is_it && !held.swap(true, Ordering::SeqCst) {
+                                tokio::time::sleep(by).await;
+                            }
+                            to_server.write_all(&buffer[..read]).await?;
+                        }
+                    };
+                    tokio::select! {
+                        ended = commands => ended,
+                        ended = tokio::io::copy(&mut from_server, &mut to_agent) => ended.map(drop),
+                    }
+                });
+            }
+        }))
+    }
 }

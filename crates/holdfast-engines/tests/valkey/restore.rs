@@ -231,3 +231,25 @@ async fn a_log_without_its_end_and_a_changed_base_are_refused() -> Result<()> {
     ensure!(matches!(error.downcast_ref(), Some(EngineError::Unfit { .. })), "{error}");
     server.stop().await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_base_holds_nothing_newer_than_it_says_though_the_server_was_slow() -> Result<()> {
+    let Some(server) = Server::start().await? else { return Ok(()) };
+    let archive = Archive::default();
+    let reader = archive.follow(&server);
+    archive.caught_up().await?;
+    let writer = Writer::start(&server).await?;
+    // Longer than the server keeps writes waiting.
+    let between = server.hold_up("BGREWRITEAOF", Duration::from_millis(3500))?;
+    let base = server.backup().await?;
+    between.abort();
+    let entries = writer.stop().await?;
+    reader.abort();
+    let at: Timestamp =
+        serde_json::from_value(base.made.as_ref().context("it was made")?.facts["at"].clone())?;
+    let (copy, _) = Server::restore(&base, &archive, None).await?;
+    judge(&copy, &entries, at).await?;
+    copy.stop().await?;
+    server.cut_off(false)?;
+    server.stop().await
+}
