@@ -63,6 +63,7 @@ pub(super) async fn take(client: &mut MultiplexedConnection) -> Result<Fingerpri
     for database in databases.keys().take(SAMPLED_DATABASES) {
         samples.extend(sample(client, *database).await?);
     }
+    let samples = comparable(client, &databases, samples).await?;
     Ok(Fingerprint { databases, libraries: info.number("number_of_libraries"), samples })
 }
 
@@ -90,6 +91,34 @@ async fn sample(client: &mut MultiplexedConnection, database: u32) -> Result<Vec
     Ok(pairs.map(|(key, digest)| Sample { database, key_hex: hex(key), digest }).collect())
 }
 
+/// Leaves out hashes of databases in which fields have deadlines: a digest is without fields that are past theirs, and a
+/// snapshot has them until the server has reclaimed them (seen on 9.1.2). Whether a hash is among those cannot be asked, for
+/// such fields do not show.
+async fn comparable(
+    client: &mut MultiplexedConnection,
+    databases: &BTreeMap<u32, Keys>,
+    samples: Vec<Sample>,
+) -> Result<Vec<Sample>> {
+    let mut kept = Vec::with_capacity(samples.len());
+    for sample in samples {
+        if databases.get(&sample.database).is_some_and(|keys| keys.with_field_deadlines > 0) {
+            select(client, sample.database).await?;
+            let mut command = redis::cmd("TYPE");
+            command.arg(unhex(&sample.key_hex));
+            let kind: String = ask(client, &command, "take the fingerprint").await?;
+            if kind == "hash" {
+                continue;
+            }
+        }
+        kept.push(sample);
+    }
+    Ok(kept)
+}
+
+async fn select(client: &mut MultiplexedConnection, database: u32) -> Result<()> {
+    ask(client, &words(&format!("SELECT {database}")), "choose a database").await
+}
+
 async fn digests(client: &mut MultiplexedConnection, keys: &[Vec<u8>]) -> Result<Vec<String>> {
     if keys.is_empty() {
         return Ok(Vec::new());
@@ -113,14 +142,14 @@ pub(super) async fn compare(client: &mut MultiplexedConnection, expected: &Finge
             expected.databases, expected.libraries, found.databases, found.libraries
         )));
     }
-    for sample in &expected.samples {
-        ask::<()>(client, &words(&format!("SELECT {}", sample.database)), "choose a database").await?;
+    for sample in comparable(client, &expected.databases, expected.samples.clone()).await? {
+        select(client, sample.database).await?;
         let digest = digests(client, &[unhex(&sample.key_hex)]).await?;
         if digest != [sample.digest.clone()] {
             return Err(differs("a key's value differs"));
         }
     }
-    ask(client, &words("SELECT 0"), "choose a database").await
+    select(client, 0).await
 }
 
 fn differs(what: &str) -> EngineError {
