@@ -18,6 +18,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection with all rights, closed when it is dropped.
 pub(super) async fn connect(instance: &Instance) -> Result<MultiplexedConnection> {
+    connect_for(instance, ANSWER_TIMEOUT).await
+}
+
+/// The same, for commands that may take longer.
+pub(super) async fn connect_for(
+    instance: &Instance,
+    answer_timeout: Duration,
+) -> Result<MultiplexedConnection> {
     let doing = || format!("connect to instance {}", instance.stanza);
     let own = Own::read(instance)?;
     let login = RedisConnectionInfo::default()
@@ -28,7 +36,7 @@ pub(super) async fn connect(instance: &Instance) -> Result<MultiplexedConnection
         let info = ConnectionAddr::Unix(socket(instance)).into_connection_info()?.set_redis_settings(login);
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(ANSWER_TIMEOUT));
+            .set_response_timeout(Some(answer_timeout));
         Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
     };
     open.await.map_err(EngineError::valkey(doing()))

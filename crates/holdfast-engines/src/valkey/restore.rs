@@ -2,12 +2,14 @@
 //!
 //! The base is laid where the server looks for the base of its own log, with the archived log behind it, cut where the
 //! second begins. While the server reads that, nothing expires. It then stands still (`import-mode`, Valkey 8.1: what is
-//! past its deadline stays): the fingerprint is compared, and every deadline is moved by as much as time has passed since
-//! the point that was restored. So what was alive then is alive now, and lives as long as it had left.
+//! past its deadline stays): the fingerprint is compared, what was past its deadline at the point that was restored goes, and
+//! every other deadline is moved by as much as time has passed since. So what was alive then is alive now, lives as long as it
+//! had left, and nothing else is there.
 
 use std::ops::ControlFlow;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use holdfast_core::Timestamp;
@@ -18,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncSeekExt, AsyncWriteExt};
 use super::aof::{AofManifest, Item, Walker};
 use super::archive::Cursor;
 use super::backup::{BASE, Facts};
-use super::client::{self, Info, ask, connect, words};
+use super::client::{self, Info, ask, connect_for, words};
 use super::config::{self, AOF_NAME, Own, aof_folder};
 use super::users::{self, User};
 use super::{Valkey, process, verify};
@@ -32,26 +34,37 @@ const RESTORED_LOG: u64 = 1;
 const OWN_LOG: u64 = 2;
 
 /// The deadlines of one page of a database's keys are moved by `ARGV[2]` milliseconds, those of hash fields too if `ARGV[3]`
-/// says that there are any. Returns where the next page begins; "0" at the end.
+/// says that there are any. What was past its own at `ARGV[4]` goes: the server had not reclaimed it yet. Returns where the
+/// next page begins; "0" at the end.
 const MOVE_DEADLINES: &str = r"
+local passed, reached = tonumber(ARGV[2]), tonumber(ARGV[4])
 local page = redis.call('SCAN', ARGV[1], 'COUNT', 2000)
 for _, key in ipairs(page[2]) do
   local at = redis.call('PEXPIRETIME', key)
-  if at > 0 then redis.call('PEXPIREAT', key, string.format('%.0f', at + ARGV[2])) end
-  if ARGV[3] == '1' and redis.call('TYPE', key).ok == 'hash' then
-    local names = redis.call('HKEYS', key)
-    for from = 1, #names, 500 do
-      local to = math.min(from + 499, #names)
-      local times = redis.call('HPEXPIRETIME', key, 'FIELDS', to - from + 1, unpack(names, from, to))
-      for index, time in ipairs(times) do
-        if time > 0 then
-          redis.call('HPEXPIREAT', key, string.format('%.0f', time + ARGV[2]), 'FIELDS', 1, names[from + index - 1])
+  if at > 0 and at <= reached then
+    redis.call('UNLINK', key)
+  else
+    if at > 0 then redis.call('PEXPIREAT', key, string.format('%.0f', at + passed)) end
+    if ARGV[3] == '1' and redis.call('TYPE', key).ok == 'hash' then
+      local names = redis.call('HKEYS', key)
+      for from = 1, #names, 500 do
+        local to = math.min(from + 499, #names)
+        local times = redis.call('HPEXPIRETIME', key, 'FIELDS', to - from + 1, unpack(names, from, to))
+        for index, time in ipairs(times) do
+          local name = names[from + index - 1]
+          if time > 0 and time <= reached then
+            redis.call('HDEL', key, name)
+          elseif time > 0 then
+            redis.call('HPEXPIREAT', key, string.format('%.0f', time + passed), 'FIELDS', 1, name)
+          end
         end
       end
     end
   end
 end
 return page[1]";
+/// How long a page may take: hashes of many millions of fields are moved in one go.
+const PAGE_LIMIT: Duration = Duration::from_secs(3600);
 /// Deadlines moved a second at the least, on a slow host: what the moving itself takes is added to them.
 const MOVED_PER_SECOND: u64 = 20_000;
 
@@ -104,7 +117,7 @@ impl Valkey {
         progress.phase("loading");
         let still = [("import-mode", "yes"), ("maxmemory", "0"), ("aof-load-truncated", "no")];
         self.launch(instance, &still).await?;
-        let mut client = connect(instance).await?;
+        let mut client = connect_for(instance, PAGE_LIMIT).await?;
         ask::<()>(&mut client, &words("CLIENT IMPORT-SOURCE ON"), "see what is past its deadline").await?;
         let loaded = Info::read(&mut client, "persistence").await?.number("aof_current_size");
         if loaded != base + log {
@@ -297,7 +310,7 @@ impl Cut {
     }
 }
 
-/// Moves every deadline by the time that has passed since `reached`. Each page is one transaction in the new instance's log.
+/// Moves every deadline by the time that has passed since `reached`, and removes what was past its own then. Each page is one transaction in the new instance's log.
 async fn move_deadlines(client: &mut MultiplexedConnection, reached: Timestamp) -> Result<()> {
     let databases = verify::databases(&Info::read(client, "keyspace").await?);
     let affected = |keys: &verify::Keys| keys.with_deadline + keys.with_field_deadlines;
@@ -316,6 +329,7 @@ async fn move_deadlines(client: &mut MultiplexedConnection, reached: Timestamp) 
         loop {
             let mut command = redis::cmd("EVAL");
             command.arg(MOVE_DEADLINES).arg(0).arg(&page).arg(passed.max(0) + own_time).arg(fields);
+            command.arg(reached.as_millisecond());
             page = ask(client, &command, "move the deadlines").await?;
             if page == "0" {
                 break;

@@ -253,3 +253,40 @@ async fn a_base_holds_nothing_newer_than_it_says_though_the_server_was_slow() ->
     server.cut_off(false)?;
     server.stop().await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_was_past_its_deadline_at_the_point_does_not_come_back() -> Result<()> {
+    let Some(server) = Server::start().await? else { return Ok(()) };
+    let archive = Archive::default();
+    let reader = archive.follow(&server);
+    archive.caught_up().await?;
+    let mut client = server.client().await?;
+    let base = server.backup().await?;
+    // As it is between a deadline and the server's next look for what is past its own.
+    let mut agent = server.agent().await?;
+    redis::cmd("DEBUG").arg("SET-ACTIVE-EXPIRE").arg(0).query_async::<()>(&mut agent).await?;
+    let mut all = redis::pipe();
+    all.cmd("SET").arg("past").arg("1").arg("PX").arg(100).ignore();
+    for hash in ["hash", "only"] {
+        all.cmd("HSET").arg(hash).arg("a").arg(1).ignore();
+        all.cmd("HPEXPIRE").arg(hash).arg(100).arg("FIELDS").arg(1).arg("a").ignore();
+    }
+    all.cmd("HSET").arg("hash").arg("b").arg(2).ignore();
+    all.query_async::<()>(&mut client).await?;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let filled = Timestamp::now().checked_add(jiff::SignedDuration::from_secs(1))?;
+    let full = server.backup().await?;
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    archive.caught_up().await?;
+    reader.abort();
+
+    for (base, point) in [(&full, None), (&base, Some(filled))] {
+        let (copy, _) = Server::restore(base, &archive, point).await?;
+        let mut client = copy.client().await?;
+        let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut client).await?;
+        let fields: Vec<String> = redis::cmd("HKEYS").arg("hash").query_async(&mut client).await?;
+        ensure!(keys == ["hash"] && fields == ["b"], "{point:?}: {keys:?} {fields:?}");
+        copy.stop().await?;
+    }
+    server.stop().await
+}
