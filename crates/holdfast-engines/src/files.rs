@@ -32,17 +32,20 @@ pub(crate) fn write_readable(path: &Path, content: &[u8], user: Option<&RunAs>) 
 
 fn write_file(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
     let doing = || format!("write {}", path.display());
-    let temporary = path.with_extension("holdfast-new");
+    // Its own name whole: files that differ in the extension alone may be written at once.
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".holdfast-new");
+    let temporary = Path::new(&temporary);
     let write = || -> std::io::Result<()> {
-        let _ = fs::remove_file(&temporary); // left by a killed writer
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let _ = fs::remove_file(temporary); // left by a killed writer
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
         file.write_all(content)?;
         if let Some((uid, gid)) = owner {
             std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
         }
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.sync_all()?;
-        fs::rename(&temporary, path)
+        fs::rename(temporary, path)
     };
     write().map_err(EngineError::io(doing()))
 }

@@ -64,7 +64,10 @@ impl Valkey {
     pub(super) async fn start_instance(&self, instance: &Instance) -> Result<()> {
         config::make_folders(instance)?;
         config::write_all(instance)?;
-        users::write(instance, &users::read(instance)?)?;
+        {
+            let _changing = users::lock(instance).await;
+            users::write(instance, &users::read(instance)?)?;
+        }
         self.launch(instance, &[]).await
     }
 

@@ -5,7 +5,10 @@
 //! all rights: the server replays its own log as this user, and releases before 9.1 drop transactions that it may not run
 //! (`valkey.md`: seen on 8.0.1). A client without a name meets its password.
 
+use std::collections::HashMap;
 use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
@@ -35,6 +38,21 @@ const NO_WRITES: &str = "-@write";
 const USERS: &str = "users.json";
 /// There while writes are refused.
 const READ_ONLY: &str = "read-only";
+
+type Lock = Arc<tokio::sync::Mutex<()>>;
+
+/// By an instance's folder. Held from reading its users until the server has them as they were written.
+static CHANGING: LazyLock<Mutex<HashMap<PathBuf, Lock>>> = LazyLock::new(Mutex::default);
+
+/// One change of an instance's users at a time; a server that hangs holds up its own alone.
+pub(super) async fn lock(instance: &Instance) -> tokio::sync::OwnedMutexGuard<()> {
+    let lock = {
+        let mut all = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|folder, lock| *folder == instance.folder || Arc::strong_count(lock) > 1);
+        Arc::clone(all.entry(instance.folder.clone()).or_default())
+    };
+    lock.lock_owned().await
+}
 
 /// Names that the server would take for more than a name, or that are the agent's.
 fn check_name(name: &str) -> Result<()> {
@@ -83,13 +101,17 @@ pub(super) fn read(instance: &Instance) -> Result<Vec<User>> {
     })
 }
 
-/// Writes the list and the server's file; the server takes it at its next start.
+/// Writes the list and the server's file; the server takes it at its next start. Who has read the list before holds the
+/// [`lock`].
 pub(super) fn write(instance: &Instance, users: &[User]) -> Result<()> {
+    write_with(instance, users, is_read_only(instance))
+}
+
+fn write_with(instance: &Instance, users: &[User], read_only: bool) -> Result<()> {
     let text = serde_json::to_vec_pretty(users).expect("it has only string keys");
     files::write_secret(&path(instance, USERS), &text)?;
     let own = Own::read(instance)?;
     let mut acl = format!("user default on #{} ~* &* +@all\n", hex(&Sha256::digest(own.password.as_bytes())));
-    let read_only = is_read_only(instance);
     for user in users {
         acl += &format!("user {} reset {}\n", user.username, user.rules(read_only).join(" "));
     }
@@ -98,6 +120,7 @@ pub(super) fn write(instance: &Instance, users: &[User]) -> Result<()> {
 
 /// Adds users, or gives those that are there new passwords, on disk and in the running server.
 pub(super) async fn put(instance: &Instance, specs: &[UserSpec]) -> Result<()> {
+    let _changing = lock(instance).await;
     let mut users = read(instance)?;
     for spec in specs {
         let mut user = User::of(spec)?;
@@ -122,7 +145,10 @@ pub(super) async fn tell(
     client: &mut MultiplexedConnection,
     users: &[User],
 ) -> Result<()> {
-    let read_only = is_read_only(instance);
+    tell_with(client, users, is_read_only(instance)).await
+}
+
+async fn tell_with(client: &mut MultiplexedConnection, users: &[User], read_only: bool) -> Result<()> {
     for user in users {
         let mut command = redis::cmd("ACL");
         command.arg("SETUSER").arg(&user.username).arg("reset").arg(user.rules(read_only));
@@ -136,21 +162,29 @@ pub(super) fn is_read_only(instance: &Instance) -> bool {
     path(instance, READ_ONLY).exists()
 }
 
-/// Refuses writes of everybody but the agent, or lets them in again, at once and over restarts.
+/// Refuses writes of everybody but the agent, or lets them in again, at once and over restarts. The marker is there before
+/// the server refuses anything and until it has let everybody in again; whatever fails in between is repeated with the next
+/// call.
 pub(super) async fn set_read_only(instance: &Instance, read_only: bool) -> Result<()> {
-    if read_only == is_read_only(instance) {
+    let _changing = lock(instance).await;
+    if !read_only && !is_read_only(instance) {
         return Ok(());
     }
     let marker = path(instance, READ_ONLY);
-    if read_only {
-        files::write_secret(&marker, b"")?;
-    } else {
-        fs::remove_file(&marker).map_err(EngineError::io(format!("remove {}", marker.display())))?;
-    }
     let users = read(instance)?;
-    write(instance, &users)?;
+    if !read_only {
+        write_with(instance, &users, false)?;
+    } else if !is_read_only(instance) {
+        // Once: this is called every second, on a disk that is nearly full.
+        files::write_secret(&marker, b"")?;
+        write_with(instance, &users, true)?;
+    }
     let mut client = client::connect(instance).await?;
-    tell(instance, &mut client, &users).await
+    tell_with(&mut client, &users, read_only).await?;
+    if read_only {
+        return Ok(());
+    }
+    fs::remove_file(&marker).map_err(EngineError::io(format!("remove {}", marker.display())))
 }
 
 #[cfg(test)]

@@ -125,3 +125,42 @@ async fn an_instance_keeps_its_data_users_and_guards_over_restarts() -> Result<(
     ensure!(!acl.contains(PASSWORD), "hashes only");
     server.stop().await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_the_server_was_not_told_of_its_users_is_told_again() -> Result<()> {
+    let Some(server) = Server::start().await? else { return Ok(()) };
+    let (driver, instance) = (&server.driver, &server.instance);
+    let mut client = server.client().await?;
+    let mut write = async || redis::cmd("SET").arg("k").arg("v").query_async::<()>(&mut client).await;
+    for read_only in [true, false] {
+        server.cut_off(true)?;
+        ensure!(driver.set_read_only(instance, read_only).await.is_err(), "nobody can be told");
+        server.cut_off(false)?;
+        ensure!(driver.is_read_only(instance), "a guard that has been tried, or is not yet ended, is known");
+        ensure!(write().await.is_err() != read_only, "the server was not told");
+        driver.set_read_only(instance, read_only).await?;
+        ensure!(write().await.is_err() == read_only && driver.is_read_only(instance) == read_only);
+    }
+    server.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn passwords_that_are_set_at_once_are_all_kept() -> Result<()> {
+    let Some(server) = Server::start().await? else { return Ok(()) };
+    let name = |number: usize| format!("user_{number}");
+    let setting = (0..24).map(|number| {
+        let (driver, instance) = (server.driver.clone(), server.instance.clone());
+        let user = UserSpec { username: name(number), role: "admin".into(), password: PASSWORD.into() };
+        tokio::spawn(async move { driver.set_password(&instance, &user).await })
+    });
+    for set in setting.collect::<Vec<_>>() {
+        set.await??;
+    }
+    // As they are on disk.
+    server.driver.stop(&server.instance, 20).await?;
+    server.driver.start(&server.instance).await?;
+    for number in 0..24 {
+        server.client_as(&name(number), PASSWORD).await?;
+    }
+    server.stop().await
+}
