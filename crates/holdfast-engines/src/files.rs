@@ -1,9 +1,13 @@
 //! Files in an instance's folder: some belong to the engine's user, some it may only read, some are for the agent alone.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::sys::stat::Mode;
 
 use crate::exec::RunAs;
 use crate::{EngineError, Instance, Paths, Result};
@@ -53,7 +57,6 @@ fn write_file(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>)
 /// Reads a file in a folder that belongs to the engine's user: never through a link, for whoever is superuser inside the
 /// database could point one at a file that only the agent may read.
 pub(crate) fn read_untrusted(path: &Path) -> Result<String> {
-    use std::io::Read as _;
     let read = || -> std::io::Result<String> {
         let file = open_untrusted(path)?;
         let mut text = String::new();
@@ -100,6 +103,66 @@ pub(crate) fn open_untrusted(path: &Path) -> std::io::Result<std::fs::File> {
     std::fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
 }
 
+/// A folder of the engine's user's, whose files are read, or kept, with the agent's rights. The user could put links into it, or
+/// one in its place: so no link is followed on the way, and a file that is not the user's own is not touched.
+pub(crate) struct UntrustedFolder {
+    folder: OwnedFd,
+    path: PathBuf,
+    owner: u32,
+}
+
+impl UntrustedFolder {
+    /// Opens the folder of this name in one that the engine's user cannot replace.
+    pub(crate) fn open(within: &Path, name: &str, owner: Option<&RunAs>) -> std::io::Result<Self> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let within_fd = nix::fcntl::open(within, flags, Mode::empty())?;
+        let folder = nix::fcntl::openat(&within_fd, name, flags, Mode::empty())?;
+        let owner = owner.map_or_else(|| nix::unistd::geteuid().as_raw(), |user| user.uid);
+        Ok(Self { folder, path: within.join(name), owner })
+    }
+
+    /// Where the file of this name lies, for people.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// A plain file of the user's, opened for reading.
+    pub(crate) fn file(&self, name: &str) -> std::io::Result<fs::File> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        if name.contains('/') {
+            return Err(std::io::Error::other("it is no name of a file"));
+        }
+        let file = fs::File::from(nix::fcntl::openat(&self.folder, name, flags, Mode::empty())?);
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Err(std::io::Error::other("it is no file"));
+        }
+        if meta.uid() != self.owner {
+            return Err(std::io::Error::other("it belongs to somebody else than the engine's user"));
+        }
+        Ok(file)
+    }
+
+    /// A short file, whole.
+    pub(crate) fn read(&self, name: &str) -> std::io::Result<String> {
+        let mut text = String::new();
+        self.file(name)?.take(UNTRUSTED_LIMIT).read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    /// Bytes of a file.
+    pub(crate) fn length(&self, name: &str) -> std::io::Result<u64> {
+        Ok(self.file(name)?.metadata()?.len())
+    }
+}
+
+/// Gives an open file another name: this file, whatever lies under its first name by now.
+pub(crate) fn link_open(file: &fs::File, to: &Path) -> std::io::Result<()> {
+    let from = format!("/proc/self/fd/{}", file.as_raw_fd());
+    nix::unistd::linkat(AT_FDCWD, from.as_str(), AT_FDCWD, to, AtFlags::AT_SYMLINK_FOLLOW)?;
+    Ok(())
+}
+
 /// The last lines of the engine's logs, for error texts.
 pub(crate) fn last_log_lines(instance: &Instance) -> String {
     let mut lines = recent_log(instance, 16 << 10);
@@ -110,7 +173,7 @@ pub(crate) fn last_log_lines(instance: &Instance) -> String {
 
 /// The newest log file's last `bytes`, as lines.
 pub(crate) fn recent_log(instance: &Instance, bytes: u64) -> Vec<String> {
-    use std::io::{Read, Seek, SeekFrom};
+    use std::io::{Seek as _, SeekFrom};
     let entries = std::fs::read_dir(Paths(&instance.folder).log()).into_iter().flatten().flatten();
     let newest = entries
         .filter(|entry| entry.file_name().to_string_lossy().ends_with(".log"))

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 
 use super::aof::{Malformed, Walker, begin_line};
-use super::config::{Own, aof_folder, hex};
+use super::config::{Own, hex};
 use super::{rewrite, spool};
 use crate::{EngineError, FeedItem, Instance, LogCursor, LogFeed, Result};
 
@@ -124,9 +124,9 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 async fn rewrite_long_log(instance: &Instance) -> Result<()> {
-    let manifest = spool::read_manifest(instance)?;
-    let length =
-        |name: &str| std::fs::symlink_metadata(aof_folder(instance).join(name)).map_or(0, |meta| meta.len());
+    let files = spool::server_files(instance)?;
+    let manifest = spool::manifest_of(&files)?;
+    let length = |name: &str| files.length(name).unwrap_or(0);
     let log: u64 = manifest.incremental.iter().map(|(_, name)| length(name)).sum();
     let base = manifest.base.as_deref().map_or(0, length);
     if log > REWRITE_BYTES.max(2 * base) { rewrite::begin(instance).await } else { Ok(()) }

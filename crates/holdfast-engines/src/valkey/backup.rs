@@ -15,11 +15,10 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::client::{Info, ask, connect, words};
-use super::config::{Own, aof_folder};
+use super::config::Own;
 use super::users::{self, User};
 use super::verify::{self, Fingerprint};
 use super::{rewrite, spool};
-use crate::files::open_untrusted;
 use crate::{BackupSink, EngineError, Instance, ProgressSink, Result, StreamBackup};
 
 /// The base's name in the backup.
@@ -147,17 +146,11 @@ async fn fork(
 
 /// Opened at once: another rewrite would remove it, but not what is open.
 fn open_base(instance: &Instance, seq: u64) -> Result<File> {
-    let manifest = spool::read_manifest(instance)?;
+    let files = spool::server_files(instance)?;
+    let manifest = spool::manifest_of(&files)?;
     let first = manifest.incremental.first().map(|(first, _)| *first);
     let (Some(base), true) = (manifest.base, first == Some(seq)) else { return Err(other_rewrite()) };
-    let path = aof_folder(instance).join(base);
-    let file = open_untrusted(&path).map_err(EngineError::io(format!("open {}", path.display())))?;
-    match file.metadata().is_ok_and(|meta| meta.is_file()) {
-        true => Ok(file),
-        false => {
-            Err(EngineError::io(format!("open {}", path.display()))(std::io::Error::other("it is no file")))
-        }
-    }
+    files.file(&base).map_err(EngineError::io(format!("open {}", files.path(&base).display())))
 }
 
 fn other_rewrite() -> EngineError {

@@ -136,6 +136,7 @@ pub fn valkey_conf(instance: &Instance) -> String {
     // Only the agent has it rewritten, after it has made sure that nothing which is not archived yet goes.
     set("auto-aof-rewrite-percentage", "0");
     set("save", "\"\"");
+    set("sanitize-dump-payload", "yes"); // users may `RESTORE`, and what they give it must not harm the server
     set("enable-debug-command", "local"); // digests, by the socket, for the agent
     set("enable-module-command", "no");
     set("enable-protected-configs", "no");

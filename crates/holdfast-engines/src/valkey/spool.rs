@@ -11,9 +11,9 @@ use std::path::PathBuf;
 
 use super::aof::AofManifest;
 use super::archive::Cursor;
-use super::config::{AOF_NAME, aof_folder};
-use crate::files::{open_untrusted, read_untrusted};
-use crate::{EngineError, Instance, LogOnDisk, Result, files};
+use super::config::{AOF_FOLDER, AOF_NAME};
+use crate::files::{UntrustedFolder, link_open, open_untrusted};
+use crate::{EngineError, Instance, LogOnDisk, Paths, Result, files};
 
 const ARCHIVED: &str = "archived.json";
 const SUFFIX: &str = ".incr";
@@ -26,9 +26,21 @@ fn link_of(instance: &Instance, seq: u64) -> PathBuf {
     folder(instance).join(format!("{seq}{SUFFIX}"))
 }
 
+/// The server's own files. Its folder belongs to the engine's user; the one around it does not.
+pub(super) fn server_files(instance: &Instance) -> Result<UntrustedFolder> {
+    let data = Paths(&instance.folder).data();
+    UntrustedFolder::open(&data, AOF_FOLDER, instance.run_as.as_ref())
+        .map_err(EngineError::io(format!("open {}", data.join(AOF_FOLDER).display())))
+}
+
 pub(super) fn read_manifest(instance: &Instance) -> Result<AofManifest> {
-    let path = aof_folder(instance).join(format!("{AOF_NAME}.manifest"));
-    let text = read_untrusted(&path)?;
+    manifest_of(&server_files(instance)?)
+}
+
+pub(super) fn manifest_of(files: &UntrustedFolder) -> Result<AofManifest> {
+    let name = format!("{AOF_NAME}.manifest");
+    let path = files.path(&name);
+    let text = files.read(&name).map_err(EngineError::io(format!("read {}", path.display())))?;
     AofManifest::parse(&text).filter(|manifest| manifest.live().is_some()).ok_or_else(|| {
         EngineError::Unexpected {
             doing: format!("read {}", path.display()),
@@ -39,14 +51,14 @@ pub(super) fn read_manifest(instance: &Instance) -> Result<AofManifest> {
 
 /// Links every incremental file of the server's that is not kept yet, and tells which files there are.
 pub(super) fn keep(instance: &Instance) -> Result<AofManifest> {
-    let manifest = read_manifest(instance)?;
+    let files = server_files(instance)?;
+    let manifest = manifest_of(&files)?;
     let mut linked = false;
     for (seq, name) in &manifest.incremental {
-        let (from, to) = (aof_folder(instance).join(name), link_of(instance, *seq));
-        let doing = || format!("keep {} for the archive", from.display());
-        let source = match fs::symlink_metadata(&from) {
-            Ok(meta) if meta.is_file() => meta,
-            Ok(_) => return Err(EngineError::io(doing())(std::io::Error::other("it is no file"))),
+        let to = link_of(instance, *seq);
+        let doing = || format!("keep {} for the archive", files.path(name).display());
+        let (file, source) = match files.file(name).and_then(|file| Ok((file.metadata()?, file))) {
+            Ok((meta, file)) => (file, meta),
             // A rewrite took its place since the list was read; it was linked before that began.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) => return Err(EngineError::io(doing())(error)),
@@ -57,7 +69,7 @@ pub(super) fn keep(instance: &Instance) -> Result<AofManifest> {
             Ok(_) => fs::remove_file(&to).map_err(EngineError::io(doing()))?,
             Err(_) => {}
         }
-        match fs::hard_link(&from, &to) {
+        match link_open(&file, &to) {
             Ok(()) => linked = true,
             // Rewritten since the list was read, or linked by a backup and the log's reader at once.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists) => {}
@@ -128,11 +140,13 @@ pub(super) fn log_on_disk(instance: &Instance) -> Result<LogOnDisk> {
         log.total_bytes += meta.len();
         log.waiting_bytes += meta.len().saturating_sub(has);
     }
-    for (seq, name) in read_manifest(instance).unwrap_or_default().incremental {
-        if !kept.iter().any(|(known, _)| *known == seq) {
-            log.total_bytes +=
-                fs::symlink_metadata(aof_folder(instance).join(name)).map_or(0, |meta| meta.len());
-        }
+    // Before its first start, and while it is made anew, the server has no files.
+    if let Ok(files) = server_files(instance)
+        && let Ok(manifest) = manifest_of(&files)
+    {
+        let unkept =
+            manifest.incremental.iter().filter(|(seq, _)| !kept.iter().any(|(known, _)| known == seq));
+        log.total_bytes += unkept.map(|(_, name)| files.length(name).unwrap_or(0)).sum::<u64>();
     }
     Ok(log)
 }

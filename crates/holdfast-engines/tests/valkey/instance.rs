@@ -164,3 +164,45 @@ async fn passwords_that_are_set_at_once_are_all_kept() -> Result<()> {
     }
     server.stop().await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn other_services_files_are_neither_read_nor_kept_as_log() -> Result<()> {
+    let Some(server) = Server::start().await? else { return Ok(()) };
+    let (driver, instance) = (&server.driver, &server.instance);
+    driver.stop(instance, 20).await?;
+    let (folder, aside) = (server.aof(), server.aof().with_extension("aside"));
+    let (manifest, log) = ("appendonly.aof.manifest", "appendonly.aof.1.incr.aof");
+    let refused = async |what: &str| -> Result<()> {
+        let (feed, _items) = holdfast_engines::LogFeed::new(4);
+        let error = driver.follow(instance, None, &feed).await.err();
+        ensure!(!server.kept().join("1.incr").exists(), "{what}: it was kept, {error:?}");
+        let bytes = driver.log_on_disk(instance).map_or(0, |log| log.total_bytes);
+        ensure!(bytes == 0, "{what}: {bytes} bytes of it were looked at");
+        Ok(())
+    };
+    let follow = async |what: &str| {
+        tokio::time::timeout(std::time::Duration::from_secs(2), refused(what))
+            .await
+            .unwrap_or_else(|_| anyhow::bail!("{what}: it was followed"))
+    };
+    // The engine's user puts a link where its folder was.
+    let other = tempfile::tempdir()?;
+    std::fs::write(other.path().join(manifest), format!("file {log} seq 1 type i\n"))?;
+    std::fs::write(other.path().join(log), b"*1\r\n$4\r\nPING\r\n")?;
+    std::fs::rename(&folder, &aside)?;
+    std::os::unix::fs::symlink(other.path(), &folder)?;
+    follow("a folder that is a link").await?;
+    // Its own folder, with a link to somebody else's file, and with that file itself.
+    std::fs::remove_file(&folder)?;
+    std::fs::rename(&aside, &folder)?;
+    std::fs::remove_file(folder.join(log))?;
+    std::os::unix::fs::symlink(other.path().join(log), folder.join(log))?;
+    follow("a file that is a link").await?;
+    if instance.run_as.is_some() {
+        std::fs::remove_file(folder.join(log))?;
+        std::fs::hard_link(other.path().join(log), folder.join(log))
+            .or_else(|_| std::fs::write(folder.join(log), b"*1\r\n$4\r\nPING\r\n"))?;
+        follow("somebody else's file").await?;
+    }
+    Ok(())
+}
