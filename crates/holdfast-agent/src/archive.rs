@@ -28,7 +28,8 @@ impl ArchiveTracker {
     /// From what the store lists, in any order.
     #[must_use]
     pub(crate) fn from_pieces(pieces: Vec<Piece>) -> Self {
-        // Holes found in a listing are no news: they were reported when they arose, or are the trimmed past.
+        // Most holes in a listing are no news: they were reported when they arose, or are the trimmed past. Which ones are,
+        // says `untold_holes`.
         Self { coverage: stretches(pieces), ..Self::default() }
     }
 
@@ -37,6 +38,29 @@ impl ArchiveTracker {
     pub(crate) fn remember(&mut self, coverage: &[Coverage], gaps: &[Gap]) {
         recall(&mut self.coverage, coverage);
         self.gaps = gaps.to_vec();
+    }
+
+    /// Holes of a timeline that nobody was told of: those behind `told_to`, up to where the newest known document reaches. What
+    /// lies before was told of when it arose, or is where expired log was.
+    #[must_use]
+    pub(crate) fn untold_holes(&self, told_to: Option<Position>) -> Vec<Piece> {
+        let pairs = self.coverage.windows(2).map(|pair| (pair[0].to, pair[1].from));
+        let is_news = |from: Position| {
+            told_to.is_none_or(|told| (from.timeline, from.offset) >= (told.timeline, told.offset))
+        };
+        let is_known = |from, to| self.gaps.iter().any(|gap| gap.from == from && gap.to == to);
+        pairs
+            .filter(|(from, to)| from.timeline == to.timeline && is_news(*from) && !is_known(*from, *to))
+            .collect()
+    }
+
+    /// The hole between two stretches is a gap that was seen then. Returns it.
+    pub(crate) fn note_hole(&mut self, (from, to): Piece, seen_at: Timestamp, cause: String) -> Option<Gap> {
+        let before = self.coverage.iter().find(|stretch| stretch.to == from)?;
+        let from_time = before.complete_until.unwrap_or(seen_at).min(seen_at);
+        let gap = Gap { from, to, from_time, to_time: seen_at, cause, acknowledged: false };
+        self.gaps.push(gap.clone());
+        Some(gap)
     }
 
     /// Whether everything before `to` is in the store, from where its stretch begins.

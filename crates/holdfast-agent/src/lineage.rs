@@ -14,7 +14,7 @@ use holdfast_store::gateway::{
     Damage, KeyRefused, ObjectClass, OwnedKey, RepositoryEvents, RepositoryKeys, StoredObject, Trouble,
     classify,
 };
-use holdfast_store::log::{last_segment, pieces};
+use holdfast_store::log::{ListedSegment, Segment, last_segment, pieces, segment_name};
 use holdfast_store::{LineageScope, ObjectName, ObjectPrefix, Store, StoreError};
 use tokio::sync::{Notify, watch};
 
@@ -93,9 +93,9 @@ impl Lineage {
     /// Whatever the store says.
     pub(crate) async fn load_archive(&self, store: &Store) -> Result<(), holdfast_store::StoreError> {
         let position = |timeline, offset| Position { timeline, offset };
-        let tail = pieces(store, self.scope).await?.into_iter();
+        let listed = pieces(store, self.scope).await?;
         let tail: Vec<Piece> =
-            tail.map(|p| (position(p.timeline, p.from), position(p.timeline, p.to))).collect();
+            listed.iter().map(|p| (position(p.timeline, p.from), position(p.timeline, p.to))).collect();
         let mut segments = Vec::new();
         let mut objects = store.list(&ObjectPrefix::Repository { lineage: self.scope, folder: None });
         while let Some(object) = objects.try_next().await? {
@@ -109,12 +109,38 @@ impl Lineage {
         let mut archive = ArchiveTracker::from_pieces(whole.chain(tail.iter().copied()).collect());
         let document = crate::coverage::newest(store, self).await?;
         let (mut known, gaps) = document.map(|d| (d.coverage, d.gaps)).unwrap_or_default();
+        let told_to = known.last().map(|newest| newest.to);
         known.extend(self.said_by_newest(store, &tail).await?);
         archive.remember(&known, &gaps);
+        for hole in archive.untold_holes(told_to) {
+            let (cause, seen_at) = self.cause_in_store(store, &listed, hole.1).await?;
+            if let Some(gap) = archive.note_hole(hole, seen_at, cause) {
+                self.note_dropped(None);
+                tracing::error!(service = %self.scope.service, ?gap, "the log archive has a gap");
+            }
+        }
         *self.tail() = Pieces::listed(tail, &segments);
         *self.archive() = archive;
         self.is_listed.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Why log begins anew at `at`, as the segment says that marks this place, and when that was stored.
+    async fn cause_in_store(
+        &self,
+        store: &Store,
+        listed: &[ListedSegment],
+        at: Position,
+    ) -> Result<(String, Timestamp), StoreError> {
+        let marker = listed.iter().find(|piece| (piece.timeline, piece.from) == (at.timeline, at.offset));
+        let Some(marker) = marker else { return Ok((self.cause_of_hole(), Timestamp::now())) };
+        let name = segment_name(self.scope, marker.timeline, marker.from, marker.to);
+        let said = match Segment::open(store, &name, &|id| self.keys.key(id)).await {
+            Ok(segment) => segment.header.gap,
+            Err(StoreError::NoKey { .. } | StoreError::Seal { .. } | StoreError::Document { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        Ok((said.unwrap_or_else(|| self.cause_of_hole()), marker.modified_at))
     }
 
     /// Parts of the log that were shipped ahead of the tool's archive.
@@ -342,5 +368,129 @@ impl RepositoryEvents for Lineage {
 
     fn troubled(&self, _class: &ObjectClass, trouble: &Trouble) {
         self.note(trouble);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use holdfast_api::agent::{KeyGrant, RepositoryGrant, Secret};
+    use holdfast_core::key::KeyPurpose;
+    use holdfast_core::position::Gap;
+    use holdfast_core::{KeyId, LineageId, OrganizationId, ServiceId};
+    use holdfast_store::documents::{CoverageDocument, DOCUMENT_FORMAT};
+    use holdfast_store::log::{SEGMENT_FORMAT, SegmentHeader, write_segment};
+    use holdfast_store::manifest::write_document;
+
+    use super::*;
+
+    /// A store with one lineage, of which agents have their lives.
+    pub(crate) struct Bucket {
+        pub store: Store,
+        scope: LineageScope,
+        grant: RepositoryGrant,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Bucket {
+        pub(crate) fn new() -> Self {
+            let folder = tempfile::tempdir().expect("a folder");
+            let store = Store::open(&format!("file://{}", folder.path().display())).expect("a store");
+            let scope = LineageScope {
+                organization: OrganizationId::random(),
+                service: ServiceId::random(),
+                lineage: LineageId::random(),
+            };
+            let key = |purpose| KeyGrant {
+                id: KeyId::random(),
+                purpose,
+                owner: "test".to_owned(),
+                key_hex: Secret("ab".repeat(32)),
+            };
+            let keys = vec![key(KeyPurpose::Coverage), key(KeyPurpose::Epoch)];
+            let active_epoch = Some(keys[1].id);
+            let grant = RepositoryGrant {
+                organization_id: scope.organization,
+                service_id: scope.service,
+                lineage_id: scope.lineage,
+                cipher_passphrase: Secret(String::new()),
+                keys,
+                active_epoch,
+            };
+            Self { store, scope, grant, _folder: folder }
+        }
+
+        /// As the next life of an agent finds it.
+        pub(crate) fn lineage(&self) -> Lineage {
+            Lineage::unlisted(self.scope, LineageKeys::from_grant(&self.grant).expect("they are keys"))
+        }
+
+        pub(crate) async fn write_coverage(&self, sequence: u64, coverage: Vec<Coverage>, gaps: Vec<Gap>) {
+            let document =
+                CoverageDocument { format: DOCUMENT_FORMAT, written_at: Timestamp::now(), coverage, gaps };
+            let name = ObjectName::Coverage { lineage: self.scope, sequence };
+            let key = self.lineage().keys.coverage_key().expect("it was granted");
+            write_document(&self.store, &name, &key, &document.to_bytes()).await.expect("stored");
+        }
+
+        pub(crate) async fn write_log(&self, from: u64, log: &[u8], gap: Option<&str>) {
+            let header = SegmentHeader {
+                format: SEGMENT_FORMAT,
+                from: serde_json::Value::Null,
+                to: serde_json::Value::Null,
+                complete_until: None,
+                gap: gap.map(str::to_owned),
+            };
+            let name = segment_name(self.scope, 0, from, from + log.len() as u64);
+            let keys = self.lineage().keys;
+            let key = keys.epoch_key().expect("it was granted");
+            write_segment(&self.store, &name, &key, &|id| keys.key(id), &header, log).await.expect("stored");
+        }
+    }
+
+    fn at(offset: u64) -> Position {
+        Position { timeline: 0, offset }
+    }
+
+    fn spans(lineage: &Lineage) -> Vec<(u64, u64)> {
+        lineage.archive().coverage().iter().map(|c| (c.from.offset, c.to.offset)).collect()
+    }
+
+    fn told(lineage: &Lineage) -> Vec<(u64, u64, String)> {
+        let archive = lineage.archive();
+        archive.gaps().iter().map(|gap| (gap.from.offset, gap.to.offset, gap.cause.clone())).collect()
+    }
+
+    #[tokio::test]
+    async fn a_gap_that_a_killed_agent_told_nobody_of_is_told_by_the_next_one() {
+        let bucket = Bucket::new();
+        bucket.write_log(0, b"abc", None).await;
+        bucket.write_log(4, b"", Some("an old one")).await;
+        bucket.write_log(4, b"efg", None).await;
+        // Known, with its hole, when the agent was killed: behind it another one had just been found.
+        let covered = |from, to| Coverage { from: at(from), to: at(to), complete_until: None };
+        let old = Gap {
+            from: at(3),
+            to: at(4),
+            from_time: Timestamp::UNIX_EPOCH,
+            to_time: Timestamp::UNIX_EPOCH,
+            cause: "an old one".to_owned(),
+            acknowledged: true,
+        };
+        bucket.write_coverage(1, vec![covered(0, 3), covered(4, 6)], vec![old.clone()]).await;
+        bucket.write_log(8, b"", Some("purged")).await;
+        bucket.write_log(8, b"ij", None).await;
+        let lineage = bucket.lineage();
+        lineage.load_archive(&bucket.store).await.expect("it is listed");
+        assert_eq!(spans(&lineage), [(0, 3), (4, 7), (8, 10)]);
+        assert_eq!(told(&lineage), [(3, 4, "an old one".to_owned()), (7, 8, "purged".to_owned())]);
+        assert_eq!(lineage.archive().gaps()[0], old, "as it was");
+
+        // What was told of is not told of again, also where log before it is gone.
+        let coverage = lineage.archive().coverage().to_vec();
+        let gaps = lineage.archive().gaps().to_vec();
+        bucket.write_coverage(2, coverage, gaps.clone()).await;
+        let next = bucket.lineage();
+        next.load_archive(&bucket.store).await.expect("it is listed");
+        assert_eq!(next.archive().gaps(), gaps);
     }
 }
