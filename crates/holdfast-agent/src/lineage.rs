@@ -125,6 +125,27 @@ impl Lineage {
         Ok(())
     }
 
+    /// Counts what the store lists and nobody has counted: the answer to its write was lost.
+    ///
+    /// # Errors
+    /// Whatever the store says.
+    pub(crate) async fn take_listed(&self, store: &Store) -> Result<(), StoreError> {
+        let listed = pieces(store, self.scope).await?;
+        for piece in &listed {
+            let (from, to) = (Position { timeline: piece.timeline, offset: piece.from }, piece.to);
+            let newest = self.archive().newest_coverage().map(|newest| newest.to);
+            if newest.is_some_and(|end| (piece.timeline, to) <= (end.timeline, end.offset)) {
+                continue;
+            }
+            let leads_on =
+                newest.is_none_or(|end| end.timeline == piece.timeline && piece.from <= end.offset);
+            let cause =
+                if leads_on { None } else { Some(self.cause_in_store(store, &listed, from).await?.0) };
+            self.log_stored(piece.from, to, cause.as_deref());
+        }
+        Ok(())
+    }
+
     /// Why log begins anew at `at`, as the segment says that marks this place, and when that was stored.
     async fn cause_in_store(
         &self,
@@ -492,5 +513,23 @@ pub(crate) mod tests {
         let next = bucket.lineage();
         next.load_archive(&bucket.store).await.expect("it is listed");
         assert_eq!(next.archive().gaps(), gaps);
+    }
+
+    #[tokio::test]
+    async fn a_segment_that_is_stored_and_was_not_counted_is_no_gap() {
+        let bucket = Bucket::new();
+        bucket.write_log(0, b"abc", None).await;
+        let lineage = bucket.lineage();
+        lineage.load_archive(&bucket.store).await.expect("it is listed");
+        // The answer to these was lost.
+        bucket.write_log(3, b"def", None).await;
+        bucket.write_log(7, b"", Some("purged")).await;
+        bucket.write_log(7, b"hi", None).await;
+        lineage.take_listed(&bucket.store).await.expect("it is listed");
+        lineage.log_stored(9, 12, None);
+        assert_eq!(spans(&lineage), [(0, 6), (7, 12)]);
+        assert_eq!(told(&lineage), [(6, 7, "purged".to_owned())]);
+        lineage.take_listed(&bucket.store).await.expect("it is listed");
+        assert_eq!(spans(&lineage), [(0, 6), (7, 12)]);
     }
 }

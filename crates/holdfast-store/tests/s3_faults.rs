@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use holdfast_core::{LineageId, OrganizationId, ServiceId};
+use holdfast_core::{KeyId, LineageId, OrganizationId, ServiceId};
+use holdfast_seal::DataKey;
+use holdfast_store::gateway::OwnedKey;
+use holdfast_store::log::{SEGMENT_FORMAT, SegmentHeader, segment_name, write_segment};
 use holdfast_store::{
     ErrorKind, Limits, LineageScope, ObjectName, Refusal, RepositoryPath, Store, StoreError, StoreSettings,
     Stored,
@@ -277,4 +280,35 @@ async fn a_slow_store_holds_the_writer_back() {
     assert_eq!(seen.load(Ordering::SeqCst), 5, "parts");
     let held = most_ahead.load(Ordering::SeqCst);
     assert!(held <= 2 * PART_BYTES, "{held} bytes were held");
+}
+
+/// The answer to the write of a segment was lost, and the store answers badly when it is asked what lies there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_cannot_be_read_back_is_not_taken_for_another_one() {
+    let Some(bench) = Bench::start().await else { return };
+    let store = bench.store(Limits { retries: 1, retry_for: Duration::from_secs(2), ..limits() });
+    let key_id = KeyId::random();
+    let key = OwnedKey { key_id, owner: key_id.to_string(), key: DataKey::from_bytes([7; 32]) };
+    let find = |id| Some(key.clone()).filter(|_| id == key_id);
+    let header = SegmentHeader {
+        format: SEGMENT_FORMAT,
+        from: serde_json::Value::Null,
+        to: serde_json::Value::Null,
+        complete_until: None,
+        gap: None,
+    };
+    let name = segment_name(bench.lineage, 0, 0, 3);
+    let write = async |log: &'static [u8]| write_segment(&store, &name, &key, &find, &header, log).await;
+    write(b"abc").await.expect("stored");
+    for passing in 0..3 {
+        let reads = AtomicU64::new(0);
+        bench.proxy.inject_where(Fault::ServerError, None, move |request| {
+            request.reads_object() && reads.fetch_add(1, Ordering::SeqCst) >= passing
+        });
+        let error = write(b"abc").await.expect_err("the store does not answer");
+        assert_eq!(error.kind(), ErrorKind::Transient, "after {passing} reads: {error:?}");
+        bench.proxy.heal();
+    }
+    write(b"abc").await.expect("it lies there");
+    assert_eq!(write(b"abd").await.expect_err("another one").kind(), ErrorKind::AlreadyExists);
 }

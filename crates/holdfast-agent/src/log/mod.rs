@@ -109,6 +109,8 @@ async fn end_of_log(agent: &Agent, local: &Local) -> Result<Option<LogEnd>, Agen
     if let Some(end) = lineage.log_end() {
         return Ok(Some(end));
     }
+    // What lies there and was not counted would be a hole once the next segment is.
+    lineage.take_listed(&agent.store).await.map_err(AgentError::store("list the log archive"))?;
     let find = |id| lineage.keys.key(id);
     let end = match last_segment(&agent.store, lineage.scope, &find).await {
         Ok(last) => last.map(|(offset, header)| LogEnd { offset, cursor: LogCursor(header.to) }),

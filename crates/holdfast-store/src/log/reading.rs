@@ -176,17 +176,17 @@ impl Reader {
     }
 }
 
+/// What the store says of an error of a segment's reader; damage where it says nothing.
 pub(super) fn damaged(name: &ObjectName, error: std::io::Error) -> StoreError {
-    let problem = match store_error(&error) {
-        Some(StoreError::Seal { .. }) => {
-            return match error.into_inner().map(|inner| inner.downcast::<StoreError>()) {
-                Some(Ok(inner)) => *inner,
-                _ => unreachable!("it was found in there just now"),
-            };
-        }
-        _ => format!("its log cannot be read: {error}"),
-    };
-    StoreError::Document { object: name.to_string(), problem }
+    if store_error(&error).is_none() {
+        let problem = format!("its log cannot be read: {error}");
+        return StoreError::Document { object: name.to_string(), problem };
+    }
+    let inner = error.into_inner().map(|inner| inner.downcast::<StoreError>());
+    match inner {
+        Some(Ok(inner)) => *inner,
+        _ => unreachable!("it was found in there just now"),
+    }
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub struct SegmentHeader {
 /// opens, with whichever of `keys`, to the same bytes.
 ///
 /// # Errors
-/// [`crate::ErrorKind::AlreadyExists`] when another segment lies there.
+/// [`crate::ErrorKind::AlreadyExists`] when another segment lies there; what the store says when that could not be read.
 pub async fn write_segment(
     store: &Store,
     name: &ObjectName,
@@ -99,10 +99,15 @@ async fn same_lies_there(
     keys: FindKey<'_>,
     log: &[u8],
 ) -> Result<Option<ManifestObject>> {
-    let Ok(mut segment) = Segment::open(store, name, keys).await else { return Ok(None) };
-    let mut found = Vec::new();
-    let read = tokio::io::AsyncReadExt::read_to_end(&mut segment.log, &mut found).await;
-    if read.is_err() || found != log {
+    let found = match read_whole(store, name, keys).await {
+        Ok(found) => found,
+        // What does not open, or is no segment, is not what was sent. A store that does not answer says nothing of that.
+        Err(StoreError::Seal { .. } | StoreError::Document { .. } | StoreError::NoKey { .. }) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    if found != log {
         return Ok(None);
     }
     let stored = store.hash(name).await?;
@@ -113,6 +118,14 @@ async fn same_lies_there(
         sha256: stored.sha256,
         shared: None,
     }))
+}
+
+async fn read_whole(store: &Store, name: &ObjectName, keys: FindKey<'_>) -> Result<Vec<u8>> {
+    let mut segment = Segment::open(store, name, keys).await?;
+    let mut found = Vec::new();
+    let read = tokio::io::AsyncReadExt::read_to_end(&mut segment.log, &mut found).await;
+    read.map_err(|error| super::reading::damaged(name, error))?;
+    Ok(found)
 }
 
 /// A segment being read.
