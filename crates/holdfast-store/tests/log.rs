@@ -142,6 +142,39 @@ async fn a_reader_does_not_notice_compaction() {
 }
 
 #[tokio::test]
+async fn what_a_merged_segment_replaces_goes_only_if_that_opens_to_its_end() {
+    let mut bucket = Bucket::new();
+    let key = bucket.key();
+    let log = noise(400_000);
+    for (index, piece) in log.chunks(100_000).enumerate() {
+        bucket.write(&key, index as u64 * 100_000, piece).await.expect("a segment");
+    }
+    // A run was cut off behind an object that was not confirmed: too short, or not what was sent.
+    let name = segment_name(bucket.scope, 0, 0, 300_000);
+    let find = |id| bucket.keys.get(&id).cloned();
+    for damage in [false, true] {
+        let long = if damage { 300_000 } else { 200_000 };
+        write_segment(&bucket.store, &name, &key, &find, &header(0, 300_000), &log[..long])
+            .await
+            .expect("stored");
+        if damage {
+            let mut sealed = std::fs::read(bucket.path(&name)).expect("the object");
+            *sealed.last_mut().expect("it has bytes") ^= 1;
+            std::fs::write(bucket.path(&name), sealed).expect("written");
+        }
+        let done = bucket.compact(0).await;
+        assert_eq!((done.merged, done.removed), (0, 1), "it goes, and what it was made of stays");
+        assert!(bucket.read(0, 400_000).await.expect("it reads").0 == log);
+    }
+    // One that is whole takes their place.
+    write_segment(&bucket.store, &name, &key, &find, &header(0, 300_000), &log[..300_000])
+        .await
+        .expect("stored");
+    assert_eq!(bucket.compact(0).await.removed, 3);
+    assert!(bucket.read(0, 400_000).await.expect("it reads").0 == log);
+}
+
+#[tokio::test]
 async fn a_hole_and_damage_are_errors_that_name_what_is_missing() {
     let mut bucket = Bucket::new();
     let key = bucket.key();

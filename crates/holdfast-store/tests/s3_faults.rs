@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use holdfast_core::{KeyId, LineageId, OrganizationId, ServiceId};
+use holdfast_core::{KeyId, LineageId, OrganizationId, ServiceId, Timestamp};
 use holdfast_seal::DataKey;
 use holdfast_store::gateway::OwnedKey;
-use holdfast_store::log::{SEGMENT_FORMAT, SegmentHeader, segment_name, write_segment};
+use holdfast_store::log::{SEGMENT_FORMAT, SegmentHeader, compaction, segment_name, write_segment};
 use holdfast_store::{
     ErrorKind, Limits, LineageScope, ObjectName, Refusal, RepositoryPath, Store, StoreError, StoreSettings,
     Stored,
@@ -311,4 +311,35 @@ async fn a_segment_that_cannot_be_read_back_is_not_taken_for_another_one() {
     }
     write(b"abc").await.expect("it lies there");
     assert_eq!(write(b"abd").await.expect_err("another one").kind(), ErrorKind::AlreadyExists);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merged_segment_that_is_not_confirmed_does_not_stay() {
+    let Some(bench) = Bench::start().await else { return };
+    let store = bench.store(Limits { retries: 1, retry_for: Duration::from_secs(2), ..limits() });
+    let key_id = KeyId::random();
+    let key = OwnedKey { key_id, owner: key_id.to_string(), key: DataKey::from_bytes([7; 32]) };
+    let find = |id| Some(key.clone()).filter(|_| id == key_id);
+    let cursor = serde_json::Value::Null;
+    let header = SegmentHeader {
+        format: SEGMENT_FORMAT,
+        from: cursor.clone(),
+        to: cursor,
+        complete_until: None,
+        gap: None,
+    };
+    for from in 0..4 {
+        let name = segment_name(bench.lineage, 0, from, from + 1);
+        write_segment(&store, &name, &key, &find, &header, b"x").await.expect("stored");
+    }
+    let whole = segment_name(bench.lineage, 0, 0, 3);
+    let later = Timestamp::now() + jiff::SignedDuration::from_hours(2);
+    bench.proxy.inject_where(Fault::ServerError, None, |request| request.method == "HEAD");
+    let compacted = compaction::compact(&store, bench.lineage, &find, later).await;
+    let error = compacted.expect_err("the store does not confirm");
+    assert_eq!(error.kind(), ErrorKind::Transient, "{error:?}");
+    bench.proxy.heal();
+    assert_eq!(store.head(&whole).await.expect_err("absent").kind(), ErrorKind::NotFound);
+    let done = compaction::compact(&store, bench.lineage, &find, later).await.expect("compacted");
+    assert_eq!((done.merged, done.removed), (1, 3));
 }

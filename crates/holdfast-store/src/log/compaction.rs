@@ -1,5 +1,5 @@
 //! Makes few segments of many. The merged one is confirmed before any that it replaces goes, so there is no moment in which
-//! a stretch cannot be read; a kill in between leaves both.
+//! a stretch cannot be read; a kill in between leaves both, and the merged one is read to its end before they go.
 
 use bytes::Bytes;
 use holdfast_core::compaction::{StoredPiece, compaction};
@@ -10,7 +10,7 @@ use super::reading::pieces;
 use super::segment::{Segment, SegmentHeader, head, segment_name};
 use crate::error::{ErrorKind, Result, StoreError};
 use crate::gateway::OwnedKey;
-use crate::layout::LineageScope;
+use crate::layout::{LineageScope, ObjectName};
 use crate::sealed::{FindKey, SealedWriter};
 use crate::store::Store;
 
@@ -31,12 +31,12 @@ pub async fn compact(
     now: Timestamp,
 ) -> Result<Compacted> {
     let listed = pieces(store, lineage).await?.into_iter().filter(|piece| piece.timeline == 0);
-    let stored = listed.map(|p| StoredPiece { from: p.from, to: p.to, stored_at: p.modified_at }).collect();
-    let plan = compaction(stored, now);
+    let stored: Vec<StoredPiece> =
+        listed.map(|p| StoredPiece { from: p.from, to: p.to, stored_at: p.modified_at }).collect();
+    let plan = compaction(stored.clone(), now);
     let mut done = Compacted::default();
-    for piece in &plan.remove {
-        store.delete(&segment_name(lineage, 0, piece.from, piece.to)).await?;
-        done.removed += 1;
+    for (whole, parts) in replaced(&stored, &plan.remove) {
+        done.removed += remove_replaced(store, lineage, keys, whole, &parts).await?;
     }
     for group in &plan.merge {
         for same_key in by_key(store, lineage, keys, group).await? {
@@ -45,6 +45,70 @@ pub async fn compact(
         }
     }
     Ok(done)
+}
+
+/// What is to be removed, by the piece that holds it.
+fn replaced(stored: &[StoredPiece], remove: &[StoredPiece]) -> Vec<(StoredPiece, Vec<StoredPiece>)> {
+    let stays = |piece: &&StoredPiece| !remove.contains(piece);
+    let mut rows: Vec<(StoredPiece, Vec<StoredPiece>)> = Vec::new();
+    for part in remove {
+        let holds = |whole: &&StoredPiece| whole.from <= part.from && part.to <= whole.to;
+        let Some(whole) = stored.iter().filter(stays).find(holds) else { continue };
+        match rows.iter_mut().find(|(known, _)| known == whole) {
+            Some((_, parts)) => parts.push(*part),
+            None => rows.push((*whole, vec![*part])),
+        }
+    }
+    rows
+}
+
+/// Ends a run that was cut off. What it merged was not confirmed, perhaps: it is read before what it replaces goes. If it does
+/// not open to its end, it goes itself, where all that it was made of is still there. Returns how many went.
+async fn remove_replaced(
+    store: &Store,
+    lineage: LineageScope,
+    keys: FindKey<'_>,
+    whole: StoredPiece,
+    parts: &[StoredPiece],
+) -> Result<usize> {
+    let name = segment_name(lineage, 0, whole.from, whole.to);
+    let checked = check(store, keys, &name, whole.to - whole.from).await;
+    match checked {
+        Ok(()) => {
+            for part in parts {
+                store.delete(&segment_name(lineage, 0, part.from, part.to)).await?;
+            }
+            Ok(parts.len())
+        }
+        Err(StoreError::NoKey { .. }) => Ok(0), // nobody here can tell
+        Err(StoreError::Seal { .. } | StoreError::Document { .. }) if is_made_of(whole, parts) => {
+            store.delete(&name).await?;
+            Ok(1)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether `parts`, which ascend, hold every byte of `whole`.
+fn is_made_of(whole: StoredPiece, parts: &[StoredPiece]) -> bool {
+    let end =
+        parts.iter().fold(whole.from, |end, part| if part.from <= end { end.max(part.to) } else { end });
+    end == whole.to
+}
+
+/// Reads a segment to its end.
+///
+/// # Errors
+/// As of reading; [`StoreError::Document`] also where it holds another number of bytes than its name says.
+async fn check(store: &Store, keys: FindKey<'_>, name: &ObjectName, length: u64) -> Result<()> {
+    let mut segment = Segment::open(store, name, keys).await?;
+    let read = tokio::io::copy(&mut segment.log, &mut tokio::io::sink()).await;
+    let read = read.map_err(|error| super::reading::damaged(name, error))?;
+    if read == length {
+        return Ok(());
+    }
+    let problem = format!("it holds {read} bytes of log");
+    Err(StoreError::Document { object: name.to_string(), problem })
 }
 
 /// Splits a row where the key changes; rows of one piece are left out.
@@ -100,9 +164,18 @@ async fn merge(
     }
     match writer.finish().await {
         Ok(_) => {}
-        // A run that was cut off had come this far: the same stretch, whole.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error),
+        // A run that was cut off had come this far.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            let length = group[group.len() - 1].to - group[0].from;
+            check(store, keys, &whole, length).await?;
+        }
+        Err(error) => {
+            // Perhaps it lies there, and nobody knows what it is: the next run makes it anew.
+            if let Err(left) = store.delete(&whole).await {
+                tracing::debug!(object = %whole, error = %left, "a merged segment that was not confirmed is left");
+            }
+            return Err(error);
+        }
     }
     for name in &names {
         store.delete(name).await?;
@@ -113,7 +186,7 @@ async fn merge(
 /// One zstd frame a segment, compressed anew: frames of a few hundred bytes hardly compress.
 async fn copy(
     store: &Store,
-    names: &[crate::layout::ObjectName],
+    names: &[ObjectName],
     keys: FindKey<'_>,
     header: &SegmentHeader,
     writer: &mut SealedWriter,
