@@ -115,7 +115,8 @@ fn read_or_make(path: &Path, make: impl FnOnce() -> String) -> Result<String, Ag
 
 /// A file of mode 0600, there whole or not at all, also after a power cut.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), AgentError> {
-    let temporary = path.with_extension("new");
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new"); // behind the whole name: another file may differ in its extension alone
     let write = || -> std::io::Result<()> {
         let mut file =
             fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdfast_api::agent::{InstanceFacts, InstanceSpec, RepositoryGrant, RestoredInstance};
 use holdfast_core::disk::Level;
-use holdfast_core::{LineageId, ServiceId};
+use holdfast_core::{KeyId, LineageId, ServiceId};
 use holdfast_engines::{Instance, Paths, RepositoryAccess};
 use holdfast_store::LineageScope;
 use holdfast_store::gateway::{Access, Gateway, Repository};
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::AgentError;
 use crate::host::{Host, write_private};
+use crate::keys::KeptKeys;
 use crate::lineage::Lineage;
 use crate::{Agent, users};
 
@@ -74,7 +75,13 @@ impl Local {
     }
 
     pub(crate) fn keep_keys(&self, agent: &Agent) -> Result<(), AgentError> {
-        keep_keys(agent, &self.instance().folder, &self.lineage)
+        keep_keys(&agent.host, &self.instance().folder, &self.lineage)
+    }
+
+    /// From now on log is sealed with this key, which is on disk first.
+    pub(crate) fn begin_epoch(&self, agent: &Agent, epoch: KeyId) -> Result<(), AgentError> {
+        let (folder, scope) = (self.instance().folder, self.lineage.scope);
+        self.lineage.keys.begin_epoch(epoch, |kept| write_keys(&agent.host, &folder, scope, kept))
     }
 }
 
@@ -225,7 +232,7 @@ pub(crate) fn register(
 
 /// The instance is whole: from here on it is kept, also over a restart.
 pub(crate) fn commit(agent: &Agent, record: Record, lineage: Arc<Lineage>) -> Result<Arc<Local>, AgentError> {
-    keep_keys(agent, &record.instance.folder, &lineage)?;
+    keep_keys(&agent.host, &record.instance.folder, &lineage)?;
     save(&record)?;
     Ok(agent.instances.insert(record, lineage))
 }
@@ -239,9 +246,13 @@ pub(crate) fn save(record: &Record) -> Result<(), AgentError> {
     fs::File::open(above).and_then(|above| above.sync_all()).map_err(AgentError::file(above))
 }
 
-fn keep_keys(agent: &Agent, folder: &Path, lineage: &Lineage) -> Result<(), AgentError> {
-    let plain = serde_json::to_vec(&lineage.keys.kept()).expect("kept keys have only string keys");
-    let sealed = agent.host.seal(&lineage.scope.service.to_string(), &plain);
+fn keep_keys(host: &Host, folder: &Path, lineage: &Lineage) -> Result<(), AgentError> {
+    lineage.keys.keep(|kept| write_keys(host, folder, lineage.scope, kept))
+}
+
+fn write_keys(host: &Host, folder: &Path, scope: LineageScope, kept: &KeptKeys) -> Result<(), AgentError> {
+    let plain = serde_json::to_vec(kept).expect("kept keys have only string keys");
+    let sealed = host.seal(&scope.service.to_string(), &plain);
     write_private(&folder.join(KEYS), &sealed)
 }
 
@@ -250,4 +261,30 @@ pub(crate) fn make_passable(folder: &Path) -> Result<(), AgentError> {
     use std::os::unix::fs::PermissionsExt;
     fs::create_dir_all(folder).map_err(AgentError::file(folder))?;
     fs::set_permissions(folder, fs::Permissions::from_mode(0o711)).map_err(AgentError::file(folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lineage::tests::Bucket;
+
+    #[test]
+    fn keys_that_are_kept_twice_at_once_are_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let host = Host::open(&folder.path().join("agent")).expect("a host");
+        let lineage = Bucket::new().lineage();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        keep_keys(&host, folder.path(), &lineage).expect("kept");
+                    }
+                });
+            }
+        });
+        let sealed = fs::read(folder.path().join(KEYS)).expect("kept");
+        let plain = host.open_sealed(&lineage.scope.service.to_string(), &sealed).expect("it opens");
+        let kept: KeptKeys = serde_json::from_slice(&plain).expect("whole");
+        assert_eq!(kept.keys.len(), 2);
+    }
 }

@@ -12,7 +12,12 @@ use holdfast_store::gateway::{KeyRefused, ObjectClass, OwnedKey, RepositoryKeys}
 use serde::{Deserialize, Serialize};
 
 /// Which key seals what, and which open what.
-pub(crate) struct LineageKeys(Mutex<Ring>);
+#[derive(Default)]
+pub(crate) struct LineageKeys {
+    ring: Mutex<Ring>,
+    /// Held while the keys are brought to disk, from looking at them on.
+    keeping: Mutex<()>,
+}
 
 #[derive(Default)]
 struct Ring {
@@ -59,7 +64,7 @@ impl LineageKeys {
     /// # Errors
     /// [`BadGrant`] when a grant is not 64 hex digits.
     pub(crate) fn from_grant(grant: &RepositoryGrant) -> Result<Self, BadGrant> {
-        let ring = Self(Mutex::default());
+        let ring = Self::default();
         ring.add(&grant.keys)?;
         ring.lock().active_epoch = grant.active_epoch;
         Ok(ring)
@@ -68,7 +73,7 @@ impl LineageKeys {
     /// # Errors
     /// As [`Self::from_grant`].
     pub(crate) fn from_kept(kept: &KeptKeys) -> Result<Self, BadGrant> {
-        let ring = Self(Mutex::default());
+        let ring = Self::default();
         ring.add(&kept.keys)?;
         ring.lock().active_epoch = kept.active_epoch;
         ring.lock().previous_epoch = kept.previous_epoch;
@@ -119,11 +124,37 @@ impl LineageKeys {
         self.lock().maintenance = allowed;
     }
 
-    pub(crate) fn activate_epoch(&self, epoch: KeyId) {
+    /// From now on log is sealed with this epoch's key, which [`LineageKeys::keep`] has brought to disk first: an agent that is
+    /// killed behind that opens what it sealed.
+    ///
+    /// # Errors
+    /// What `write` says; then nothing changes.
+    pub(crate) fn begin_epoch<E>(
+        &self,
+        epoch: KeyId,
+        write: impl FnOnce(&KeptKeys) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let _keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.lock().kept_in(Some(epoch));
+        write(&kept)?;
+        self.lock().enter(Some(epoch));
+        Ok(())
+    }
+
+    /// Brings what is to be kept to disk by `write`; one at a time, so that what was looked at last is what stays.
+    ///
+    /// # Errors
+    /// What `write` says.
+    pub(crate) fn keep<E>(&self, write: impl FnOnce(&KeptKeys) -> Result<(), E>) -> Result<(), E> {
+        let _keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let (kept, tail) = {
+            let ring = self.lock();
+            (ring.kept_in(ring.active_epoch), ring.tail_epoch)
+        };
+        write(&kept)?;
         let mut ring = self.lock();
-        if ring.active_epoch != Some(epoch) {
-            ring.previous_epoch = ring.active_epoch.replace(epoch);
-        }
+        ring.tail_changed &= ring.tail_epoch != tail;
+        Ok(())
     }
 
     /// The key that seals log now.
@@ -139,9 +170,9 @@ impl LineageKeys {
         ring.tail_changed |= ring.tail_epoch.replace(key) != Some(key);
     }
 
-    /// Whether the tail's key is another one than at the last call, and so to be kept on disk.
+    /// Whether the tail's key is another one than on disk.
     pub(crate) fn tail_changed(&self) -> bool {
-        std::mem::take(&mut self.lock().tail_changed)
+        self.lock().tail_changed
     }
 
     /// The key of the backup itself, for its manifest.
@@ -156,47 +187,44 @@ impl LineageKeys {
         ring.coverage.and_then(|id| ring.keys.get(&id).cloned())
     }
 
-    /// What is to be kept on disk: all but the backups' keys.
-    #[must_use]
-    pub(crate) fn kept(&self) -> KeptKeys {
-        let ring = self.lock();
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ring {
+    fn enter(&mut self, epoch: Option<KeyId>) {
+        if self.active_epoch != epoch {
+            self.previous_epoch = std::mem::replace(&mut self.active_epoch, epoch);
+        }
+    }
+
+    /// What is to be kept on disk once this epoch is the active one: all but the backups' keys.
+    fn kept_in(&self, epoch: Option<KeyId>) -> KeptKeys {
+        let previous_epoch = if self.active_epoch == epoch { self.previous_epoch } else { self.active_epoch };
         let purpose = |id: KeyId| {
-            if ring.repository == Some(id) {
+            if self.repository == Some(id) {
                 Some(KeyPurpose::Repository)
-            } else if ring.coverage == Some(id) {
+            } else if self.coverage == Some(id) {
                 Some(KeyPurpose::Coverage)
-            } else if [ring.active_epoch, ring.previous_epoch, ring.tail_epoch].contains(&Some(id)) {
+            } else if [epoch, previous_epoch, self.tail_epoch].contains(&Some(id)) {
                 Some(KeyPurpose::Epoch)
             } else {
                 None
             }
         };
-        let keys = ring
-            .keys
-            .values()
-            .filter_map(|owned| {
-                Some(KeyGrant {
-                    id: owned.key_id,
-                    purpose: purpose(owned.key_id)?,
-                    owner: owned.owner.clone(),
-                    key_hex: Secret(hex::encode(owned.key.expose())),
-                })
+        let grant = |owned: &OwnedKey| {
+            Some(KeyGrant {
+                id: owned.key_id,
+                purpose: purpose(owned.key_id)?,
+                owner: owned.owner.clone(),
+                key_hex: Secret(hex::encode(owned.key.expose())),
             })
-            .collect();
-        KeptKeys {
-            keys,
-            active_epoch: ring.active_epoch,
-            previous_epoch: ring.previous_epoch,
-            tail_epoch: ring.tail_epoch,
-        }
+        };
+        let keys = self.keys.values().filter_map(grant).collect();
+        KeptKeys { keys, active_epoch: epoch, previous_epoch, tail_epoch: self.tail_epoch }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Ring> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Ring {
     fn named(&self, id: Option<KeyId>, what: &str) -> Result<OwnedKey, KeyRefused> {
         id.and_then(|id| self.keys.get(&id).cloned())
             .ok_or_else(|| KeyRefused { reason: format!("no {what} key is held here") })
@@ -275,9 +303,49 @@ mod tests {
                 key_hex: Secret("ab".repeat(32)),
             })
             .collect();
-        let ring = LineageKeys(Mutex::default());
+        let ring = LineageKeys::default();
         ring.add(&grants).expect("they are keys");
         ring
+    }
+
+    fn enter(keys: &LineageKeys, epoch: KeyId) {
+        let Ok(()) = keys.begin_epoch(epoch, |_| Ok::<_, std::convert::Infallible>(()));
+    }
+
+    #[test]
+    fn nothing_is_sealed_with_a_key_that_is_not_on_disk() {
+        let [first, second] = [(); 2].map(|()| KeyId::random());
+        let keys = ring(&[(first, KeyPurpose::Epoch), (second, KeyPurpose::Epoch)]);
+        let sealed_by = || keys.epoch_key().map(|key| key.key_id);
+        enter(&keys, first);
+        keys.begin_epoch(second, |_| Err("the disk is full")).expect_err("it could not be written");
+        assert_eq!(sealed_by(), Some(first));
+        let kept = keys.begin_epoch(second, |kept| {
+            assert_eq!(sealed_by(), Some(first), "it is being written");
+            assert_eq!((kept.active_epoch, kept.previous_epoch), (Some(second), Some(first)));
+            assert!(kept.keys.iter().any(|key| key.id == second));
+            Ok::<_, std::convert::Infallible>(())
+        });
+        let Ok(()) = kept;
+        assert_eq!(sealed_by(), Some(second));
+    }
+
+    #[test]
+    fn the_tails_key_is_to_be_kept_until_it_is() {
+        let [first, second] = [(); 2].map(|()| KeyId::random());
+        let keys = ring(&[(first, KeyPurpose::Epoch), (second, KeyPurpose::Epoch)]);
+        keys.seals_tail(first);
+        keys.keep(|_| Err("the disk is full")).expect_err("it could not be written");
+        assert!(keys.tail_changed(), "it is tried again");
+        let kept = keys.keep(|kept| {
+            assert!(kept.keys.iter().any(|key| key.id == first));
+            keys.seals_tail(second); // meanwhile
+            Ok::<_, std::convert::Infallible>(())
+        });
+        let Ok(()) = kept;
+        assert!(keys.tail_changed(), "another one since");
+        let Ok(()) = keys.keep(|_| Ok::<_, std::convert::Infallible>(()));
+        assert!(!keys.tail_changed());
     }
 
     #[test]
@@ -291,7 +359,7 @@ mod tests {
         ]);
         let sealed_by = |class: &ObjectClass| keys.sealing_key(class).map(|owned| owned.key_id).ok();
         let file = |label: &str| ObjectClass::BackupFile { label: label.to_owned() };
-        keys.activate_epoch(first);
+        enter(&keys, first);
         assert_eq!(sealed_by(&ObjectClass::Wal { timeline: 1, segment: 0 }), Some(first));
         assert_eq!(sealed_by(&ObjectClass::TimelineHistory { timeline: 2 }), Some(repository));
         assert_eq!(sealed_by(&file("new")), None, "no backup runs");
@@ -313,8 +381,8 @@ mod tests {
             assert_eq!(sealed_by(&file(late)), None, "{late}");
         }
         keys.end_backup();
-        keys.activate_epoch(second);
-        let kept = keys.kept();
+        enter(&keys, second);
+        let kept = keys.lock().kept_in(Some(second));
         assert_eq!((kept.active_epoch, kept.previous_epoch), (Some(second), Some(first)));
         assert!(!kept.keys.iter().any(|key| key.id == backup), "a backup's key does not rest on this host");
     }

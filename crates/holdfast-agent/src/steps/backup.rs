@@ -37,8 +37,7 @@ pub(super) async fn run(
     };
     // The log from here on belongs to the next epoch. Nothing is lost if this is cut off: the step is repeated, and log
     // sealed with the old epoch's key meanwhile opens as ever.
-    keys.activate_epoch(input.next_epoch_key.id);
-    local.keep_keys(agent)?;
+    local.begin_epoch(agent, input.next_epoch_key.id)?;
     keys.forget_backup_keys();
     if let Err(error) = coverage::write(agent, &local.lineage).await {
         tracing::warn!(%service, error = %chain(&error), "coverage not stored yet");
