@@ -10,6 +10,8 @@ mod commands;
 mod coverage;
 mod disk;
 mod error;
+#[cfg(test)]
+mod fake;
 mod host;
 mod instances;
 mod keys;

@@ -177,6 +177,10 @@ pub trait StreamDriver: Send + Sync {
     /// Lets no client write any more until the next start, so that the log can be read to its end before a stop.
     async fn quiesce(&self, instance: &Instance) -> Result<()>;
 
+    /// Takes [`StreamDriver::quiesce`] back, for an instance that goes on running after all; nothing where there is nothing to
+    /// take back. What is done against a full disk stays.
+    async fn unquiesce(&self, instance: &Instance) -> Result<()>;
+
     /// Restores into the empty folder of `instance` and leaves it running, with credentials of its own and an empty log: what
     /// the restore itself did is never archived.
     async fn restore(

@@ -66,14 +66,7 @@ pub(super) async fn apply_settings(agent: &Arc<Agent>, input: &ApplySettings) ->
 pub(super) async fn stop(agent: &Arc<Agent>, service: ServiceId) -> Result<(), AgentError> {
     let local = agent.instances.require(service)?;
     let _busy = local.busy.lock().await;
-    ship_the_end(agent, &local).await;
-    // The record first: a supervisor that finds the engine stopped must not start it again.
-    let record = local.update(|record| record.running = false)?;
-    let driver = agent.driver(record.spec.engine)?;
-    if let Err(error) = driver.stop(&record.instance, STOP_SECONDS).await {
-        local.update(|record| record.running = true)?; // it runs, so it is looked after
-        return Err(AgentError::engine("stop the engine")(error));
-    }
+    end(&local, agent.driver(local.record().spec.engine)?).await?;
     close_log(agent, &local).await?;
     if let Err(error) = coverage::write(agent, &local.lineage).await {
         tracing::warn!(%service, error = %chain(&error), "the last coverage of a stopped service is not stored yet");
@@ -81,14 +74,35 @@ pub(super) async fn stop(agent: &Arc<Agent>, service: ServiceId) -> Result<(), A
     Ok(())
 }
 
+/// Ships what is left of the log and stops the engine. If that fails the engine goes on: it is looked after, and its clients
+/// write again.
+async fn end(local: &Local, driver: &dyn Driver) -> Result<(), AgentError> {
+    ship_the_end(local, driver).await;
+    let instance = local.instance();
+    let stop = async {
+        // The record first: a supervisor that finds the engine stopped must not start it again.
+        local.update(|record| record.running = false)?;
+        driver.stop(&instance, STOP_SECONDS).await.map_err(AgentError::engine("stop the engine"))
+    };
+    let Err(error) = stop.await else { return Ok(()) };
+    let service = local.lineage.scope.service;
+    if let Err(left) = local.update(|record| record.running = true) {
+        tracing::warn!(%service, error = %chain(&left), "an engine that could not be stopped is not looked after");
+    }
+    if let DataPath::Streams(driver) = driver.data_path()
+        && let Err(left) = driver.unquiesce(&instance).await
+    {
+        tracing::warn!(%service, error = %chain(&left), "clients cannot write until the engine's next start");
+    }
+    Err(error)
+}
+
 /// Where Holdfast follows the log: keeps clients from writing and waits until all of it is archived. What is not in time
 /// stays in the engine's log and is shipped at the next start.
-async fn ship_the_end(agent: &Agent, local: &Local) {
+async fn ship_the_end(local: &Local, driver: &dyn Driver) {
     let record = local.record();
     let service = record.spec.service_id;
-    let Ok(DataPath::Streams(driver)) = agent.driver(record.spec.engine).map(Driver::data_path) else {
-        return;
-    };
+    let DataPath::Streams(driver) = driver.data_path() else { return };
     if let Err(error) = driver.quiesce(&record.instance).await {
         tracing::warn!(%service, error = %chain(&error), "clients may write until the engine stops");
     }
@@ -153,10 +167,7 @@ pub(super) async fn remove(
     let record = local.record();
     if record.running {
         progress.phase("shipping log");
-        ship_the_end(agent, &local).await;
-        local.update(|record| record.running = false)?;
-        let driver = agent.driver(record.spec.engine)?;
-        driver.stop(&record.instance, STOP_SECONDS).await.map_err(AgentError::engine("stop the engine"))?;
+        end(&local, agent.driver(record.spec.engine)?).await?;
         if let Err(error) = close_log(agent, &local).await {
             tracing::warn!(%service, error = %chain(&error), "the end of a deleted service's log is not known");
         }
@@ -171,4 +182,30 @@ pub(super) async fn remove(
     progress.phase("removing the instance");
     adoption::discard(agent, &record.spec, &record.instance).await?;
     Ok(closed)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_core::Timestamp;
+    use holdfast_core::position::Position;
+    use holdfast_engines::Mark;
+
+    use super::*;
+    use crate::fake::{Bench, Fake};
+
+    #[tokio::test]
+    async fn an_engine_that_does_not_stop_takes_writes_again() {
+        for stops in [true, false] {
+            let bench = Bench::new(Fake { stops, ..Fake::default() });
+            // All of its log is archived.
+            bench.local.lineage.log_stored(0, 1, None);
+            let at = Timestamp::now() + Duration::from_secs(60);
+            let position = Position { timeline: 0, offset: 1 };
+            bench.local.lineage.mark(Mark { at, position, last_commit: String::new() });
+            let ended = end(&bench.local, &bench.driver).await;
+            let expected: &[_] = if stops { &["quiesce", "stop"] } else { &["quiesce", "stop", "unquiesce"] };
+            assert_eq!(bench.driver.called(), expected);
+            assert_eq!((ended.is_ok(), bench.local.record().running), (stops, !stops));
+        }
+    }
 }

@@ -154,6 +154,10 @@ impl StreamDriver for Mongodb {
         access::hold(self, instance, false).await
     }
 
+    async fn unquiesce(&self, instance: &Instance) -> Result<()> {
+        access::after_start(self, instance).await
+    }
+
     async fn restore(
         &self,
         instance: &Instance,

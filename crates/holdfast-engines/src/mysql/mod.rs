@@ -161,6 +161,11 @@ impl StreamDriver for Mysql {
         sql::run(&mut sql::connect(instance).await?, "end all sessions", "SET GLOBAL offline_mode = ON").await
     }
 
+    async fn unquiesce(&self, instance: &Instance) -> Result<()> {
+        let doing = "let sessions in again";
+        sql::run(&mut sql::connect(instance).await?, doing, "SET GLOBAL offline_mode = OFF").await
+    }
+
     async fn restore(
         &self,
         instance: &Instance,

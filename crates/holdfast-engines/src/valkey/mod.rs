@@ -147,6 +147,11 @@ impl StreamDriver for Valkey {
         .await
     }
 
+    async fn unquiesce(&self, instance: &Instance) -> Result<()> {
+        let mut client = client::connect(instance).await?;
+        client::ask(&mut client, &client::words("CLIENT UNPAUSE"), "let writes go on").await
+    }
+
     async fn restore(
         &self,
         instance: &Instance,

@@ -106,6 +106,9 @@ async fn an_instance_keeps_its_data_users_and_guards_over_restarts() -> Result<(
     driver.apply_settings(&smaller).await?;
 
     driver.quiesce(instance).await?;
+    driver.unquiesce(instance).await?;
+    redis::cmd("SET").arg("k").arg("w").query_async::<()>(&mut client).await?;
+    driver.quiesce(instance).await?;
     let mut late = redis::cmd("SET");
     let waits = late.arg("k").arg("late").query_async::<()>(&mut client);
     ensure!(!matches!(tokio::time::timeout(std::time::Duration::from_secs(1), waits).await, Ok(Ok(()))));
