@@ -2,7 +2,8 @@
 //!
 //! When less than the reserve is free on an instance's disk, its engine refuses writes until there is room again: stopped
 //! by a full disk, it would ship none of the log that fills it. Only where the settings say so ([`OnLogFull::Break`]), log
-//! that waits for the object store is given up instead, and a gap tells of it.
+//! that waits for the object store is given up instead, and a gap tells of it; where there is none that can be, writes are
+//! refused all the same.
 //!
 //! Should a disk fill up nevertheless, so that an engine cannot even start, a file that was kept for this is removed.
 
@@ -73,17 +74,30 @@ pub(crate) async fn guard(agent: &Agent, local: &Local, report: &DiskReport) -> 
     let record = local.record();
     let driver = agent.driver(record.spec.engine)?;
     let guarded = driver.is_guarded(&record.instance);
-    let Some(action) = decide(report, guarded, agent.config.on_log_full) else { return Ok(()) };
-    match action {
-        Guard::GiveUpLog => give_up_log(local, &record, driver).await,
-        Guard::ReadOnly(read_only) => {
-            if read_only != report.writes_refused {
-                tracing::warn!(service = %record.spec.service_id, read_only, "the disk's guard");
-            }
-            let done = driver.set_read_only(&record.instance, read_only).await;
-            done.map_err(AgentError::engine("refuse writes on a full disk, or let them in again"))
-        }
+    match decide(report, guarded, agent.config.on_log_full) {
+        Some(action) => act(local, &record, driver, &action, report.writes_refused).await,
+        None => Ok(()),
     }
+}
+
+async fn act(
+    local: &Local,
+    record: &Record,
+    driver: &dyn Driver,
+    action: &Guard,
+    writes_refused: bool,
+) -> Result<(), AgentError> {
+    let read_only = match action {
+        Guard::ReadOnly(read_only) => *read_only,
+        Guard::GiveUpLog if give_up_log(local, record, driver).await? => return Ok(()),
+        // The file that the engine writes to cannot be given up, and if that is all there is, it would fill the disk.
+        Guard::GiveUpLog => true,
+    };
+    if read_only != writes_refused {
+        tracing::warn!(service = %record.spec.service_id, read_only, "the disk's guard");
+    }
+    let done = driver.set_read_only(&record.instance, read_only).await;
+    done.map_err(AgentError::engine("refuse writes on a full disk, or let them in again"))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -108,19 +122,20 @@ fn decide(report: &DiskReport, guarded: bool, policy: OnLogFull) -> Option<Guard
     }
 }
 
-async fn give_up_log(local: &Local, record: &Record, driver: &dyn Driver) -> Result<(), AgentError> {
+/// Says whether anything went.
+async fn give_up_log(local: &Local, record: &Record, driver: &dyn Driver) -> Result<bool, AgentError> {
     let service = record.spec.service_id;
     let dropped = driver
         .drop_waiting_log(&record.instance)
         .await
         .map_err(AgentError::engine("give up log that waits for the object store"))?;
     if dropped == 0 {
-        return Ok(());
+        return Ok(false);
     }
     let cause = "log was given up before it reached the object store, because it filled the disk (on_log_full = break)";
     tracing::error!(%service, dropped = %Size(dropped), "{cause}");
     local.lineage.note_dropped(Some(cause.to_owned()));
-    local.update(|record| record.log_dropped = Some(cause.to_owned())).map(drop)
+    local.update(|record| record.log_dropped = Some(cause.to_owned())).map(|_| true)
 }
 
 /// Room for a new instance's files, before anything of it is made.
@@ -210,6 +225,7 @@ pub(crate) async fn keep_ballast(agent: &Arc<Agent>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake::{Bench, Fake};
 
     fn report(level: Level, free_mib: u64, waiting_mib: u64, writes_refused: bool) -> DiskReport {
         let volume = Space { total_bytes: 2 << 30, free_bytes: free_mib << 20 };
@@ -231,6 +247,19 @@ mod tests {
         ];
         for (report, policy, expected) in rows {
             assert_eq!(decide(&report, report.writes_refused, policy), expected, "{report:?} {policy:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn writes_are_refused_where_no_log_can_be_given_up() {
+        for (droppable, expected) in
+            [(7, vec!["drop_waiting_log"]), (0, vec!["drop_waiting_log", "set_read_only true"])]
+        {
+            let bench = Bench::new(Fake { droppable, ..Fake::default() });
+            let record = bench.local.record();
+            act(&bench.local, &record, &bench.driver, &Guard::GiveUpLog, false).await.expect("guarded");
+            assert_eq!(bench.driver.called(), expected);
+            assert_eq!(bench.local.record().log_dropped.is_some(), droppable > 0);
         }
     }
 }
