@@ -1,4 +1,5 @@
-//! The tail's part of a restore: segments that the tool's archive does not have are put together from parts.
+//! The tail's part of a restore: segments that the tool's archive does not have are put together from parts. One that is not
+//! whole is kept only where the log was proven to end in it: padded with zeros it would end the log there.
 
 use std::collections::BTreeMap;
 
@@ -31,12 +32,12 @@ pub(crate) async fn rebuild(
 ) -> Result<(), AgentError> {
     let first = Position { offset: segment_start(from.offset), ..covered_to };
     for attempt in 1.. {
-        match rebuild_once(store, source, driver, instance, first).await {
+        match rebuild_once(store, source, driver, instance, first, covered_to).await {
             Err(AgentError::Store { source, .. })
                 if source.kind() == ErrorKind::NotFound && attempt < TRIES => {}
             Err(error) => return Err(error),
-            Ok(reached) if reached.is_some_and(|reached| reached >= covered_to.offset) => return Ok(()),
-            Ok(_) => break,
+            Ok(true) => return Ok(()),
+            Ok(false) => break,
         }
     }
     let last = Position { offset: segment_start(covered_to.offset.saturating_sub(1)), ..covered_to };
@@ -47,29 +48,36 @@ pub(crate) async fn rebuild(
     Err(AgentError::Damaged { doing: DOING, what })
 }
 
-/// Returns how far the last segment reaches that was put together.
+/// Returns whether the segment was put together in which the log was proven to end, up to there.
 async fn rebuild_once(
     store: &Store,
     source: &Lineage,
     driver: &dyn RepositoryDriver,
     instance: &Instance,
     first: Position,
-) -> Result<Option<u64>, AgentError> {
+    covered_to: Position,
+) -> Result<bool, AgentError> {
     let listed = pieces(store, source.scope).await.map_err(AgentError::store("list the log's tail"))?;
     let mut segments: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
     for piece in listed.iter().filter(|p| p.timeline == first.timeline && p.from >= first.offset) {
         segments.entry(segment_start(piece.from)).or_default().push((piece.from, piece.to));
     }
-    let mut reached = None;
+    let mut reaches = false;
     for (start, parts) in segments {
         let segment = Position { offset: start, ..first };
         let log = beginning(store, source, segment, &parts).await?;
-        if !log.is_empty() {
-            reached = Some(start + log.len() as u64);
+        if is_of_use(start, log.len() as u64, covered_to.offset) {
+            reaches |= start + log.len() as u64 >= covered_to.offset;
             driver.keep_log(instance, segment, &log).map_err(AgentError::engine("keep the log's tail"))?;
         }
     }
-    Ok(reached)
+    Ok(reaches)
+}
+
+/// Whether so many bytes of the segment that begins at `start` do for the whole: all of it, or all up to `covered_to`. What lies
+/// behind that is not needed.
+fn is_of_use(start: u64, length: u64, covered_to: u64) -> bool {
+    start < covered_to && (length == SEGMENT_BYTES || start + length >= covered_to)
 }
 
 /// The bytes of a segment from its first one on, as far as its parts hold them without a hole. `parts` ascend.
@@ -131,4 +139,28 @@ async fn is_archived(store: &Store, scope: LineageScope, segment: Position) -> R
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_segment_never_stands_in_for_a_whole_one() {
+        let at = |number: u64| number * SEGMENT_BYTES;
+        let rows = [
+            (at(1), SEGMENT_BYTES, at(2) + 100, true, "whole, before the last"),
+            (at(1), SEGMENT_BYTES - 1, at(2) + 100, false, "its last byte is missing"),
+            (at(1), 0, at(2) + 100, false, "its parts are gone"),
+            (at(2), 100, at(2) + 100, true, "the last, up to where log was proven"),
+            (at(2), 200, at(2) + 100, true, "and beyond"),
+            (at(2), 99, at(2) + 100, false, "a byte before that"),
+            (at(1), SEGMENT_BYTES, at(2), true, "the last is whole"),
+            (at(2), 100, at(2), false, "behind all that was proven"),
+            (at(3), 100, at(2) + 100, false, "behind all that was proven"),
+        ];
+        for (start, length, covered_to, expected, why) in rows {
+            assert_eq!(is_of_use(start, length, covered_to), expected, "{why}");
+        }
+    }
 }

@@ -109,13 +109,15 @@ impl Postgresql {
         .map_err(EngineError::exec("copy the base backup into the new instance"))
     }
 
-    /// As pgBackRest writes it by itself; a segment that the repository does not have comes from the tail. The tail's is
-    /// never newer: a segment's pieces go when the repository has it.
+    /// As pgBackRest writes it by itself; a segment that the repository does not have (it ends with 1 then, and with another
+    /// code when it could not tell) comes from the tail. The tail's is never newer: a segment's pieces go when the repository
+    /// has it.
     fn restore_command(&self, reader: &Instance) -> Result<String> {
         let paths = Paths(&reader.folder);
         let tail = paths.tail();
         Ok(format!(
-            "\"{}\" --config=\"{}\" --stanza={} archive-get %f \"%p\" || {{ test -f \"{tail}/%f\" && cp \"{tail}/%f\" \"%p\"; }}",
+            "\"{}\" --config=\"{}\" --stanza={} archive-get %f \"%p\" || \
+             {{ code=$?; test $code -eq 1 || exit $code; test -f \"{tail}/%f\" && cp \"{tail}/%f\" \"%p\"; }}",
             self.pgbackrest()?.display(),
             paths.conf().join(SOURCE_CONF).display(),
             reader.stanza,
@@ -289,6 +291,29 @@ fn target_text(point: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::RepositoryAccess;
+    use crate::exec::ProcessSpec;
+
+    fn instance(folder: &std::path::Path) -> Instance {
+        Instance {
+            folder: folder.join("instance"),
+            stanza: "hf-test".to_owned(),
+            version: "17".to_owned(),
+            listen: std::net::Ipv4Addr::LOCALHOST.into(),
+            port: 0,
+            run_as: None,
+            memory_mib: 256,
+            max_connections: 100,
+            allowed_cidrs: Vec::new(),
+            repository: RepositoryAccess {
+                gateway_port: 0,
+                gateway_ca_file: folder.join("ca"),
+                access_key: String::new(),
+                secret_key: String::new(),
+                cipher_passphrase: String::new(),
+            },
+        }
+    }
 
     #[test]
     fn the_target_is_written_as_the_tool_reads_it() {
@@ -303,5 +328,33 @@ mod tests {
         assert!(!last_record_is_before(0x400_0110, &to(0x500_0000)), "inside the last proven segment");
         assert!(last_record_is_before(0x3FF_FF00, &to(0x500_0000)), "a segment early");
         assert!(!last_record_is_before(0x500_0028, &to(0x500_0000)), "beyond what was proven");
+    }
+
+    #[tokio::test]
+    async fn the_tail_stands_in_only_where_the_repository_says_that_it_has_nothing() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let tool = folder.path().join("engines/pgbackrest/usr/bin/pgbackrest");
+        std::fs::create_dir_all(tool.parent().expect("it has one")).expect("made");
+        let driver = Postgresql::new(folder.path().join("engines"));
+        let instance = instance(folder.path());
+        let tail = Paths(&instance.folder).tail();
+        std::fs::create_dir_all(&tail).expect("made");
+        std::fs::write(&tool, "").expect("written");
+        let command = driver.restore_command(&instance).expect("the tool is there");
+        let (segment, got) = ("000000010000000000000002", folder.path().join("got"));
+        std::fs::write(tail.join(segment), "from the tail").expect("written");
+        let command = command.replace("%f", segment).replace("%p", &got.display().to_string());
+        let script = folder.path().join("restore");
+        std::fs::write(&script, command).expect("written");
+        for (code, expected) in [(0, None), (1, Some("from the tail")), (25, None), (103, None)] {
+            std::fs::write(&tool, format!("#!/bin/sh\nexit {code}\n")).expect("written");
+            std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).expect("made");
+            let ran = exec::run(ProcessSpec::new("/bin/sh", folder.path()).args([&script])).await;
+            let found = std::fs::read_to_string(&got).ok();
+            assert_eq!(found.as_deref(), expected, "{code}");
+            assert_eq!(ran.is_ok(), code < 2, "{code}: {ran:?}");
+            let _ = std::fs::remove_file(&got);
+        }
     }
 }
