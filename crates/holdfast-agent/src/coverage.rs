@@ -57,6 +57,14 @@ fn snapshot(lineage: &Lineage) -> Snapshot {
     (archive.coverage().to_vec(), archive.gaps().to_vec())
 }
 
+/// What a document written now says, and its number: higher than that of any before it, whatever the clock says.
+fn numbered(lineage: &Lineage, now: Timestamp) -> (u64, Snapshot) {
+    // One behind the other, so that the one with the higher number is the newer one.
+    let archive = lineage.archive();
+    let number = lineage.next_document(u64::try_from(now.as_millisecond()).unwrap_or(0));
+    (number, (archive.coverage().to_vec(), archive.gaps().to_vec()))
+}
+
 /// The newest document that the store holds of the lineage.
 pub(crate) async fn newest(
     store: &holdfast_store::Store,
@@ -66,6 +74,7 @@ pub(crate) async fn newest(
     let Some(sequence) = newest_sequence(store, &ObjectPrefix::Coverage(lineage.scope)).await? else {
         return Ok(None);
     };
+    lineage.know_document(sequence);
     let name = ObjectName::Coverage { lineage: lineage.scope, sequence };
     let plain = read_document(store, &name, &key).await?;
     Ok(CoverageDocument::from_bytes(&name, &plain).ok())
@@ -74,16 +83,37 @@ pub(crate) async fn newest(
 /// Writes the coverage as it is now; nothing while it is not known, for the newest document is the one that counts.
 pub(crate) async fn write(agent: &Agent, lineage: &Lineage) -> Result<(), AgentError> {
     let Some(key) = lineage.keys.coverage_key().filter(|_| lineage.is_listed()) else { return Ok(()) };
-    let (coverage, gaps) = snapshot(lineage);
     let written_at = Timestamp::now();
+    let (sequence, (coverage, gaps)) = numbered(lineage, written_at);
     let document = CoverageDocument { format: DOCUMENT_FORMAT, written_at, coverage, gaps };
     let plain = document.to_bytes();
-    // The wall clock in milliseconds orders them; one lineage has one writer.
-    let sequence = u64::try_from(written_at.as_millisecond()).unwrap_or(0);
     let name = ObjectName::Coverage { lineage: lineage.scope, sequence };
     write_document(&agent.store, &name, &key, &plain)
         .await
         .map_err(AgentError::store("store the coverage"))?;
     let prefix = ObjectPrefix::Coverage(lineage.scope);
     remove_older(&agent.store, &prefix, sequence).await.map_err(AgentError::store("remove older coverage"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lineage::tests::Bucket;
+
+    #[tokio::test]
+    async fn a_document_outranks_older_ones_whatever_the_clock_said() {
+        let bucket = Bucket::new();
+        let lineage = bucket.lineage();
+        let now = Timestamp::now();
+        let (first, _) = numbered(&lineage, now);
+        assert_eq!(first, u64::try_from(now.as_millisecond()).expect("after 1970"));
+        assert_eq!(numbered(&lineage, now).0, first + 1, "two in a millisecond");
+
+        // A life of the agent's in which the clock was a year ahead.
+        let ahead = first + 365 * 86_400_000;
+        bucket.write_coverage(ahead, Vec::new(), Vec::new()).await;
+        let lineage = bucket.lineage();
+        lineage.load_archive(&bucket.store).await.expect("it is listed");
+        assert_eq!(numbered(&lineage, Timestamp::now()).0, ahead + 1);
+    }
 }

@@ -1,7 +1,7 @@
 //! One lineage as the agent serves it: its keys, what of its log is proven, and the files of the backup being made.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::TryStreamExt;
@@ -35,6 +35,8 @@ pub(crate) struct Lineage {
     tail: Mutex<Pieces>,
     /// Whether `archive` tells what the store holds; not yet after a restart, until the store was listed.
     is_listed: AtomicBool,
+    /// The number of the newest coverage document that is known.
+    document: AtomicU64,
     /// Stored files of backups since the agent started, by the tool's label.
     files: Mutex<HashMap<String, HashMap<String, ManifestObject>>>,
     /// Why log was given up: the cause of the gap that is to be seen next.
@@ -66,6 +68,7 @@ impl Lineage {
             archive: Mutex::default(),
             tail: Mutex::default(),
             is_listed: AtomicBool::new(true),
+            document: AtomicU64::new(0),
             files: Mutex::default(),
             dropped: Mutex::default(),
             changed: Notify::new(),
@@ -85,6 +88,18 @@ impl Lineage {
     #[must_use]
     pub(crate) fn is_listed(&self) -> bool {
         self.is_listed.load(Ordering::Acquire)
+    }
+
+    /// A coverage document of this number is in the store.
+    pub(crate) fn know_document(&self, number: u64) {
+        self.document.fetch_max(number, Ordering::AcqRel);
+    }
+
+    /// A number for the next one: this one, if no known one is as high.
+    pub(crate) fn next_document(&self, wanted: u64) -> u64 {
+        let next = |known: u64| Some(wanted.max(known.saturating_add(1)));
+        let before = self.document.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        wanted.max(before.unwrap_or_default().saturating_add(1))
     }
 
     /// Looks in the store for what is there: the truth after a restart.
