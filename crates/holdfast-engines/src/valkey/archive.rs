@@ -2,10 +2,10 @@
 //!
 //! What is archived is the bytes of the incremental files, one after the other, each with a line before its first byte that
 //! names it (`aof::begin_line`; the server skips it, so the whole is an append-only file). Bytes are handed over up to the
-//! last whole command or transaction: what a crash leaves half-written, the server cuts off at its next start, and it must
-//! not stand in the archive. The server writes its log before it answers (`appendfsync no`; with `everysec` it does not
-//! always), so whatever was acknowledged at an instant lies below the length that the file has after it. Bringing the file
-//! to disk once a second is the reader's, then.
+//! last whole command or transaction: what a crash leaves half-written, the server cuts off at its next start, with the stamp
+//! before it, and neither must stand in the archive. The server writes its log before it answers (`appendfsync no`; with
+//! `everysec` it does not always), so whatever was acknowledged at an instant lies below the length that the file has after
+//! it. Bringing the file to disk once a second is the reader's, then.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 
-use super::aof::{Malformed, Walker, begin_line};
+use super::aof::{Item, Malformed, Walker, begin_line};
 use super::config::{Own, hex};
 use super::{rewrite, spool};
 use crate::{EngineError, FeedItem, Instance, LogCursor, LogFeed, Result};
@@ -280,7 +280,7 @@ impl Follower {
         }
         let to = length.min(from + self.piece);
         let bytes = self.bytes(from, to)?;
-        let handed = self.take(bytes)?;
+        let handed = self.take(bytes, to == length && live != self.seq)?;
         let mut items: Vec<FeedItem> =
             handed.map(|bytes| FeedItem::Log { bytes, cursor: self.cursor() }).into_iter().collect();
         let all_read = to == length;
@@ -307,15 +307,23 @@ impl Follower {
     }
 
     /// Of the bytes that follow, those that end with a whole command or transaction, or all if one is too long to wait for.
-    /// The rest is read again: the server may cut it off and write something else there.
-    fn take(&mut self, mut bytes: Vec<u8>) -> Result<Option<Bytes>> {
+    /// The rest is read again: the server may cut it off and write something else there. `last` bytes of a file that grows no
+    /// more may also end with a line that the server skips.
+    fn take(&mut self, mut bytes: Vec<u8>, last: bool) -> Result<Option<Bytes>> {
         let (from, unit) = (self.walker.position(), self.walker.boundary());
         let mut walker = self.walker.clone();
-        walk(&mut walker, &bytes).map_err(|error| malformed(self.doing(), error))?;
-        if walker.boundary() > unit {
-            let whole = usize::try_from(walker.boundary() - from).expect("a piece fits in memory");
+        let mut end = unit;
+        let walked = walker.feed(&bytes, |range, item| {
+            if last || item == Item::Commands {
+                end = range.end;
+            }
+            ControlFlow::Continue(())
+        });
+        let _goes_on = walked.map_err(|error| malformed(self.doing(), error))?;
+        if end > unit {
+            let whole = usize::try_from(end - from).expect("a piece fits in memory");
             bytes.truncate(whole);
-            walker = Walker::at(walker.boundary());
+            walker = Walker::at(end);
             self.piece = PIECE;
         } else if walker.position() - unit < LONGEST_WHOLE {
             self.piece = LONGEST_WHOLE;

@@ -85,7 +85,8 @@ async fn what_a_crash_tears_off_is_no_gap_and_what_is_lost_is() -> Result<()> {
     server.driver.stop(&server.instance, 20).await?;
     let live = server.aof().join("appendonly.aof.1.incr.aof");
     let mut file = std::fs::OpenOptions::new().append(true).open(&live)?;
-    file.write_all(b"*1\r\n$5\r\nMULTI\r\n*3\r\n$3\r\nSET\r\n$4\r\ntorn\r\n$3\r\nval")?;
+    let second = holdfast_core::Timestamp::now().as_second();
+    write!(file, "#TS:{second}\r\n*1\r\n$5\r\nMULTI\r\n*3\r\n$3\r\nSET\r\n$4\r\ntorn\r\n$3\r\nval")?;
     let reader = archive.follow(&server);
     archive.caught_up().await?;
     server.driver.start(&server.instance).await?;
