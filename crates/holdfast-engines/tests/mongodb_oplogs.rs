@@ -3,7 +3,7 @@
 
 #![allow(clippy::print_stdout, reason = "what a test prints is how it tells its seed and its figures")]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
@@ -46,26 +46,31 @@ impl Memory {
         Ok(())
     }
 
-    fn write(&mut self, batch: Batch) -> Result<()> {
-        let mut images = HashMap::new();
+    fn write(&mut self, mut batch: Batch) -> Result<()> {
         for (namespace, ids) in batch.to_read() {
             for id in ids {
                 let key = Key::new(&namespace, &id)?;
-                if let Some(found) = self.0.get(&namespace).and_then(|all| all.get(&key)) {
-                    images.insert(key, RawDocumentBuf::try_from(found)?);
-                }
+                let Some(found) = self.0.get(&namespace).and_then(|all| all.get(&key)) else { continue };
+                let image = RawDocumentBuf::try_from(found)?;
+                let write = batch.resolve(&namespace, &image)?.context("a change of it")?;
+                self.carry_out(&namespace, write)?;
             }
         }
-        for (namespace, writes) in batch.finish(&images)? {
-            let collection = self.0.entry(namespace.clone()).or_default();
+        for (namespace, writes) in batch.finish() {
             for write in writes {
-                match write {
-                    Write::Put { id, document } => {
-                        collection.insert(Key::new(&namespace, &id)?, Document::try_from(document.as_ref())?);
-                    }
-                    Write::Delete { id } => drop(collection.remove(&Key::new(&namespace, &id)?)),
-                }
+                self.carry_out(&namespace, write)?;
             }
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, namespace: &Namespace, write: Write) -> Result<()> {
+        let collection = self.0.entry(namespace.clone()).or_default();
+        match write {
+            Write::Put { id, document } => {
+                collection.insert(Key::new(namespace, &id)?, Document::try_from(document.as_ref())?);
+            }
+            Write::Delete { id } => drop(collection.remove(&Key::new(namespace, &id)?)),
         }
         Ok(())
     }

@@ -1,21 +1,17 @@
 //! Carries out a replay's actions on a server: in batches, one write a document.
 
-use std::collections::HashMap;
-
-use bson::raw::RawDocument;
-use bson::{Bson, Document, RawDocumentBuf, doc};
+use bson::raw::{RawArrayBuf, RawDocument, cstr};
+use bson::{Document, RawDocumentBuf, doc, rawdoc};
 use futures::TryStreamExt as _;
 use mongodb::Client;
 use mongodb::error::ErrorKind;
 use mongodb::options::WriteConcern;
 
 use super::client::{NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND, is_code};
-use super::replay::{Action, Batch, Key, Namespace, ReplayError, Structure, Write};
+use super::replay::{Action, Batch, Namespace, ReplayError, Structure, Write};
 use crate::{EngineError, Result};
 
 const BATCH_BYTES: usize = 8 << 20;
-/// Documents of a batch that have to be read, changed and written take about so much memory.
-const IMAGES_BYTES: usize = 16 << 20;
 const MOST_DOCUMENTS: usize = 2000;
 /// Bytes of one command; the server's own limit is 48 MB.
 const COMMAND_BYTES: usize = 8 << 20;
@@ -25,13 +21,11 @@ const DUPLICATE_KEY: i32 = 11000;
 pub(super) struct Applier {
     client: Client,
     batch: Batch,
-    /// How many documents the next batch may have, by the size of those of the last.
-    most_documents: usize,
 }
 
 impl Applier {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, batch: Batch::default(), most_documents: 200 }
+        Self { client, batch: Batch::default() }
     }
 
     pub(super) async fn push(&mut self, action: Action) -> Result<()> {
@@ -43,47 +37,50 @@ impl Applier {
             }
             Action::Operators { namespace, id, update } => {
                 self.flush().await?;
-                self.update(&namespace, vec![doc! { "q": { "_id": { "$eq": id } }, "u": update }]).await?;
+                let update = doc! { "q": { "_id": { "$eq": id } }, "u": update };
+                let mut updates = RawArrayBuf::new();
+                updates.push(raw(&update)?);
+                self.update(&namespace, updates).await?;
             }
             Action::Structure(structure) => {
                 self.flush().await?;
                 self.restructure(structure).await?;
             }
         }
-        if self.batch.len() >= self.most_documents || self.batch.size_bytes() >= BATCH_BYTES {
+        if self.batch.len() >= MOST_DOCUMENTS || self.batch.size_bytes() >= BATCH_BYTES {
             self.flush().await?;
         }
         Ok(())
     }
 
-    /// Writes everything that was pushed.
+    /// Writes everything that was pushed. Documents that have to be read pass through memory, a few megabytes at a time.
     pub(super) async fn flush(&mut self) -> Result<()> {
-        let batch = std::mem::take(&mut self.batch);
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let (mut images, mut bytes) = (HashMap::new(), 0);
+        let mut batch = std::mem::take(&mut self.batch);
         for (namespace, ids) in batch.to_read() {
             let collection =
                 self.client.database(&namespace.database).collection::<RawDocumentBuf>(&namespace.collection);
             let doing = format!("read documents of {namespace}");
             let mut cursor =
                 collection.find(doc! { "_id": { "$in": ids } }).await.map_err(EngineError::mongo(&doing))?;
-            while let Some(document) = cursor.try_next().await.map_err(EngineError::mongo(&doing))? {
-                bytes += document.as_bytes().len();
-                images.insert(key_of(&namespace, &document)?, document);
+            let (mut writes, mut bytes) = (Vec::new(), 0);
+            while let Some(image) = cursor.try_next().await.map_err(EngineError::mongo(&doing))? {
+                bytes += image.as_bytes().len();
+                writes.extend(batch.resolve(&namespace, &image).map_err(broken)?);
+                if bytes >= COMMAND_BYTES {
+                    self.write(&namespace, std::mem::take(&mut writes)).await?;
+                    bytes = 0;
+                }
             }
+            self.write(&namespace, writes).await?;
         }
-        let average = bytes.max(batch.size_bytes()) / batch.len().max(1);
-        self.most_documents = (IMAGES_BYTES / average.max(1)).clamp(1, MOST_DOCUMENTS);
-        for (namespace, writes) in batch.finish(&images).map_err(broken)? {
+        for (namespace, writes) in batch.finish() {
             self.write(&namespace, writes).await?;
         }
         Ok(())
     }
 
     async fn write(&self, namespace: &Namespace, writes: Vec<Write>) -> Result<()> {
-        let (mut gone, mut updates, mut inserts, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let (mut gone, mut inserts) = (Vec::new(), Vec::new());
         for write in &writes {
             match write {
                 Write::Delete { id } => gone.push(id.clone()),
@@ -101,15 +98,16 @@ impl Applier {
         if !inserts.is_empty() {
             insert(self.client.clone(), namespace.clone(), inserts).await?;
         }
+        let (mut updates, mut bytes) = (RawArrayBuf::new(), 0);
         for write in writes {
             let Write::Put { id, document } = write else { continue };
             if has_dollars(&document) {
                 continue;
             }
             bytes += document.as_bytes().len();
-            let document =
-                Document::try_from(document.as_ref()).map_err(|error| broken(malformed(&error)))?;
-            updates.push(doc! { "q": { "_id": { "$eq": id } }, "u": document, "upsert": true });
+            let mut update = raw(&doc! { "q": { "_id": { "$eq": id } }, "upsert": true })?;
+            update.append(cstr!("u"), document);
+            updates.push(update);
             if bytes >= COMMAND_BYTES {
                 self.update(namespace, std::mem::take(&mut updates)).await?;
                 bytes = 0;
@@ -118,9 +116,9 @@ impl Applier {
         if updates.is_empty() { Ok(()) } else { self.update(namespace, updates).await }
     }
 
-    async fn update(&self, namespace: &Namespace, updates: Vec<Document>) -> Result<()> {
-        let command = doc! {
-            "update": &namespace.collection, "updates": updates, "ordered": true,
+    async fn update(&self, namespace: &Namespace, updates: RawArrayBuf) -> Result<()> {
+        let command = rawdoc! {
+            "update": namespace.collection.as_str(), "updates": updates, "ordered": true,
             "bypassDocumentValidation": true, "writeConcern": { "w": 1 },
         };
         self.run_write(namespace, command).await
@@ -130,13 +128,13 @@ impl Applier {
         let command = doc! {
             "delete": &namespace.collection, "deletes": [{ "q": filter, "limit": 0 }], "writeConcern": { "w": 1 },
         };
-        self.run_write(namespace, command).await
+        self.run_write(namespace, raw(&command)?).await
     }
 
-    async fn run_write(&self, namespace: &Namespace, command: Document) -> Result<()> {
+    async fn run_write(&self, namespace: &Namespace, command: RawDocumentBuf) -> Result<()> {
         let doing = format!("replay writes to {namespace}");
         let database = self.client.database(&namespace.database);
-        let answer = database.run_command(command).await.map_err(EngineError::mongo(&doing))?;
+        let answer = database.run_raw_command(command).await.map_err(EngineError::mongo(&doing))?;
         match answer.get_array("writeErrors").ok().and_then(|errors| errors.first()) {
             None => Ok(()),
             Some(error) => {
@@ -227,13 +225,8 @@ fn has_dollars(document: &RawDocument) -> bool {
     document.into_iter().flatten().any(|(name, _)| name.as_str().starts_with('$'))
 }
 
-fn key_of(namespace: &Namespace, document: &RawDocument) -> Result<Key> {
-    let id = document.get("_id").ok().flatten().and_then(|id| Bson::try_from(id).ok()).unwrap_or(Bson::Null);
-    Key::new(namespace, &id).map_err(broken)
-}
-
-fn malformed(error: &impl std::fmt::Display) -> ReplayError {
-    ReplayError::Malformed(error.to_string())
+fn raw(document: &Document) -> Result<RawDocumentBuf> {
+    RawDocumentBuf::try_from(document).map_err(|error| broken(ReplayError::Malformed(error.to_string())))
 }
 
 fn broken(error: ReplayError) -> EngineError {

@@ -36,6 +36,10 @@ const WHOLE_ANSWER: usize = 500;
 const WHOLE_ANSWER_BYTES: usize = 1 << 20;
 /// Bytes that are handed over at once.
 const PIECE_BYTES: usize = 1 << 20;
+/// Catching up is over when it took no longer than this, or found no more than a piece: the stand-in takes long over nothing.
+const SHORT: Duration = Duration::from_secs(2);
+/// What came between the end of catching up and the cursor may take so much memory.
+const BETWEEN_BYTES: usize = 64 << 20;
 /// The stand-in may acknowledge a write a moment before the cursor shows it, while an older one is under way.
 const STAND_IN_LAG: Duration = Duration::from_millis(300);
 
@@ -101,16 +105,28 @@ impl<'a> Follower<'a> {
     }
 
     async fn run(mut self) -> Result<Gap> {
-        if let Some(gap) = self.catch_up().await? {
-            return Ok(gap);
-        }
-        let mut tail = self.open_tail().await?;
-        // What the server had when the cursor was opened came with it, and is read below as a range: the stand-in may skip
-        // entries between the two.
-        let _ = next_answer(&mut tail).await?;
-        let range = oplog::range(self.client, self.last.ts, None).await?;
-        let Some(at) = self.last.find_in(&range) else { return Ok(missing(&self.last, range.first())) };
-        let mut range: VecDeque<Entry> = range.into_iter().skip(at + 1).collect();
+        let (mut tail, between) = loop {
+            let began = Instant::now();
+            let found = match self.catch_up().await? {
+                Ok(found) => found,
+                Err(gap) => return Ok(gap),
+            };
+            // While the store was slow the server wrote on, perhaps as much again.
+            if began.elapsed() > SHORT && found > PIECE_BYTES {
+                continue;
+            }
+            let mut tail = self.open_tail().await?;
+            // What the server had when the cursor was opened came with it, and is read below as a range: the stand-in may
+            // skip entries between the two.
+            let _ = next_answer(&mut tail).await?;
+            if let Some(between) = oplog::rest(self.client, self.last.ts, BETWEEN_BYTES).await? {
+                break (tail, between);
+            }
+        };
+        let Some(at) = self.last.find_in(&between) else {
+            return Ok(missing(&self.last, between.first()));
+        };
+        let mut range: VecDeque<Entry> = between.into_iter().skip(at + 1).collect();
         loop {
             let at = Timestamp::now();
             let promise = self.promise().await?;
@@ -131,37 +147,47 @@ impl<'a> Follower<'a> {
     }
 
     /// Hands over what the server has behind the last entry, however much that is, and looks whether it has that entry.
-    async fn catch_up(&mut self) -> Result<Option<Gap>> {
+    /// Returns how many bytes that were.
+    async fn catch_up(&mut self) -> Result<std::result::Result<usize, Gap>> {
+        let at = Timestamp::now();
+        let promise = self.promise().await?;
         let newest = oplog::newest(self.client).await?;
         tokio::time::sleep(oplog::SETTLE).await;
         let mut cursor = oplog::open(self.client, self.last.ts, newest).await?;
         let mut counter = Counter::default();
         let (mut found, mut first) = (false, None);
-        let (mut piece, mut size) = (Vec::new(), 0);
+        let (mut piece, mut size, mut all) = (Vec::new(), 0, 0);
         while let Some(document) = cursor.try_next().await.map_err(EngineError::mongo("read the oplog"))? {
             let entry = oplog::entry(document)?;
             if !found {
                 found = counter.mark(&entry) == self.last;
                 if !found && entry.stamp() > self.last.ts {
-                    return Ok(Some(missing(&self.last, first.as_ref().or(Some(&entry)))));
+                    return Ok(Err(missing(&self.last, first.as_ref().or(Some(&entry)))));
                 }
                 first.get_or_insert(entry);
                 continue;
             }
             size += entry.bytes().len();
+            all += entry.bytes().len();
             piece.push(entry);
             if size >= PIECE_BYTES {
                 self.hand_over(std::mem::take(&mut piece)).await?;
+                self.begin_comparing_here();
                 size = 0;
             }
         }
         if !found {
-            return Ok(Some(missing(&self.last, first.as_ref())));
+            return Ok(Err(missing(&self.last, first.as_ref())));
         }
         self.hand_over(piece).await?;
+        self.begin_comparing_here();
+        self.say_caught_up(at, promise, true).await?;
+        Ok(Ok(all))
+    }
+
+    fn begin_comparing_here(&mut self) {
         self.anchor = self.last.clone();
         self.since_anchor.clear();
-        Ok(None)
     }
 
     /// A cursor that waits for entries behind the last one.
@@ -280,8 +306,7 @@ impl<'a> Follower<'a> {
         if self.flavor == Flavor::Surrogate {
             self.check_pause = RECHECK.max(began.elapsed() * RECHECK_SHARE);
         }
-        self.anchor = self.last.clone();
-        self.since_anchor.clear();
+        self.begin_comparing_here();
         self.checked = Instant::now();
         Ok(None)
     }

@@ -122,9 +122,12 @@ pub(super) async fn tip(client: &Client) -> Result<Mark> {
             continue;
         };
         tokio::time::sleep(SETTLE).await;
-        let entries = range(client, newest, Some(newest)).await?;
-        let mut counter = Counter::default();
-        if let Some(mark) = entries.iter().map(|entry| counter.mark(entry)).last() {
+        let mut cursor = open(client, newest, Some(newest)).await?;
+        let (mut counter, mut last) = (Counter::default(), None);
+        while let Some(document) = cursor.try_next().await.map_err(EngineError::mongo("read the oplog"))? {
+            last = Some(counter.mark(&entry(document)?));
+        }
+        if let Some(mark) = last {
             return Ok(mark);
         }
     }
@@ -146,14 +149,18 @@ pub(super) async fn open(client: &Client, from: Stamp, to: Option<Stamp>) -> Res
         .map_err(EngineError::mongo("read the oplog"))
 }
 
-/// Those entries, all at once: for short ranges.
-pub(super) async fn range(client: &Client, from: Stamp, to: Option<Stamp>) -> Result<Vec<Entry>> {
-    let mut cursor = open(client, from, to).await?;
-    let mut entries = Vec::new();
+/// The entries from a timestamp on, all at once; `None` if they take more than `most_bytes`.
+pub(super) async fn rest(client: &Client, from: Stamp, most_bytes: usize) -> Result<Option<Vec<Entry>>> {
+    let mut cursor = open(client, from, None).await?;
+    let (mut entries, mut bytes) = (Vec::new(), 0);
     while let Some(document) = cursor.try_next().await.map_err(EngineError::mongo("read the oplog"))? {
+        bytes += document.as_bytes().len();
+        if bytes > most_bytes {
+            return Ok(None);
+        }
         entries.push(entry(document)?);
     }
-    Ok(entries)
+    Ok(Some(entries))
 }
 
 pub(super) fn entry(document: RawDocumentBuf) -> Result<Entry> {

@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use bson::raw::RawDocument;
 use bson::{Bson, Document, RawDocumentBuf};
 
-use super::{Change, Namespace, ReplayError, diff, malformed};
+use super::{Change, Namespace, ReplayError, malformed};
+
+/// What a write takes beside its document or its changes, about.
+const OVERHEAD_BYTES: usize = 256;
 
 /// A document's identity: collection and `_id`, the latter as bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,7 +81,7 @@ impl Batch {
         self.documents.len()
     }
 
-    /// What it holds; documents that have to be read come on top.
+    /// What it holds, at least as much as it takes; documents that have to be read come on top.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         self.size_bytes
@@ -87,7 +91,7 @@ impl Batch {
     /// A document without an `_id`.
     pub fn put(&mut self, namespace: &Namespace, document: RawDocumentBuf) -> Result<(), ReplayError> {
         let id = super::id_of(&document)?;
-        self.size_bytes += document.as_bytes().len();
+        self.size_bytes += OVERHEAD_BYTES + document.as_bytes().len();
         let pending = self.pending(namespace, id, Image::Gone)?;
         pending.image = Image::Known(document);
         Ok(())
@@ -96,7 +100,7 @@ impl Batch {
     /// # Errors
     /// An `_id` that BSON cannot hold.
     pub fn delete(&mut self, namespace: &Namespace, id: Bson) -> Result<(), ReplayError> {
-        self.size_bytes += 32;
+        self.size_bytes += OVERHEAD_BYTES;
         self.pending(namespace, id, Image::Gone)?.image = Image::Gone;
         Ok(())
     }
@@ -104,14 +108,21 @@ impl Batch {
     /// # Errors
     /// A change that is not understood.
     pub fn change(&mut self, namespace: &Namespace, id: Bson, change: Change) -> Result<(), ReplayError> {
-        // What it weighs is at most a little more than its entry, of which at least this much is known.
-        self.size_bytes += 256;
+        let mut held = OVERHEAD_BYTES;
         let pending = self.pending(namespace, id, Image::Changed(Vec::new()))?;
         match &mut pending.image {
             Image::Gone => {}
-            Image::Known(document) => *document = changed(document, std::slice::from_ref(&change))?,
-            Image::Changed(changes) => changes.push(change),
+            Image::Known(document) => {
+                let now = changed(document, std::slice::from_ref(&change))?;
+                held += now.as_bytes().len().saturating_sub(document.as_bytes().len());
+                *document = now;
+            }
+            Image::Changed(changes) => {
+                held += change.size_bytes();
+                changes.push(change);
+            }
         }
+        self.size_bytes += held;
         Ok(())
     }
 
@@ -131,7 +142,7 @@ impl Batch {
         Ok(pending)
     }
 
-    /// The documents whose image has to be read before [`Batch::finish`].
+    /// The documents whose image has to be read, each for [`Batch::resolve`].
     #[must_use]
     pub fn to_read(&self) -> BTreeMap<Namespace, Vec<Bson>> {
         let mut ids: BTreeMap<Namespace, Vec<Bson>> = BTreeMap::new();
@@ -143,14 +154,33 @@ impl Batch {
         ids
     }
 
-    /// The writes, by collection and in order; `images` has what was read.
+    /// Takes out the write to a document of [`Batch::to_read`], of which this is the image that the server has. It may be
+    /// carried out before all others: they are to other documents.
     ///
     /// # Errors
-    /// A change that does not apply.
-    pub fn finish(
-        self,
-        images: &HashMap<Key, RawDocumentBuf>,
-    ) -> Result<BTreeMap<Namespace, Vec<Write>>, ReplayError> {
+    /// A change that does not apply; a document without an `_id`.
+    pub fn resolve(
+        &mut self,
+        namespace: &Namespace,
+        image: &RawDocument,
+    ) -> Result<Option<Write>, ReplayError> {
+        let key = Key::new(namespace, &super::id_of(image)?)?;
+        match self.documents.remove(&key) {
+            Some(Pending { id, image: Image::Changed(changes), .. }) => {
+                Ok(Some(Write::Put { id, document: changed(image, &changes)? }))
+            }
+            Some(other) => {
+                self.documents.insert(key, other);
+                Ok(None)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The writes that are left, by collection and in order. A document that was to be read and was not found is deleted
+    /// later, as another entry will say.
+    #[must_use]
+    pub fn finish(self) -> BTreeMap<Namespace, Vec<Write>> {
         let mut all: Vec<(Key, Pending)> = self.documents.into_iter().collect();
         all.sort_unstable_by_key(|(_, pending)| pending.order);
         let mut writes: BTreeMap<Namespace, Vec<Write>> = BTreeMap::new();
@@ -158,25 +188,18 @@ impl Batch {
             let write = match image {
                 Image::Known(document) => Write::Put { id, document },
                 Image::Gone => Write::Delete { id },
-                Image::Changed(changes) => match images.get(&key) {
-                    // Deleted later, as another entry will say.
-                    None => continue,
-                    Some(document) => Write::Put { id, document: changed(document, &changes)? },
-                },
+                Image::Changed(_) => continue,
             };
             writes.entry(key.0).or_default().push(write);
         }
-        Ok(writes)
+        writes
     }
 }
 
-fn changed(document: &RawDocumentBuf, changes: &[Change]) -> Result<RawDocumentBuf, ReplayError> {
-    let mut document = Document::try_from(document.as_ref()).map_err(malformed)?;
+fn changed(document: &RawDocument, changes: &[Change]) -> Result<RawDocumentBuf, ReplayError> {
+    let mut document = Document::try_from(document).map_err(malformed)?;
     for change in changes {
-        match change {
-            Change::Diff(diff) => diff::apply(&mut document, diff).map_err(ReplayError::Malformed)?,
-            Change::Dotted(dotted) => dotted.apply(&mut document),
-        }
+        change.apply(&mut document)?;
     }
     RawDocumentBuf::try_from(&document).map_err(malformed)
 }

@@ -5,7 +5,7 @@ use bson::{Bson, Document};
 
 /// `{updatedFields, removedFields, truncatedArrays}`.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Dotted {
+pub(super) struct Dotted {
     updated: Document,
     removed: Vec<String>,
     /// Path and new length.

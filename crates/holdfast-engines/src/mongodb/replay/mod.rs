@@ -22,10 +22,11 @@ use bson::{Bson, Document, RawDocumentBuf};
 
 pub use batch::{Batch, Key, Write};
 pub use catalog::Catalog;
-pub use dialect::Dotted;
 pub use diff::apply as apply_diff;
 pub use entry::{Entry, Stamp};
 pub use frames::Frames;
+
+use dialect::Dotted;
 
 /// Why an entry cannot be replayed. Going on would make other data than the source had.
 #[derive(Debug, thiserror::Error)]
@@ -70,13 +71,30 @@ impl std::fmt::Display for Namespace {
     }
 }
 
-/// How a document changes, given its image from before.
+/// How a document changes, given its image from before. Kept as it came: what is parsed takes many times as much memory.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// mongod's `$v: 2` diff.
-    Diff(Document),
+    Diff(RawDocumentBuf),
     /// The stand-in's own form.
-    Dotted(Dotted),
+    Dotted(RawDocumentBuf),
+}
+
+impl Change {
+    fn size_bytes(&self) -> usize {
+        let (Self::Diff(raw) | Self::Dotted(raw)) = self;
+        raw.as_bytes().len()
+    }
+
+    fn apply(&self, document: &mut Document) -> Result<(), ReplayError> {
+        let (Self::Diff(raw) | Self::Dotted(raw)) = self;
+        let parsed = Document::try_from(raw.as_ref()).map_err(malformed)?;
+        match self {
+            Self::Diff(_) => diff::apply(document, &parsed).map_err(ReplayError::Malformed)?,
+            Self::Dotted(_) => Dotted::parse(&parsed).unwrap_or_default().apply(document),
+        }
+        Ok(())
+    }
 }
 
 /// One write, or one change of the catalog, in the oplog's order.
@@ -248,29 +266,27 @@ fn update(
     if !by_operators && object.get("$v").map_err(malformed)?.is_none() {
         return Ok(Action::Put { namespace, document: object.to_owned() }); // a document with a field named "diff"
     }
-    let mut update = Document::try_from(object).map_err(malformed)?;
-    let version = match update.remove("$v") {
-        Some(Bson::Int32(version)) => i64::from(version),
-        Some(Bson::Int64(version)) => version,
+    let version = match object.get("$v").map_err(malformed)? {
+        Some(RawBsonRef::Int32(version)) => i64::from(version),
+        Some(RawBsonRef::Int64(version)) => version,
         None => 1,
-        Some(other) => return Err(ReplayError::Unknown { what: format!("update version {other}"), at }),
+        Some(other) => {
+            return Err(ReplayError::Unknown { what: format!("update version {other:?}"), at });
+        }
     };
-    match (version, update.remove("diff")) {
-        (2, Some(Bson::Document(diff))) => {
-            let change = match Dotted::parse(&diff) {
-                Some(dotted) => Change::Dotted(dotted),
-                None => Change::Diff(diff),
-            };
-            Ok(Action::Change { namespace, id, change })
-        }
-        (1, None) if update.keys().all(|key| key == "$set" || key == "$unset") => {
-            Ok(Action::Operators { namespace, id, update })
-        }
-        (version, _) => {
-            let what = format!("an update of version {version} with {:?}", update.keys().collect::<Vec<_>>());
-            Err(ReplayError::Unknown { what, at })
-        }
+    let diff = object.get("diff").map_err(malformed)?;
+    if let (2, Some(RawBsonRef::Document(diff))) = (version, diff) {
+        let dotted = diff.get_document("updatedFields").is_ok();
+        let change = if dotted { Change::Dotted } else { Change::Diff };
+        return Ok(Action::Change { namespace, id, change: change(diff.to_owned()) });
     }
+    let mut update = Document::try_from(object).map_err(malformed)?;
+    update.remove("$v");
+    if version == 1 && update.keys().all(|key| key == "$set" || key == "$unset") {
+        return Ok(Action::Operators { namespace, id, update });
+    }
+    let what = format!("an update of version {version} with {:?}", update.keys().collect::<Vec<_>>());
+    Err(ReplayError::Unknown { what, at })
 }
 
 fn id_of(document: &RawDocument) -> Result<Bson, ReplayError> {

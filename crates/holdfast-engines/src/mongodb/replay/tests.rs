@@ -85,3 +85,51 @@ fn what_is_not_known_ends_the_replay() {
         assert!(matches!(error, ReplayError::Unknown { .. }), "{error}");
     }
 }
+
+fn diff(text: &str) -> Change {
+    Change::Diff(RawDocumentBuf::try_from(&doc! { "u": { "text": text } }).expect("a document"))
+}
+
+/// Whoever fills a batch ends it by what it says it holds: 50 documents changed again and again must not take gigabytes.
+#[test]
+fn a_batch_counts_what_changes_weigh() {
+    let (namespace, long) = (Namespace::new("d", "c"), "x".repeat(50_000));
+    let mut unseen = Batch::default();
+    for n in 0..100 {
+        unseen.change(&namespace, Bson::Int32(n % 5), diff(&long)).expect("a change");
+    }
+    assert_eq!(unseen.len(), 5);
+    assert!(unseen.size_bytes() > 100 * long.len(), "{}", unseen.size_bytes());
+
+    let mut known = Batch::default();
+    let document = RawDocumentBuf::try_from(&doc! { "_id": 1 }).expect("a document");
+    known.put(&namespace, document).expect("an insert");
+    known.change(&namespace, Bson::Int32(1), diff(&long)).expect("a change");
+    assert!(known.size_bytes() > long.len(), "the image grew: {}", known.size_bytes());
+    for _ in 0..10 {
+        known.change(&namespace, Bson::Int32(1), diff(&long)).expect("a change");
+    }
+    assert!(known.size_bytes() < 2 * long.len(), "and then no more: {}", known.size_bytes());
+}
+
+#[test]
+fn a_batch_gives_away_what_was_read_and_keeps_the_rest_in_order() {
+    let namespace = Namespace::new("d", "c");
+    let raw = |document: Document| RawDocumentBuf::try_from(&document).expect("a document");
+    let mut batch = Batch::default();
+    batch.change(&namespace, Bson::Int32(1), diff("a")).expect("a change");
+    batch.change(&namespace, Bson::Int32(1), diff("b")).expect("a change");
+    batch.change(&namespace, Bson::Int32(2), diff("of one that is gone")).expect("a change");
+    batch.put(&namespace, raw(doc! { "_id": 4 })).expect("an insert");
+    batch.delete(&namespace, Bson::Int32(3)).expect("a delete");
+    assert_eq!(batch.to_read()[&namespace].len(), 2);
+    let image = raw(doc! { "_id": 1_i64, "text": "old", "n": 1 });
+    let document = raw(doc! { "_id": 1_i64, "text": "b", "n": 1 });
+    let id = Bson::Int32(1);
+    assert_eq!(batch.resolve(&namespace, &image).expect("it applies"), Some(Write::Put { id, document }));
+    assert_eq!(batch.resolve(&namespace, &image).expect("nothing"), None, "once");
+    assert_eq!(batch.resolve(&namespace, &raw(doc! { "_id": 4 })).expect("nothing"), None, "not asked for");
+    let (put, delete) = (Bson::Int32(4), Bson::Int32(3));
+    let rest = [Write::Put { id: put, document: raw(doc! { "_id": 4 }) }, Write::Delete { id: delete }];
+    assert_eq!(batch.finish()[&namespace], rest);
+}
