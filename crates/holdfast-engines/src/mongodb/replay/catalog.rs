@@ -83,9 +83,14 @@ impl Catalog {
         self.views.remove(namespace);
     }
 
+    /// All views of a database: the collection that held them was dropped.
+    pub(super) fn drop_views(&mut self, database: &str) {
+        self.views.retain(|namespace, _| namespace.database != database);
+    }
+
     pub(super) fn drop_database(&mut self, database: &str) {
         self.indexes.retain(|namespace, _| namespace.database != database);
-        self.views.retain(|namespace, _| namespace.database != database);
+        self.drop_views(database);
     }
 
     pub(super) fn rename(&mut self, from: &Namespace, to: &Namespace) {

@@ -46,10 +46,25 @@ impl Replayer {
             return Err(unknown(name.as_str(), at));
         };
         let namespace = Namespace::new(database, collection);
+        if namespace.is_of_views() {
+            return self.views_command(name.as_str(), database, at);
+        }
         if namespace.is_internal() {
             return Ok(());
         }
         self.collection_command(name.as_str(), namespace, command, at, actions)
+    }
+
+    /// What happens to the collection that holds a database's views: it comes with the first one.
+    fn views_command(&mut self, name: &str, database: &str, at: Stamp) -> Result<(), ReplayError> {
+        match name {
+            "create" | "createIndexes" | "setMultikeyMetadata" | "dropIdent" | "createIdent" => Ok(()),
+            "drop" => {
+                self.catalog.drop_views(database);
+                Ok(())
+            }
+            other => Err(unknown(other, at)),
+        }
     }
 
     fn collection_command(
@@ -123,6 +138,8 @@ impl Replayer {
         }
         if let Some(Bson::Document(change)) = command.remove("index") {
             self.catalog.change_index(&namespace, &change);
+            // Those of the base are listed under the time-series collection.
+            self.catalog.change_index(&user_name(namespace.clone()), &change);
         }
         command.remove("collMod");
         if command.is_empty() {

@@ -56,6 +56,11 @@ impl Namespace {
         (!database.is_empty() && !collection.is_empty()).then(|| Self::new(database, collection))
     }
 
+    /// Where the server keeps the views of a database that users may have views in; of the server's own, `admin` is one.
+    pub(super) fn is_of_views(&self) -> bool {
+        self.collection == "system.views" && !matches!(self.database.as_str(), "local" | "config")
+    }
+
     /// Whether it belongs to the server itself and is neither dumped nor replayed. Users and roles are handled apart.
     #[must_use]
     pub fn is_internal(&self) -> bool {
@@ -234,11 +239,11 @@ impl Replayer {
         if op == "c" {
             return self.command(&namespace.database, object, at, actions);
         }
+        if namespace.is_of_views() {
+            return self.catalog.view_entry(op, &namespace.database, raw);
+        }
         if namespace.is_internal() {
             return Ok(());
-        }
-        if namespace.collection == "system.views" {
-            return self.catalog.view_entry(op, &namespace.database, raw);
         }
         actions.push(match op {
             "i" => Action::Put { namespace, document: object.to_owned() },

@@ -72,6 +72,46 @@ fn views_and_time_series_are_made_from_what_mongod_writes_for_them() {
 }
 
 #[test]
+fn views_of_admin_count_and_a_drop_of_all_views_drops_them() {
+    let mut replayer = Replayer::default();
+    let view = |name: &str| doc! { "_id": name, "viewOn": "c", "pipeline": [] };
+    for database in ["admin", "d", "e", "config"] {
+        let (name, views) = (format!("{database}.v"), format!("{database}.system.views"));
+        // As mongod makes it for the first view.
+        let create =
+            doc! { "create": "system.views", "idIndex": { "v": 2, "key": { "_id": 1 }, "name": "_id_" } };
+        assert_eq!(
+            feed(&mut replayer, doc! { "op": "c", "ns": format!("{database}.$cmd"), "o": create }),
+            []
+        );
+        assert_eq!(feed(&mut replayer, doc! { "op": "i", "ns": views, "o": view(&name) }), []);
+    }
+    let views =
+        |replayer: &Replayer| replayer.catalog.views.keys().map(ToString::to_string).collect::<Vec<String>>();
+    assert_eq!(views(&replayer), ["admin.v", "d.v", "e.v"], "but none of the server's own");
+    let drop = doc! { "op": "c", "ns": "d.$cmd", "o": { "drop": "system.views" } };
+    assert_eq!(feed(&mut replayer, drop), []);
+    assert_eq!(views(&replayer), ["admin.v", "e.v"]);
+    feed(&mut replayer, doc! { "op": "d", "ns": "admin.system.views", "o": { "_id": "admin.v" } });
+    assert_eq!(views(&replayer), ["e.v"]);
+}
+
+#[test]
+fn a_change_of_a_buckets_index_finds_the_one_that_the_base_has() {
+    let listed = Namespace::new("d", "s");
+    let mut catalog = Catalog::default();
+    catalog.create_index(&listed, doc! { "v": 2, "key": { "m": 1 }, "name": "m_1" });
+    let mut replayer = Replayer::new(catalog);
+    let change = doc! { "collMod": "system.buckets.s", "index": { "name": "m_1", "hidden": true } };
+    assert_eq!(feed(&mut replayer, doc! { "op": "c", "ns": "d.$cmd", "o": change }), []);
+    let hidden = doc! { "v": 2, "key": { "m": 1 }, "name": "m_1", "hidden": true };
+    assert_eq!(replayer.catalog.indexes[&listed], [hidden]);
+    let gone = doc! { "dropIndexes": "system.buckets.s", "index": "m_1" };
+    assert_eq!(feed(&mut replayer, doc! { "op": "c", "ns": "d.$cmd", "o": gone }), []);
+    assert!(replayer.catalog.indexes[&listed].is_empty());
+}
+
+#[test]
 fn what_is_not_known_ends_the_replay() {
     for entry in [
         doc! { "op": "c", "ns": "d.$cmd", "o": { "upgradeDowngradeViewlessTimeseries": "c" } },
