@@ -15,6 +15,7 @@ import inspect
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -120,7 +121,11 @@ async def use_database(client, service):
         assert len(secret.password) >= 20 and secret.host == service.dns_records[0].full_domain
         assert secret.port == service.dns_records[0].raw["port"]
         assert f"{secret.host}:{secret.port}/{secret.database}" in secret.connection_string
-        socket.create_connection((secret.host, secret.port), timeout=10).close()
+        with socket.create_connection((secret.host, secret.port), timeout=10) as connection:
+            if "tls=true" in secret.connection_string:
+                context = ssl.create_default_context()
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                context.wrap_socket(connection).close()
         if ENGINE == "postgresql" and (psql := os.environ.get("PSQL")):
             command = [psql, "-XAtc", "SELECT current_user, ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"]
             said = subprocess.run([*command, secret.connection_string], capture_output=True, text=True, check=False)

@@ -74,6 +74,7 @@ impl Bare {
             username: username.to_owned(),
             password: String::new(),
             database: database.to_owned(),
+            tls: false,
         };
         Database { kind: self.kind, login, space: "ledger" }
     }

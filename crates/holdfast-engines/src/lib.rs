@@ -4,6 +4,7 @@
 //! catalog and no bucket: repository tools write to the sealing gateway that [`Instance::repository`] names.
 
 mod bulk_sync;
+mod certificate;
 mod driver;
 mod error;
 pub mod exec;

@@ -129,5 +129,6 @@ fn login(connection_string: &str) -> Result<Login> {
         username: config.get_user().context("no user")?.to_owned(),
         password: String::from_utf8(config.get_password().context("no password")?.to_vec())?,
         database: config.get_dbname().context("no database")?.to_owned(),
+        tls: false,
     })
 }

@@ -23,6 +23,8 @@ pub struct Login {
     pub username: String,
     pub password: String,
     pub database: String,
+    /// The connection string asks for TLS that the suite's client goes by: where the server takes nothing else (MongoDB).
+    pub tls: bool,
 }
 
 impl fmt::Debug for Login {
@@ -34,6 +36,7 @@ impl fmt::Debug for Login {
 impl From<Credentials> for Login {
     fn from(told: Credentials) -> Self {
         Self {
+            tls: asks_for_tls(&told.connection_string),
             host: told.host,
             port: told.port,
             username: told.username,
@@ -41,6 +44,13 @@ impl From<Credentials> for Login {
             database: told.database,
         }
     }
+}
+
+/// Whether a connection string says so in MongoDB's notation.
+#[must_use]
+pub fn asks_for_tls(connection_string: &str) -> bool {
+    let parameters = connection_string.split_once('?').map_or("", |(_, parameters)| parameters);
+    parameters.split('&').any(|parameter| parameter == "tls=true")
 }
 
 /// A database with the tables (collections, keys) of one ledger.
@@ -53,7 +63,7 @@ pub struct Database {
 }
 
 impl Database {
-    /// Connects, without TLS: what goes over the wire is made up, and the password goes with it.
+    /// Connects, without TLS where the server takes that: what goes over the wire is made up, and the password goes with it.
     ///
     /// # Errors
     /// `Database` when it cannot be reached; `NoSuite`.

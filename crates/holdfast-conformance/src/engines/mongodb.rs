@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use ::mongodb::bson::{Binary, DateTime, Document, doc, spec::BinarySubtype};
-use ::mongodb::options::{ClientOptions, Credential, ServerAddress, WriteConcern};
+use ::mongodb::options::{ClientOptions, Credential, ServerAddress, Tls, TlsOptions, WriteConcern};
 use ::mongodb::{Client, Collection, Database};
 use async_trait::async_trait;
 use futures::TryStreamExt as _;
@@ -36,6 +36,9 @@ pub(super) async fn open(login: &Login, space: &'static str) -> Result<Box<dyn S
     });
     let mut options = ClientOptions::builder().hosts(vec![address]).direct_connection(true).build();
     options.credential = credential;
+    // The certificate is the instance's own, as its connection string says.
+    let tls = || TlsOptions::builder().allow_invalid_certificates(true).build();
+    options.tls = Some(if login.tls { Tls::Enabled(tls()) } else { Tls::Disabled });
     options.server_selection_timeout = Some(PATIENCE);
     options.connect_timeout = Some(PATIENCE);
     options.write_concern =

@@ -29,7 +29,8 @@ impl EngineKind {
             Self::Mongodb => (
                 "mongodb",
                 tls(
-                    "?authSource=admin&directConnection=true&tls=true",
+                    // The certificate is the instance's own: what `sslmode=require` means elsewhere.
+                    "?authSource=admin&directConnection=true&tls=true&tlsAllowInvalidCertificates=true",
                     "?authSource=admin&directConnection=true&tls=false",
                 ),
             ),
@@ -78,6 +79,11 @@ mod tests {
                 Mongodb,
                 false,
                 "mongodb://app_user:p%40s@127.0.0.1:5001/defaultdb?authSource=admin&directConnection=true&tls=false",
+            ),
+            (
+                Mongodb,
+                true,
+                "mongodb://app_user:p%40s@127.0.0.1:5001/defaultdb?authSource=admin&directConnection=true&tls=true&tlsAllowInvalidCertificates=true",
             ),
             (Valkey, true, "rediss://app_user:p%40s@127.0.0.1:5001/0"),
             (Valkey, false, "redis://app_user:p%40s@127.0.0.1:5001/0"),

@@ -172,7 +172,6 @@ impl EngineKind {
             Self::Mongodb => Capability {
                 available: true,
                 unit: TimeUnit::Millisecond,
-                tls: false,
                 cidrs: CidrRule::AllOrLoopback,
                 accounts: &[
                     Account {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bson::{Bson, Document, doc};
 use mongodb::Client;
-use mongodb::options::{ClientOptions, Credential, ServerAddress};
+use mongodb::options::{ClientOptions, Credential, ServerAddress, Tls, TlsOptions};
 
 use super::config::{self, Account, Secrets};
+use crate::certificate::Certificate;
 use crate::{EngineError, Instance, Result, UserSpec};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,6 +54,10 @@ fn client(instance: &Instance, who: Option<(Account, &str)>) -> Result<Client> {
     let mut options = ClientOptions::default();
     options.hosts = vec![address];
     options.direct_connection = Some(true);
+    // Nobody but the instance itself has its certificate's key.
+    let mut tls = TlsOptions::default();
+    tls.ca_file_path = Some(Certificate::of(instance).certificate);
+    options.tls = Some(Tls::Enabled(tls));
     options.app_name = Some("holdfast".to_owned());
     options.connect_timeout = Some(CONNECT_TIMEOUT);
     options.server_selection_timeout = Some(CONNECT_TIMEOUT);

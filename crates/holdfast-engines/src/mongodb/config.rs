@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 
+use crate::certificate::Certificate;
 use crate::files;
 use crate::{EngineError, Instance, Paths, Result};
 
@@ -140,6 +141,7 @@ pub(super) fn agent_host(instance: &Instance) -> String {
 pub(super) fn arguments(instance: &Instance, flavor: Flavor, mode: Mode) -> Vec<String> {
     let data = Paths(&instance.folder).data();
     let address = address(instance, mode);
+    let tls = Certificate::of(instance);
     let mut arguments = match flavor {
         Flavor::Mongod => {
             let bind = if address == "127.0.0.1" { address } else { format!("127.0.0.1,{address}") };
@@ -154,6 +156,11 @@ pub(super) fn arguments(instance: &Instance, flavor: Flavor, mode: Mode) -> Vec<
                 format!("--wiredTigerCacheSizeGB={}.{:03}", cache_mib / 1024, cache_mib % 1024 * 1000 / 1024),
                 format!("--maxConns={}", instance.max_connections + 20), // the agent's own
                 format!("--unixSocketPrefix={}", Paths(&instance.folder).run().display()),
+                "--tlsMode=requireTLS".to_owned(),
+                format!("--tlsCertificateKeyFile={}", tls.together.display()),
+                // It does not start without a chain of trust (SERVER-72839), and with one it asks clients for certificates.
+                format!("--tlsCAFile={}", tls.certificate.display()),
+                "--tlsAllowConnectionsWithoutCertificates".to_owned(),
                 "--quiet".to_owned(),
             ]
         }
@@ -166,6 +173,8 @@ pub(super) fn arguments(instance: &Instance, flavor: Flavor, mode: Mode) -> Vec<
                 "--oplog-retention-seconds=86400".to_owned(),
                 "--oplog-max-entries=10000000".to_owned(),
                 "--log-level=WARNING".to_owned(),
+                format!("--tls-cert-file={}", tls.certificate.display()),
+                format!("--tls-key-file={}", tls.key.display()),
             ];
             if mode != Mode::Unguarded {
                 arguments.push("--auth".to_owned());
@@ -237,6 +246,7 @@ mod tests {
         for flavor in [Flavor::Mongod, Flavor::Surrogate] {
             let line = arguments(&instance, flavor, Mode::Open).join(" ");
             assert!(line.contains("=127.0.0.1 ") && line.contains("27017"), "{line}");
+            assert!(line.contains("/x/conf/server."), "no TLS: {line}");
         }
     }
 }

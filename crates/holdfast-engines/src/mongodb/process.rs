@@ -9,6 +9,7 @@ use mongodb::Client;
 use super::client::{self, USER_NOT_FOUND, admin, ensure_user, is_code, roles, tenant_roles};
 use super::config::{self, Account, Flavor, Mode, Secrets};
 use super::{Mongodb, access};
+use crate::certificate::Certificate;
 use crate::exec::{self, ProcessSpec};
 use crate::files;
 use crate::{EngineError, Instance, Paths, ProgressSink, Result, UserSpec};
@@ -36,6 +37,7 @@ impl Mongodb {
     /// A new, empty instance that only the agent can reach.
     pub(super) async fn make_private(&self, instance: &Instance) -> Result<()> {
         files::make_folders(instance)?;
+        Certificate::make(instance)?;
         let (_, flavor) = config::find_program(&self.engines_dir, &instance.version)?;
         if flavor == Flavor::Surrogate {
             tracing::warn!(
@@ -98,6 +100,7 @@ impl Mongodb {
     /// Starts it with the rights of users as they are.
     pub(super) async fn start_held(&self, instance: &Instance) -> Result<()> {
         files::make_folders(instance)?;
+        Certificate::make(instance)?;
         if !self.is_alive(instance) {
             self.launch(instance, Mode::Open).await?;
         }

@@ -6,4 +6,5 @@
 mod follow;
 mod kinds;
 mod points;
+mod tls;
 mod world;

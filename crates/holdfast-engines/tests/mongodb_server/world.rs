@@ -149,8 +149,10 @@ impl Drop for World {
 /// A tenant's connection.
 pub(crate) async fn tenant(instance: &Instance) -> Result<Client> {
     let password = PASSWORD.replace(' ', "%20").replace('\'', "%27");
+    let certificate = instance.folder.join("conf/server.crt").to_string_lossy().replace('/', "%2F");
     let address = format!(
-        "mongodb://app_user:{password}@127.0.0.1:{}/?authSource=admin&directConnection=true&serverSelectionTimeoutMS=5000",
+        "mongodb://app_user:{password}@127.0.0.1:{}/?authSource=admin&directConnection=true&serverSelectionTimeoutMS=5000\
+         &tls=true&tlsCAFile={certificate}",
         instance.port
     );
     Ok(Client::with_uri_str(address).await?)

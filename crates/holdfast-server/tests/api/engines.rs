@@ -17,7 +17,7 @@ async fn connection_strings_are_the_engines_own_and_say_whether_there_is_tls() {
         (
             Mongodb,
             "defaultdb",
-            "mongodb://app_user:s%2F@127.0.0.1:5432/defaultdb?authSource=admin&directConnection=true&tls=false",
+            "mongodb://app_user:s%2F@127.0.0.1:5432/defaultdb?authSource=admin&directConnection=true&tls=true&tlsAllowInvalidCertificates=true",
         ),
         (Valkey, "0", "redis://app_user:s%2F@127.0.0.1:5432/0"),
     ] {

@@ -109,9 +109,11 @@ struct Mongo {
 const AT_ONCE: usize = 500;
 
 async fn mongo(login: &Login) -> Result<mongodb::Database> {
-    let Login { host, port, username, password, database } = login;
-    let url =
-        format!("mongodb://{username}:{password}@{host}:{port}/?authSource=admin&directConnection=true");
+    let Login { host, port, username, password, database, tls } = login;
+    let url = format!(
+        "mongodb://{username}:{password}@{host}:{port}/?authSource=admin&directConnection=true&tls={tls}{}",
+        if *tls { "&tlsAllowInvalidCertificates=true" } else { "" }
+    );
     Ok(mongodb::Client::with_uri_str(&url).await?.database(database))
 }
 
@@ -205,7 +207,7 @@ impl Valkey {
 fn login_of(server: &Server) -> Login {
     let text = |text: &str| text.to_owned();
     let (username, password) = (String::new(), String::new());
-    Login { host: text("127.0.0.1"), port: server.port, username, password, database: text("0") }
+    Login { host: text("127.0.0.1"), port: server.port, username, password, database: text("0"), tls: false }
 }
 
 /// Starts a server in a folder and waits until it has loaded what is there.

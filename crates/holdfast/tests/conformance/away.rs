@@ -148,8 +148,9 @@ async fn roll_over(holdfast: &Holdfast, trial: &Trial) -> Result<()> {
 /// The stand-in looks for what it may overwrite now and then only.
 async fn fill_oplog(trial: &Trial) -> Result<()> {
     let login = &trial.database.login;
-    let mut options =
-        mongodb::options::ClientOptions::parse(format!("mongodb://{}:{}", login.host, login.port)).await?;
+    let tls = if login.tls { "?tls=true&tlsAllowInvalidCertificates=true" } else { "" };
+    let address = format!("mongodb://{}:{}/{tls}", login.host, login.port);
+    let mut options = mongodb::options::ClientOptions::parse(address).await?;
     options.direct_connection = Some(true);
     options.credential = Some(
         mongodb::options::Credential::builder()

@@ -192,6 +192,7 @@ fn login(opened: &Value) -> Result<Login> {
         username: username.to_owned(),
         password: password.to_owned(),
         database: rest.split('?').next().unwrap_or_default().to_owned(),
+        tls: holdfast_conformance::engines::asks_for_tls(&text),
     })
 }
 
