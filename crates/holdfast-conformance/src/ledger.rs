@@ -26,6 +26,17 @@ pub enum Act {
     Delete { number: i64 },
 }
 
+impl Act {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Transfer { .. } => "transfer",
+            Self::Update => "update",
+            Self::Delete { .. } => "delete",
+        }
+    }
+}
+
 /// A write to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Write {
@@ -105,6 +116,25 @@ impl Ledger {
     #[must_use]
     pub fn acknowledged(&self) -> usize {
         self.entries().iter().filter(|entry| entry.acknowledged_at.is_some()).count()
+    }
+
+    /// Whether there is something to judge: at least so many writes of each kind that were acknowledged.
+    ///
+    /// # Errors
+    /// `Broken`, with the kinds of which there were fewer.
+    pub fn ensure_each_kind(&self, least: usize) -> Result<()> {
+        let done = self.entries().into_iter().filter(|entry| entry.acknowledged_at.is_some());
+        let mut counts = BTreeMap::from(["insert", "transfer", "update", "delete"].map(|kind| (kind, 0)));
+        for entry in done {
+            *counts.entry(entry.act.kind()).or_default() += 1;
+        }
+        counts.retain(|_, count| *count < least);
+        if counts.is_empty() {
+            return Ok(());
+        }
+        let why =
+            format!("fewer than {least} of a kind were acknowledged, which would show nothing: {counts:?}");
+        Err(ConformanceError::broken("the writers", why))
     }
 
     /// Judges everything at an instant that lies between the two.

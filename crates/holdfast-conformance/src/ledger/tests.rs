@@ -68,6 +68,14 @@ fn what_is_exact_passes_and_everything_else_is_named() {
 }
 
 #[test]
+fn a_ledger_with_too_little_of_a_kind_shows_nothing() {
+    ledger().ensure_each_kind(1).expect("one of each was acknowledged");
+    let error = ledger().ensure_each_kind(2).expect_err("not two");
+    assert!(error.to_string().contains("\"delete\": 1"), "{error}");
+    Ledger::default().ensure_each_kind(1).expect_err("nothing at all");
+}
+
+#[test]
 fn an_interval_forgives_what_happened_in_it() {
     let verdict = |rows: &[(i64, i64)], from, to| ledger().judge(&state(rows, None, 0), at(from), at(to));
     assert!(verdict(&[], 5, 15).is_exact());

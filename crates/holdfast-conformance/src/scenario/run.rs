@@ -28,6 +28,9 @@ const SECOND_FIRST: i64 = 1_000_000_000_000;
 const PAUSE: Duration = Duration::from_millis(12);
 const LAG_EVERY: Duration = Duration::from_millis(100);
 const CLOCK_LOOKS: usize = 5;
+/// Acknowledged writes of each kind without which a run shows nothing, and how much longer a slow machine gets for them.
+const LEAST_OF_A_KIND: usize = 5;
+const LEAST_SECONDS: u64 = 60;
 
 pub(super) struct Run<'a> {
     control: &'a dyn Control,
@@ -95,6 +98,7 @@ impl<'a> Run<'a> {
         self.watch.found(&format!("backup {} in {:.1} s", backup.id, backup.seconds));
         self.watch.phase("writing on");
         self.watch_lag(tokio::time::sleep(half), &mut lag).await?;
+        self.wait_for_writes(&load.ledger).await?;
         let idle = self.stand_still(&load).await;
         tokio::time::sleep(Duration::from_secs(2)).await;
 
@@ -103,6 +107,10 @@ impl<'a> Run<'a> {
         let points = self.points(stretches, &load.ledger, random).await?;
         self.watch.phase(&format!("restoring {} points, {} at once", points.len(), self.plan.at_once));
         let mut restores = self.restore_all(points, &load.ledger).await?;
+        if restores.iter().all(|restored| restored.found == 0) {
+            let why = "no restore to an instant found any row, so none shows anything";
+            return Err(ConformanceError::broken("the restores", why));
+        }
         self.watch.phase("restoring the backup");
         restores.push(self.restore_backup(&backup, &load.ledger).await?);
         self.watch.phase("restoring a restored service");
@@ -128,6 +136,17 @@ impl<'a> Run<'a> {
             clock_difference_seconds: self.clock.middle().as_secs_f64(),
             seconds: self.began.elapsed().as_secs_f64(),
         })
+    }
+
+    /// A suite in which nothing was written would pass.
+    async fn wait_for_writes(&self, ledger: &Ledger) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(LEAST_SECONDS);
+        loop {
+            match ledger.ensure_each_kind(LEAST_OF_A_KIND) {
+                Err(_) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+                done => return done,
+            }
+        }
     }
 
     fn unit(&self) -> TimeUnit {
@@ -273,6 +292,10 @@ impl<'a> Run<'a> {
         tokio::time::sleep(Duration::from_secs(2)).await;
         let own = load.ledger.clone();
         load.stop().await?;
+        if own.acknowledged() == 0 {
+            let why = "it acknowledged nothing in five seconds, which shows nothing";
+            return Err(ConformanceError::broken(what, why));
+        }
 
         let began = Instant::now();
         let (grandchild, reached) = self.copy(child.id, what, inside).await?;
