@@ -5,7 +5,7 @@
 //! whole. A writer sends its next write only after the last one's end, so of one writer nothing may be missing before
 //! something that is there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -61,11 +61,27 @@ pub struct Entry {
 pub struct State {
     /// Numbers, with how many parts each has.
     pub rows: HashMap<i64, i64>,
+    /// Numbers of which a part does not hold what was put into it.
+    pub changed: BTreeSet<i64>,
     /// Writers, with the number of their last update.
     pub registers: BTreeMap<i32, i64>,
+    /// Of each register, where the engine keeps more than its value.
+    pub histories: BTreeMap<i32, History>,
     /// Accounts, with their balances; an account of balance 0 may be left out.
     pub balances: BTreeMap<i32, i64>,
 }
+
+/// What a register tells of the updates before its last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    /// How many there were.
+    pub times: i64,
+    /// The numbers of the last [`HISTORY`], oldest first.
+    pub last: Vec<i64>,
+}
+
+/// So many updates a register remembers.
+pub const HISTORY: usize = 5;
 
 impl State {
     #[must_use]
@@ -89,6 +105,8 @@ pub struct Verdict {
     pub extra: Vec<i64>,
     /// Numbers of which only a part is there.
     pub torn: Vec<i64>,
+    /// Numbers whose content is another than what was written.
+    pub changed: Vec<i64>,
     /// Accounts whose balance is not the sum of the transfers that are there.
     pub unbalanced: Vec<i32>,
 }
@@ -182,17 +200,22 @@ impl<'a> Judge<'a> {
             lost: Vec::new(),
             extra: Vec::new(),
             torn: Vec::new(),
+            changed: self.state.changed.iter().copied().collect(),
             unbalanced: Vec::new(),
         };
-        let mut known = HashMap::new();
+        let mut known = HashSet::new();
+        let mut updates = HashSet::new();
         let mut balances: BTreeMap<i32, i64> = BTreeMap::new();
         for entry in &self.entries {
             match entry.act {
                 Act::Insert | Act::Transfer { .. } => {
-                    known.insert(entry.number, ());
+                    known.insert(entry.number);
                     self.row(entry, &mut verdict);
                 }
-                Act::Update => self.register(entry, &mut verdict),
+                Act::Update => {
+                    updates.insert((entry.writer, entry.number));
+                    self.register(entry, &mut verdict);
+                }
                 Act::Delete { .. } => {}
             }
             if let Act::Transfer { from, to, amount } = entry.act
@@ -206,8 +229,18 @@ impl<'a> Judge<'a> {
             if *parts != 2 {
                 verdict.torn.push(*number);
             }
-            if !known.contains_key(number) {
+            if !known.contains(number) {
                 verdict.extra.push(*number);
+            }
+        }
+        for (writer, value) in &self.state.registers {
+            if !updates.contains(&(*writer, *value)) {
+                verdict.extra.push(*value);
+            }
+        }
+        for (writer, history) in &self.state.histories {
+            if !self.is_true(*writer, history) {
+                verdict.changed.push(self.state.registers.get(writer).copied().unwrap_or(-1));
             }
         }
         for account in balances.keys().chain(self.state.balances.keys()) {
@@ -258,14 +291,46 @@ impl<'a> Judge<'a> {
     }
 }
 
+impl Judge<'_> {
+    /// Whether a register's history can be that of its value: every update up to it that was acknowledged, once, in order,
+    /// and of the others some.
+    fn is_true(&self, writer: i32, history: &History) -> bool {
+        let Some(value) = self.state.registers.get(&writer) else { return false };
+        let of_it = self.entries.iter().filter(|entry| entry.writer == writer && entry.act == Act::Update);
+        let sent: Vec<&Entry> = of_it.filter(|entry| entry.number <= *value).collect();
+        let known: HashSet<i64> = sent.iter().map(|entry| entry.number).collect();
+        let told: BTreeSet<i64> = sent
+            .iter()
+            .filter(|entry| entry.acknowledged_at.is_some() || entry.number == *value)
+            .map(|entry| entry.number)
+            .collect();
+        let times = usize::try_from(history.times).unwrap_or(0);
+        let last: HashSet<i64> = history.last.iter().copied().collect();
+        // One that was never acknowledged may have come late; the others came in order.
+        let in_order: Vec<i64> = history.last.iter().copied().filter(|one| told.contains(one)).collect();
+        let expected: Vec<i64> =
+            told.iter().copied().filter(|one| in_order.first().is_some_and(|first| one >= first)).collect();
+        (told.len()..=known.len()).contains(&times)
+            && history.last.len() == times.min(HISTORY)
+            && last.len() == history.last.len()
+            && last.is_subset(&known)
+            && !in_order.is_empty()
+            && in_order == expected
+    }
+}
+
 impl Verdict {
     #[must_use]
     pub fn is_exact(&self) -> bool {
-        self.lost.is_empty() && self.extra.is_empty() && self.torn.is_empty() && self.unbalanced.is_empty()
+        self.lost.is_empty()
+            && self.extra.is_empty()
+            && self.torn.is_empty()
+            && self.changed.is_empty()
+            && self.unbalanced.is_empty()
     }
 
     /// # Errors
-    /// When anything is lost, extra, torn or out of balance.
+    /// When anything is lost, extra, torn, changed or out of balance.
     pub fn ensure_exact(&self, what: &str) -> Result<()> {
         if self.is_exact() { Ok(()) } else { Err(ConformanceError::broken(what, self.to_string())) }
     }
@@ -274,7 +339,9 @@ impl Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} found, {} lost, {} extra", self.found, self.lost.len(), self.extra.len())?;
-        for (word, numbers) in [("lost", &self.lost), ("extra", &self.extra), ("torn", &self.torn)] {
+        let all =
+            [("lost", &self.lost), ("extra", &self.extra), ("torn", &self.torn), ("changed", &self.changed)];
+        for (word, numbers) in all {
             if !numbers.is_empty() {
                 let shown: Vec<String> = numbers.iter().take(8).map(ToString::to_string).collect();
                 write!(f, "; {word}: {}", shown.join(" "))?;

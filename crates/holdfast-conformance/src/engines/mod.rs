@@ -53,6 +53,25 @@ pub fn asks_for_tls(connection_string: &str) -> bool {
     parameters.split('&').any(|parameter| parameter == "tls=true")
 }
 
+/// What a row holds beside its number: another text for each part of each number, the same whenever it is asked for.
+pub(crate) fn pad(number: i64, part: i64) -> String {
+    format!("x{number}.{part}").repeat(PAD_TIMES)
+}
+
+/// At most 100 characters with the longest number.
+const PAD_TIMES: usize = 6;
+
+/// As [`pad`], in SQL, of a row's columns.
+fn pad_in_sql() -> String {
+    format!("repeat(concat('x', number, '.', part), {PAD_TIMES})")
+}
+
+/// The rows of a write in SQL.
+fn values_in_sql(number: i64) -> String {
+    let row = |part| format!("({number}, {part}, '{}')", pad(number, part));
+    format!("(number, part, pad) VALUES {}, {}", row(1), row(2))
+}
+
 /// A database with the tables (collections, keys) of one ledger.
 #[derive(Debug, Clone)]
 pub struct Database {

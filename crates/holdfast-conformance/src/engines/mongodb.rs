@@ -11,9 +11,9 @@ use futures::TryStreamExt as _;
 use jiff::Timestamp;
 use rand::RngCore as _;
 
-use super::{Login, Session};
+use super::{Login, Session, pad};
 use crate::error::{ConformanceError, Result};
-use crate::ledger::{Act, State, Write};
+use crate::ledger::{Act, HISTORY, History, State, Write};
 use crate::load::ACCOUNTS;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -21,6 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const NOISE_BYTES: usize = 10_000;
 const NOISE_AT_ONCE: u64 = 200;
 const NAMESPACE_EXISTS: i32 = 48;
+/// The collections of rows, with which part of a number each has. What is inserted whole is in the first.
+const PARTS: [(&str, i64); 2] = [("", 1), ("_more", 2)];
+#[expect(clippy::cast_possible_wrap, reason = "a handful")]
+const HISTORY_LENGTH: i64 = HISTORY as i64;
 
 struct MongoSession {
     client: Client,
@@ -39,6 +43,8 @@ pub(super) async fn open(login: &Login, space: &'static str) -> Result<Box<dyn S
     // The certificate is the instance's own, as its connection string says.
     let tls = || TlsOptions::builder().allow_invalid_certificates(true).build();
     options.tls = Some(if login.tls { Tls::Enabled(tls()) } else { Tls::Disabled });
+    // Not in silence: whoever writes is to hear that nobody knows.
+    options.retry_writes = Some(false);
     options.server_selection_timeout = Some(PATIENCE);
     options.connect_timeout = Some(PATIENCE);
     options.write_concern =
@@ -69,8 +75,8 @@ impl MongoSession {
         let mut session = self.client.start_session().await.map_err(&failed)?;
         session.start_transaction().await.map_err(&failed)?;
         let done = async {
-            for collection in ["", "_more"] {
-                let document = doc! { "_id": number, "parts": 1_i64 };
+            for (collection, part) in PARTS {
+                let document = doc! { "_id": number, "parts": 1_i64, "pad": pad(number, part) };
                 self.collection(collection).insert_one(document).session(&mut session).await?;
             }
             for (account, amount) in sides {
@@ -90,8 +96,7 @@ impl MongoSession {
     }
 
     async fn documents(&self, name: &str) -> Result<Vec<Document>> {
-        let projection = doc! { "pad": 0 };
-        let found = self.collection(name).find(doc! {}).projection(projection).await;
+        let found = self.collection(name).find(doc! {}).await;
         let failed = failed("read the ledger");
         found.map_err(&failed)?.try_collect().await.map_err(failed)
     }
@@ -128,7 +133,7 @@ impl Session for MongoSession {
         let rows = self.collection("");
         match act {
             Act::Insert => {
-                let document = doc! { "_id": number, "parts": 2_i64, "pad": "x".repeat(100) };
+                let document = doc! { "_id": number, "parts": 2_i64, "pad": pad(number, 1) };
                 rows.insert_one(document).await.map(drop)
             }
             Act::Transfer { from, to, amount } => {
@@ -138,7 +143,7 @@ impl Session for MongoSession {
                 // Changes of several kinds in one entry of the oplog.
                 let change = doc! {
                     "$max": { "value": number }, "$inc": { "times": 1 },
-                    "$push": { "last": { "$each": [number], "$slice": -5 } },
+                    "$push": { "last": { "$each": [number], "$slice": -HISTORY_LENGTH } },
                 };
                 let one = doc! { "_id": writer };
                 self.collection("_registers").update_one(one, change).upsert(true).await.map(drop)
@@ -150,14 +155,21 @@ impl Session for MongoSession {
 
     async fn read(&mut self) -> Result<State> {
         let mut state = State::default();
-        for name in ["", "_more"] {
+        for (name, part) in PARTS {
             for document in self.documents(name).await? {
-                *state.rows.entry(number(&document, "_id")).or_default() += number(&document, "parts");
+                let id = number(&document, "_id");
+                if document.get_str("pad").ok() != Some(&pad(id, part)) {
+                    state.changed.insert(id);
+                }
+                *state.rows.entry(id).or_default() += number(&document, "parts");
             }
         }
         let key = |document: &Document| i32::try_from(number(document, "_id")).unwrap_or(-1);
         for document in self.documents("_registers").await? {
             state.registers.insert(key(&document), number(&document, "value"));
+            let last = document.get_array("last").map(Vec::as_slice).unwrap_or_default();
+            let last = last.iter().map(|one| one.as_i64().unwrap_or(-1)).collect();
+            state.histories.insert(key(&document), History { times: number(&document, "times"), last });
         }
         for document in self.documents("_accounts").await? {
             state.balances.insert(key(&document), number(&document, "balance"));

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use mysql_async::prelude::{FromRow, Queryable as _};
 use mysql_async::{Conn, OptsBuilder};
 
-use super::{Login, Session};
+use super::{Login, Session, pad_in_sql, values_in_sql};
 use crate::error::{ConformanceError, Result};
 use crate::ledger::{Act, State, Write};
 
@@ -55,7 +55,7 @@ impl Session for MysqlSession {
     async fn prepare(&mut self) -> Result<()> {
         let space = self.space;
         let tables = format!(
-            "CREATE TABLE IF NOT EXISTS {space} (number bigint, part int, pad varchar(100) DEFAULT (repeat('x', 100)), \
+            "CREATE TABLE IF NOT EXISTS {space} (number bigint, part int, pad varchar(100), \
              PRIMARY KEY (number, part)); \
              CREATE TABLE IF NOT EXISTS {space}_registers (writer int PRIMARY KEY, value bigint); \
              CREATE TABLE IF NOT EXISTS {space}_accounts (account int PRIMARY KEY, balance bigint)"
@@ -66,7 +66,7 @@ impl Session for MysqlSession {
     async fn apply(&mut self, write: &Write) -> Result<()> {
         let Write { number, writer, act } = *write;
         let space = self.space;
-        let insert = format!("INSERT INTO {space} (number, part) VALUES ({number}, 1), ({number}, 2)");
+        let insert = format!("INSERT INTO {space} {}", values_in_sql(number));
         let statements = match act {
             Act::Insert => insert,
             Act::Transfer { from, to, amount } => {
@@ -107,10 +107,14 @@ impl Session for MysqlSession {
             self.rows(&format!("SELECT writer, value FROM {space}_registers")).await?;
         let balances: Vec<(i32, i64)> =
             self.rows(&format!("SELECT account, balance FROM {space}_accounts")).await?;
+        let changed = format!("SELECT DISTINCT number FROM {space} WHERE NOT pad <=> {}", pad_in_sql());
+        let changed: Vec<i64> = self.rows(&changed).await?;
         Ok(State {
+            changed: changed.into_iter().collect(),
             rows: rows.into_iter().collect(),
             registers: registers.into_iter().collect(),
             balances: balances.into_iter().collect(),
+            ..State::default()
         })
     }
 

@@ -5,7 +5,7 @@ use holdfast_core::engine::EngineKind;
 use jiff::Timestamp;
 use tokio_postgres::{Client, Config, NoTls};
 
-use super::{Login, Session};
+use super::{Login, Session, pad_in_sql, values_in_sql};
 use crate::error::{ConformanceError, Result};
 use crate::ledger::{Act, State, Write};
 
@@ -50,7 +50,7 @@ impl Session for PostgresSession {
     async fn prepare(&mut self) -> Result<()> {
         let space = self.space;
         let tables = format!(
-            "CREATE TABLE IF NOT EXISTS {space} (number bigint, part int, pad text DEFAULT repeat('x', 100)); \
+            "CREATE TABLE IF NOT EXISTS {space} (number bigint, part int, pad text); \
              CREATE INDEX IF NOT EXISTS {space}_number ON {space} (number); \
              CREATE TABLE IF NOT EXISTS {space}_registers (writer int PRIMARY KEY, value bigint); \
              CREATE TABLE IF NOT EXISTS {space}_accounts (account int PRIMARY KEY, balance bigint)"
@@ -61,7 +61,7 @@ impl Session for PostgresSession {
     async fn apply(&mut self, write: &Write) -> Result<()> {
         let Write { number, writer, act } = *write;
         let space = self.space;
-        let insert = format!("INSERT INTO {space} (number, part) VALUES ({number}, 1), ({number}, 2)");
+        let insert = format!("INSERT INTO {space} {}", values_in_sql(number));
         // Several statements in one message are one transaction.
         let statements = match act {
             Act::Insert => insert,
@@ -98,7 +98,10 @@ impl Session for PostgresSession {
             return Ok(State::default());
         }
         let rows = format!("SELECT number, count(*) FROM {space} GROUP BY number");
+        let changed = format!("SELECT number, part FROM {space} WHERE pad IS DISTINCT FROM {}", pad_in_sql());
+        let changed: Vec<(i64, i32)> = self.pairs(&changed).await?;
         Ok(State {
+            changed: changed.into_iter().map(|(number, _)| number).collect(),
             rows: self.pairs(&rows).await?.into_iter().collect(),
             registers: self
                 .pairs(&format!("SELECT writer, value FROM {space}_registers"))
@@ -110,6 +113,7 @@ impl Session for PostgresSession {
                 .await?
                 .into_iter()
                 .collect(),
+            ..State::default()
         })
     }
 

@@ -1,5 +1,6 @@
 //! The ledger in Valkey: hashes; one command, or a MULTI, a write.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,7 +11,7 @@ use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo, RedisResult,
 };
 
-use super::{Login, Session};
+use super::{Login, Session, pad};
 use crate::error::{ConformanceError, Result};
 use crate::ledger::{Act, State, Write};
 
@@ -52,6 +53,11 @@ impl ValkeySession {
         format!("{}:{name}", self.space)
     }
 
+    /// The field beside a number that holds its content.
+    fn content(number: i64) -> String {
+        format!("{number}:pad")
+    }
+
     async fn pairs<A, B>(&mut self, name: &str) -> Result<Vec<(A, B)>>
     where
         A: redis::FromRedisValue,
@@ -77,7 +83,9 @@ impl Session for ValkeySession {
         let (rows, balances) = (self.key("rows"), self.key("balances"));
         let mut pipe = redis::pipe();
         match act {
-            Act::Insert => pipe.cmd("HSET").arg(rows).arg(number).arg(2),
+            Act::Insert => {
+                pipe.cmd("HSET").arg(rows).arg(number).arg(2).arg(Self::content(number)).arg(pad(number, 0))
+            }
             Act::Transfer { from, to, amount } => pipe
                 .atomic()
                 .cmd("HINCRBY")
@@ -95,18 +103,34 @@ impl Session for ValkeySession {
                 .cmd("HINCRBY")
                 .arg(&rows)
                 .arg(number)
-                .arg(1),
+                .arg(1)
+                .cmd("HSET")
+                .arg(&rows)
+                .arg(Self::content(number))
+                .arg(pad(number, 0)),
             Act::Update => pipe.cmd("HSET").arg(self.key("registers")).arg(writer).arg(number),
-            Act::Delete { number } => pipe.cmd("HDEL").arg(rows).arg(number),
+            Act::Delete { number } => pipe.cmd("HDEL").arg(rows).arg(number).arg(Self::content(number)),
         };
         pipe.exec_async(&mut self.connection).await.map_err(failed("write"))
     }
 
     async fn read(&mut self) -> Result<State> {
+        let (mut rows, mut contents) = (HashMap::new(), HashMap::new());
+        for (field, value) in self.pairs::<String, String>("rows").await? {
+            match field.strip_suffix(":pad") {
+                Some(number) => drop(contents.insert(number.parse().unwrap_or(-1), value)),
+                None => drop(rows.insert(field.parse().unwrap_or(-1), value.parse().unwrap_or(-1))),
+            }
+        }
+        let numbers: BTreeSet<i64> = rows.keys().chain(contents.keys()).copied().collect();
+        let is_changed =
+            |number: &i64| contents.get(number) != Some(&pad(*number, 0)) || !rows.contains_key(number);
         Ok(State {
-            rows: self.pairs("rows").await?.into_iter().collect(),
+            changed: numbers.into_iter().filter(is_changed).collect(),
+            rows,
             registers: self.pairs("registers").await?.into_iter().collect(),
             balances: self.pairs("balances").await?.into_iter().collect(),
+            ..State::default()
         })
     }
 

@@ -31,6 +31,7 @@ fn state(rows: &[(i64, i64)], register: Option<i64>, moved: i64) -> State {
         rows: rows.iter().copied().collect(),
         registers: register.map(|value| (0, value)).into_iter().collect(),
         balances: [(1, -moved), (2, moved)].into_iter().collect(),
+        ..State::default()
     }
 }
 
@@ -63,6 +64,65 @@ fn what_is_exact_passes_and_everything_else_is_named() {
         assert_eq!((&verdict.lost[..], &verdict.extra[..]), (lost, extra), "{what}: {verdict}");
         assert_eq!((&verdict.torn[..], verdict.unbalanced.len()), (torn, unbalanced), "{what}: {verdict}");
         let is_exact = lost.len() + extra.len() + torn.len() + unbalanced == 0;
+        assert_eq!(verdict.ensure_exact(what).is_ok(), is_exact, "{what}");
+    }
+}
+
+#[test]
+fn content_that_nobody_wrote_is_damage() {
+    let exact = state(&[(1, 2), (2, 2)], Some(3), 7);
+    let verdict = |change: &dyn Fn(&mut State)| {
+        let mut state = exact.clone();
+        change(&mut state);
+        ledger().judge(&state, at(31), at(31))
+    };
+    assert!(verdict(&|_| ()).is_exact());
+    assert_eq!(verdict(&|state| state.changed.extend([2])).changed, [2]);
+    let strange = verdict(&|state| state.registers.extend([(0, 2)]));
+    assert_eq!((strange.extra, strange.lost), (vec![2], vec![3]), "a value that no update wrote");
+    assert_eq!(
+        verdict(&|state| state.registers.extend([(0, 9)])).extra,
+        [9],
+        "neither did one that is later"
+    );
+    assert_eq!(verdict(&|state| state.registers.extend([(5, 3)])).extra, [3], "an unknown writer's");
+}
+
+/// Updates 1 to 9 of one writer, of which 4 was never acknowledged, at a time when the register says 8.
+#[test]
+fn a_history_that_no_writer_made_is_damage() {
+    let entries = (1..10).map(|number| Entry {
+        number,
+        writer: 0,
+        act: Act::Update,
+        sent_at: at(number * 10),
+        acknowledged_at: (number != 4).then(|| at(number * 10 + 1)),
+    });
+    let ledger = Ledger(Arc::new(Mutex::new(entries.collect())));
+    for (what, times, last, is_exact) in [
+        ("without the one that nobody knows", 7, &[3, 5, 6, 7, 8][..], true),
+        ("with it", 8, &[4, 5, 6, 7, 8], true),
+        ("with it, late", 8, &[5, 6, 7, 4, 8], true),
+        ("an increment too many", 9, &[4, 5, 6, 7, 8], false),
+        ("one lost", 6, &[3, 5, 6, 7, 8], false),
+        ("a number pushed twice", 8, &[5, 6, 7, 8, 8], false),
+        ("a number missing", 7, &[2, 3, 5, 7, 8], false),
+        ("in another order", 7, &[3, 5, 7, 6, 8], false),
+        ("without the last", 7, &[2, 3, 5, 6, 7], false),
+        ("too long", 7, &[2, 3, 5, 6, 7, 8], false),
+        ("too short", 7, &[5, 6, 7, 8], false),
+        ("a number of the future", 8, &[5, 6, 7, 8, 9], false),
+        ("a number that nobody wrote", 8, &[5, 6, 7, 70, 8], false),
+        ("empty", 0, &[], false),
+    ] {
+        let history = History { times, last: last.to_vec() };
+        let state = State {
+            registers: [(0, 8)].into_iter().collect(),
+            histories: [(0, history)].into_iter().collect(),
+            ..State::default()
+        };
+        let verdict = ledger.judge(&state, at(81), at(81));
+        assert_eq!(verdict.changed, if is_exact { vec![] } else { vec![8] }, "{what}: {verdict}");
         assert_eq!(verdict.ensure_exact(what).is_ok(), is_exact, "{what}");
     }
 }
