@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use bson::{Document, RawDocumentBuf, doc};
 use futures::TryStreamExt as _;
 use holdfast_core::Timestamp;
-use holdfast_engines::Driver as _;
+use holdfast_engines::{Driver as _, Instance};
 use mongodb::Client;
 
 use super::world::{Archive, World, tenant};
@@ -49,7 +49,14 @@ async fn a_follower_killed_five_times_loses_nothing_and_doubles_nothing() -> Res
         archive.with(|all| all.begun.clone())
     );
 
-    let client = tenant(&source).await?;
+    let entries = ensure_the_same(&source, &archive).await?;
+    println!("{acknowledged} acknowledged writes, {entries} entries, the same byte by byte");
+    world.end().await
+}
+
+/// The archive is what the server's oplog has, from where it begins to now, byte by byte. Returns how many entries.
+async fn ensure_the_same(source: &Instance, archive: &Archive) -> Result<usize> {
+    let client = tenant(source).await?;
     let first = archive.with(|all| all.first.clone()).context("a beginning")?.0;
     let from = bson::Timestamp {
         time: u32::try_from(first["ts"]["t"].as_u64().context("t")?)?,
@@ -62,7 +69,42 @@ async fn a_follower_killed_five_times_loses_nothing_and_doubles_nothing() -> Res
     ensure!(server.starts_with(&archived), "the archive is not the oplog's beginning, byte by byte");
     // A noop or two may have come since.
     ensure!(server.len() - archived.len() < 1000, "the archive ends early");
-    println!("{acknowledged} acknowledged writes, {} entries, {} bytes the same", all.len(), archived.len());
+    Ok(all.len())
+}
+
+/// Catching up takes long, and the server writes on meanwhile: it is caught up with again and again, without a gap.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_store_is_caught_up_with_piece_by_piece() -> Result<()> {
+    let Some(world) = World::new()? else { return Ok(()) };
+    let source = world.create("slow").await?;
+    let archive = Archive::default();
+    let following = archive.follow(&world, &source);
+    archive.wait("the log to begin", |all| all.caught_up.is_some()).await?;
+    following.abort();
+    let ledger = tenant(&source).await?.database("d").collection::<Document>("large");
+    let insert = |count: i32| {
+        let many: Vec<Document> = (0..count).map(|_| doc! { "text": "x".repeat(100_000) }).collect();
+        let ledger = ledger.clone();
+        async move { ledger.insert_many(many).await }
+    };
+    for _ in 0..4 {
+        insert(50).await?;
+    }
+    archive.set_slow(Duration::from_millis(250));
+    let following = archive.follow(&world, &source);
+    // Each longer than a piece, while the first pass is under way.
+    for _ in 0..4 {
+        insert(20).await?;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let half_way = archive.with(|all| all.pieces.len());
+    archive.set_slow(Duration::ZERO);
+    archive.wait_for(Timestamp::now()).await?;
+    following.abort();
+    ensure!(half_way < 25, "it was not slow: {half_way} pieces");
+    ensure!(archive.with(|all| all.begun == [None]), "it began anew");
+    ensure!(archive.with(|all| all.pieces.iter().all(|(bytes, _)| bytes.len() < 4 << 20)), "a large piece");
+    ensure_the_same(&source, &archive).await?;
     world.end().await
 }
 

@@ -197,11 +197,17 @@ pub(crate) struct Followed {
     pub(crate) first: Option<LogCursor>,
     pub(crate) pieces: Vec<(Bytes, LogCursor)>,
     pub(crate) caught_up: Option<Timestamp>,
+    /// How long it takes over each item, as a slow store does.
+    pub(crate) slow: Duration,
 }
 
 impl Archive {
     pub(crate) fn with<T>(&self, look: impl FnOnce(&Followed) -> T) -> T {
         look(&self.0.lock().expect("no test panics with it"))
+    }
+
+    pub(crate) fn set_slow(&self, slow: Duration) {
+        self.0.lock().expect("no test panics with it").slow = slow;
     }
 
     pub(crate) fn cursor(&self) -> Option<LogCursor> {
@@ -238,6 +244,7 @@ impl Archive {
                 let from = archive.cursor();
                 let take = async {
                     while let Some(item) = items.recv().await {
+                        tokio::time::sleep(archive.with(|all| all.slow)).await;
                         let mut all = archive.0.lock().expect("no test panics with it");
                         match item {
                             FeedItem::Begin { cursor, cause } => {
