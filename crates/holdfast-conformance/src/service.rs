@@ -168,7 +168,16 @@ fn finished(backup: Option<Backup>) -> Result<Option<Backup>> {
 /// # Errors
 /// `Failed`, with its message; `TooLate`.
 pub async fn back_up(control: &dyn Control, id: Uuid, seconds: u64) -> Result<Backup> {
-    let body = json!({"backup_type": "manual", "label": "conformance check"});
+    let usual = "";
+    back_up_by(control, id, usual, seconds).await
+}
+
+/// As [`back_up`], by one of the engine's methods.
+///
+/// # Errors
+/// As there.
+pub async fn back_up_by(control: &dyn Control, id: Uuid, method: &str, seconds: u64) -> Result<Backup> {
+    let body = json!({"backup_type": "manual", "label": "conformance check", "backup_method": method});
     let asked: TriggeredBackup = ask(control, Method::Post, &path(id, "/backups"), Some(body)).await?;
     let one = path(id, &format!("/backups/{}", asked.backup_id));
     wait_for(&format!("backup {} is completed", asked.backup_id), seconds, || async {

@@ -55,6 +55,7 @@ struct Clock {
 /// A backup of the run.
 struct BackedUp {
     id: String,
+    method: &'static str,
     bytes: Option<u64>,
     seconds: f64,
     stretch: Stretch,
@@ -94,8 +95,13 @@ impl<'a> Run<'a> {
         let half = Duration::from_secs(self.plan.busy_seconds.div_ceil(2));
         self.watch_lag(tokio::time::sleep(half), &mut lag).await?;
         self.watch.phase("backing up under load");
-        let backup = self.watch_lag(self.back_up(), &mut lag).await??;
-        self.watch.found(&format!("backup {} in {:.1} s", backup.id, backup.seconds));
+        let mut bases = Vec::new();
+        // Points behind them are reached from the newest.
+        for method in self.kind.capability().backup_methods {
+            let backup = self.watch_lag(self.back_up(method), &mut lag).await??;
+            self.watch.found(&format!("backup {} by {method} in {:.1} s", backup.id, backup.seconds));
+            bases.push(backup);
+        }
         self.watch.phase("writing on");
         self.watch_lag(tokio::time::sleep(half), &mut lag).await?;
         self.wait_for_writes(&load.ledger).await?;
@@ -103,6 +109,8 @@ impl<'a> Run<'a> {
         tokio::time::sleep(Duration::from_secs(2)).await;
 
         let all = Stretch { from: began, to: Timestamp::now() };
+        let backup =
+            bases.first().ok_or_else(|| ConformanceError::broken("the engine", "it has no method"))?;
         let stretches = Stretches { all, backup: backup.stretch, idle };
         let points = self.points(stretches, &load.ledger, random).await?;
         self.watch.phase(&format!("restoring {} points, {} at once", points.len(), self.plan.at_once));
@@ -112,7 +120,9 @@ impl<'a> Run<'a> {
             return Err(ConformanceError::broken("the restores", why));
         }
         self.watch.phase("restoring the backup");
-        restores.push(self.restore_backup(&backup, &load.ledger).await?);
+        for base in &bases {
+            restores.push(self.restore_backup(base, &load.ledger).await?);
+        }
         self.watch.phase("restoring a restored service");
         restores.push(self.second_generation(&load.ledger, seed).await?);
         self.watch.phase("asking for points that cannot be reached");
@@ -175,12 +185,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn back_up(&self) -> Result<BackedUp> {
+    async fn back_up(&self, method: &'static str) -> Result<BackedUp> {
         let from = Timestamp::now();
-        let backup = service::back_up(self.control, self.source, self.plan.patience_seconds).await?;
+        let backup =
+            service::back_up_by(self.control, self.source, method, self.plan.patience_seconds).await?;
         let to = Timestamp::now();
         let seconds = to.duration_since(from).as_secs_f64();
-        Ok(BackedUp { id: backup.id, bytes: backup.size_bytes, seconds, stretch: Stretch { from, to } })
+        let bytes = backup.size_bytes;
+        Ok(BackedUp { id: backup.id, method, bytes, seconds, stretch: Stretch { from, to } })
     }
 
     async fn stand_still(&self, load: &Load) -> Stretch {
@@ -260,7 +272,7 @@ impl<'a> Run<'a> {
     /// A restore of a backup holds the state at its own consistent point, which lies inside the time that it took.
     async fn restore_backup(&self, backup: &BackedUp, ledger: &Ledger) -> Result<Restored> {
         let began = Instant::now();
-        let what = "from the backup";
+        let what = format!("from the backup by {}", backup.method);
         let name = self.copy_name();
         let from = From::Backup(&backup.id);
         let patience = self.plan.patience_seconds;
@@ -268,12 +280,12 @@ impl<'a> Run<'a> {
         let seconds = began.elapsed().as_secs_f64();
         let state = service::database(self.control, self.kind, copy.id, LEDGER).await?.read().await?;
         let verdict = ledger.judge(&state, backup.stretch.from, backup.stretch.to);
-        verdict.ensure_exact(what)?;
+        verdict.ensure_exact(&what)?;
         let found = verdict.found;
         self.watch.found(&format!("{what}: {found} found, 0 lost, 0 extra, in {seconds:.1} s"));
         service::remove_copy(self.control, self.made, copy.id).await?;
         let reached = copy.restored_from.and_then(|from| from.restore_point);
-        Ok(Restored { what: what.to_owned(), asked: None, reached, found, seconds })
+        Ok(Restored { what, asked: None, reached, found, seconds })
     }
 
     /// A restored service is a service: it goes on, and is itself restored to any instant.
