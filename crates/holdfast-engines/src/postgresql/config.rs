@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::WalTail;
+use crate::certificate::Certificate;
 use crate::exec::RunAs;
 use crate::files::{write_private, write_readable};
 use crate::{EngineError, Instance, Paths, RepositoryAccess, Result};
@@ -150,7 +151,7 @@ pub(super) fn write_all(instance: &Instance, pgbackrest: &Path, tail: WalTail) -
     write("postgresql.conf", &postgresql_conf(instance, pgbackrest, tail))?;
     write("pg_hba.conf", &hba_conf(&instance.allowed_cidrs))?;
     write("pg_ident.conf", &ident_conf(user))?;
-    write_certificate(instance, &conf)?;
+    Certificate::make(instance)?;
     write_pgbackrest_conf(instance, &instance.repository, "pgbackrest.conf")?;
     write_private(&settings_file(instance), include_line(instance).as_bytes(), user)
 }
@@ -201,20 +202,6 @@ pub(super) fn write_pgbackrest_conf(
 ) -> Result<()> {
     let text = pgbackrest_conf(instance, access);
     write_readable(&Paths(&instance.folder).conf().join(name), text.as_bytes(), instance.run_as.as_ref())
-}
-
-/// A certificate of the service's own, made once.
-fn write_certificate(instance: &Instance, conf: &Path) -> Result<()> {
-    let (certificate, key) = (conf.join("server.crt"), conf.join("server.key"));
-    if certificate.is_file() && key.is_file() {
-        return Ok(());
-    }
-    let doing = "make the service's certificate";
-    let names = vec!["localhost".to_owned(), instance.listen.to_string()];
-    let made = rcgen::generate_simple_self_signed(names)
-        .map_err(|error| EngineError::Unexpected { doing: doing.to_owned(), what: error.to_string() })?;
-    write_readable(&key, made.signing_key.serialize_pem().as_bytes(), instance.run_as.as_ref())?;
-    write_readable(&certificate, made.cert.pem().as_bytes(), instance.run_as.as_ref())
 }
 
 #[cfg(test)]
