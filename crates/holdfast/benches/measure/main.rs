@@ -84,7 +84,10 @@ async fn main() -> Result<()> {
 
 async fn run() -> Result<()> {
     let setting = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let size = if setting("BENCH_SIZE").as_deref() == Some("small") { SMALL } else { FULL };
+    let mut size = if setting("BENCH_SIZE").as_deref() == Some("small") { SMALL } else { FULL };
+    if let Some(mib) = setting("BENCH_MIB") {
+        size.noise_mib = mib.parse().context("BENCH_MIB is a number of MiB")?;
+    }
     let only = setting("BENCH_ONLY");
     let wanted = |part: &str| only.as_ref().is_none_or(|only| only.split(',').any(|one| one == part));
     let mut sections = Vec::new();
