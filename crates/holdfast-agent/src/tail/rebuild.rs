@@ -8,6 +8,7 @@ use holdfast_core::position::Position;
 use holdfast_engines::postgresql::{SEGMENT_BYTES, segment_start};
 use holdfast_engines::{Instance, RepositoryDriver};
 use holdfast_store::gateway::{ObjectClass, RepositoryKeys, classify};
+use holdfast_store::log::reading::{READ_AGAIN, READS, may_pass, read_error};
 use holdfast_store::log::segment::Segment;
 use holdfast_store::log::{pieces, segment_name};
 use holdfast_store::{ErrorKind, LineageScope, ObjectName, ObjectPrefix, Store, StoreError};
@@ -103,7 +104,26 @@ async fn beginning(
     Ok(log)
 }
 
+/// Read again where it did not come whole.
 async fn read_part(
+    store: &Store,
+    source: &Lineage,
+    name: &ObjectName,
+    length: u64,
+) -> Result<Vec<u8>, StoreError> {
+    let mut reads = 1;
+    loop {
+        match read_once(store, source, name, length).await {
+            Err(error) if may_pass(&error) && reads < READS => {
+                tokio::time::sleep(READ_AGAIN * reads).await;
+                reads += 1;
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn read_once(
     store: &Store,
     source: &Lineage,
     name: &ObjectName,
@@ -113,7 +133,7 @@ async fn read_part(
     let mut log = Vec::new();
     let problem = |problem: String| StoreError::Document { object: name.to_string(), problem };
     let read = (&mut segment.log).take(SEGMENT_BYTES + 1).read_to_end(&mut log).await;
-    read.map_err(|error| problem(format!("its log cannot be read: {error}")))?;
+    read.map_err(|error| read_error(name, error))?;
     if log.len() as u64 != length {
         return Err(problem(format!("it holds {} bytes of log", log.len())));
     }

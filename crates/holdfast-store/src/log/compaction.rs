@@ -103,7 +103,7 @@ fn is_made_of(whole: StoredPiece, parts: &[StoredPiece]) -> bool {
 async fn check(store: &Store, keys: FindKey<'_>, name: &ObjectName, length: u64) -> Result<()> {
     let mut segment = Segment::open(store, name, keys).await?;
     let read = tokio::io::copy(&mut segment.log, &mut tokio::io::sink()).await;
-    let read = read.map_err(|error| super::reading::damaged(name, error))?;
+    let read = read.map_err(|error| super::reading::read_error(name, error))?;
     if read == length {
         return Ok(());
     }
@@ -206,7 +206,7 @@ async fn copy(
             loop {
                 let mut chunk = Vec::with_capacity(64 << 10);
                 let read = (&mut segment.log).take(64 << 10).read_to_end(&mut chunk).await;
-                if read.map_err(|error| super::reading::damaged(name, error))? == 0 {
+                if read.map_err(|error| super::reading::read_error(name, error))? == 0 {
                     break;
                 }
                 if sender.send(Bytes::from(chunk)).await.is_err() {

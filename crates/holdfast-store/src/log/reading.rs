@@ -1,5 +1,7 @@
 //! Reading a stretch of archived log, while compaction may replace segments under the reader.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
@@ -20,6 +22,9 @@ const CHUNK_BYTES: usize = 256 << 10;
 const CHUNKS_WAITING: usize = 4;
 /// How often the store is listed anew when a segment went away.
 const LISTINGS: u32 = 5;
+/// How often a segment is read again that did not come whole, and how long is waited the first time.
+pub const READS: u32 = 5;
+pub const READ_AGAIN: Duration = Duration::from_millis(200);
 
 /// A segment that the store lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,7 +108,7 @@ struct Reader {
 impl Reader {
     async fn run(&self, from: u64, to: u64) -> Result<()> {
         let mut listed = pieces(&self.store, self.lineage).await?;
-        let (mut at, mut listings) = (from, 1);
+        let (mut at, mut listings, mut reads) = (from, 1, 1);
         // Reading begins with a whole segment.
         if let Some(first) = next_segment(&listed, self.timeline, at) {
             at = first.from;
@@ -114,12 +119,17 @@ impl Reader {
                 None => Err(self.hole(at, to)),
             };
             match found {
-                Ok(true) => {}
+                Ok(true) => reads = 1,
                 Ok(false) => return Ok(()), // nobody reads on
                 // Compaction replaced it after it was listed; reading goes on where it stands.
                 Err(error) if error.kind() == ErrorKind::NotFound && listings < LISTINGS => {
                     listings += 1;
                     listed = pieces(&self.store, self.lineage).await?;
+                }
+                // What came was passed on; reading goes on behind it.
+                Err(error) if may_pass(&error) && reads < READS => {
+                    tokio::time::sleep(READ_AGAIN * reads).await;
+                    reads += 1;
                 }
                 Err(error) => return Err(error),
             }
@@ -155,7 +165,7 @@ impl Reader {
                 .take(CHUNK_BYTES as u64)
                 .read_to_end(&mut chunk)
                 .await
-                .map_err(|error| damaged(&name, error))?;
+                .map_err(|error| read_error(&name, error))?;
             if filled == 0 {
                 break;
             }
@@ -176,8 +186,15 @@ impl Reader {
     }
 }
 
+/// Whether reading again may help: a store that fails now and then, and bytes that were damaged on their way.
+#[must_use]
+pub fn may_pass(error: &StoreError) -> bool {
+    matches!(error, StoreError::Seal { .. }) || error.kind() == ErrorKind::Transient
+}
+
 /// What the store says of an error of a segment's reader; damage where it says nothing.
-pub(super) fn damaged(name: &ObjectName, error: std::io::Error) -> StoreError {
+#[must_use]
+pub fn read_error(name: &ObjectName, error: std::io::Error) -> StoreError {
     if store_error(&error).is_none() {
         let problem = format!("its log cannot be read: {error}");
         return StoreError::Document { object: name.to_string(), problem };

@@ -124,7 +124,7 @@ async fn read_whole(store: &Store, name: &ObjectName, keys: FindKey<'_>) -> Resu
     let mut segment = Segment::open(store, name, keys).await?;
     let mut found = Vec::new();
     let read = tokio::io::AsyncReadExt::read_to_end(&mut segment.log, &mut found).await;
-    read.map_err(|error| super::reading::damaged(name, error))?;
+    read.map_err(|error| super::reading::read_error(name, error))?;
     Ok(found)
 }
 
