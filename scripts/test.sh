@@ -61,7 +61,8 @@ HOLDFAST_PYTHON=${HOLDFAST_PYTHON:-$(scripts/python.sh)}
 export HOLDFAST_PYTHON
 export HOLDFAST_ORACLE_PYTHON=${HOLDFAST_ORACLE_PYTHON:-$HOLDFAST_PYTHON}
 export HOLDFAST_REQUIRE_ORACLE=1
-export RUST_BACKTRACE=${RUST_BACKTRACE:-1}
+# Panics come with their back trace; errors that tests return do not, so that the end of a log shows what failed.
+export RUST_BACKTRACE=${RUST_BACKTRACE:-1} RUST_LIB_BACKTRACE=${RUST_LIB_BACKTRACE:-0}
 [ -x "$HOLDFAST_ENGINES/postgresql-17/bin/postgres" ] || die "no engines in $HOLDFAST_ENGINES" "run 'make engines'"
 
 # One build of everything: the same features throughout, so nothing is built twice.
