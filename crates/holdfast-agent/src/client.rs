@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use holdfast_api::agent::{
-    AgentReport, LeaseRequest, LeasedStep, ProgressAnswer, ProgressReport, Secret, StepResult,
+    AgentReport, CoverageReport, LeaseRequest, LeasedStep, ProgressAnswer, ProgressReport, Secret, StepResult,
 };
 use holdfast_core::{AgentId, JobId};
 use serde::Serialize;
@@ -78,6 +78,10 @@ impl Client {
 
     pub(crate) async fn report(&self, report: &AgentReport) -> Result<(), AgentError> {
         self.post("report", report).await
+    }
+
+    pub(crate) async fn coverage(&self, report: &CoverageReport) -> Result<(), AgentError> {
+        self.post("coverage", report).await
     }
 
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, AgentError> {

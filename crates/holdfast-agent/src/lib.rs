@@ -25,6 +25,7 @@ mod supervisor;
 mod sweep;
 mod tail;
 mod users;
+mod window;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -126,6 +127,7 @@ pub async fn run(config: AgentConfig, stop: tokio_util::sync::CancellationToken)
             supervisor::measure_sizes(&agent),
             disk::keep_ballast(&agent),
             coverage::run(&agent),
+            window::run(&agent),
             sweep::run(&agent),
             log::run(&agent),
             log::compact(&agent),

@@ -1,8 +1,8 @@
 //! What an agent and the control plane say to each other.
 //!
 //! The agent only ever connects outwards. It asks for a step to do (`POST /agent/v1/lease`, a long poll), tells how far
-//! it is (`/agent/v1/jobs/{id}/progress`), how it ended (`/agent/v1/jobs/{id}/result`), and reports every few seconds what its
-//! instances do (`/agent/v1/report`). Every message that changes a job carries the lease's generation; one with an older
+//! it is (`/agent/v1/jobs/{id}/progress`), how it ended (`/agent/v1/jobs/{id}/result`), reports every second what its
+//! instances do (`/agent/v1/report`), and tells at once how far the store's log reaches (`/agent/v1/coverage`). Every message that changes a job carries the lease's generation; one with an older
 //! generation is answered 409 and changes nothing (fencing).
 //!
 //! Messages carry data keys and passwords: they travel over loopback or TLS only, and are never logged.
@@ -227,6 +227,7 @@ pub enum StepOutput {
     RunBackup(BackupFacts),
     ShipLog(ShippedLog),
     RestoreInstance(RestoredInstance),
+    StopInstance(ClosedLog),
     RemoveInstance(ClosedLog),
     Done,
 }
@@ -244,7 +245,7 @@ pub struct ShippedLog {
     pub coverage: Coverage,
 }
 
-/// What the log archive of a removed instance holds for good.
+/// What the log archive of an instance holds that has ended: for good, or until it starts again.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClosedLog {
     pub coverage: Vec<Coverage>,
@@ -283,7 +284,15 @@ pub struct StepResult {
     pub phases: Vec<Phase>,
 }
 
-/// What the agent says of itself every few seconds.
+/// Log that has arrived in the store since the agent said so last.
+///
+/// It only lengthens stretches that the control plane knows of; new ones, and gaps, come with the next [`AgentReport`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CoverageReport {
+    pub newest: Vec<(LineageId, Coverage)>,
+}
+
+/// What the agent says of itself every second.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AgentReport {
     pub agent_id: AgentId,

@@ -17,9 +17,19 @@ impl Catalog {
     /// # Errors
     /// `Invalid` when it spans timelines or ends before it begins.
     pub async fn upsert_coverage(&self, lineage: LineageId, stretch: &Coverage) -> Result<()> {
+        self.upsert_all_coverage(&[(lineage, stretch.clone())]).await
+    }
+
+    /// The same for many, all or none, at the cost of one write.
+    ///
+    /// # Errors
+    /// `Invalid` when one spans timelines or ends before it begins.
+    pub async fn upsert_all_coverage(&self, stretches: &[(LineageId, Coverage)]) -> Result<()> {
         let doing = "recording log coverage";
         let mut tx = self.write(doing).await?;
-        upsert(&mut tx, lineage, stretch).await?;
+        for (lineage, stretch) in stretches {
+            upsert(&mut tx, *lineage, stretch).await?;
+        }
         commit(tx, doing).await
     }
 

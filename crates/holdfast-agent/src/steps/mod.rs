@@ -37,7 +37,7 @@ pub(crate) async fn run(
         StepInput::ApplySettings(input) => {
             simple::apply_settings(agent, input).await.map(|()| StepOutput::Done)
         }
-        StepInput::StopInstance => simple::stop(agent, service).await.map(|()| StepOutput::Done),
+        StepInput::StopInstance => simple::stop(agent, service).await.map(StepOutput::StopInstance),
         StepInput::StartInstance => simple::start(agent, service).await.map(|()| StepOutput::Done),
         StepInput::SetPassword(input) => {
             simple::set_password(agent, service, input).await.map(|()| StepOutput::Done)

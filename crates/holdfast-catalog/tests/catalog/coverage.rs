@@ -36,7 +36,13 @@ async fn a_late_or_repeated_report_never_shrinks_a_stretch() {
     for bad in [stretch(1, 10, 9, None), Coverage { to: position(2, 20), ..stretch(1, 10, 20, None) }] {
         let error = fixture.catalog.upsert_coverage(lineage, &bad).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Internal, "{bad:?}");
+        // One that is wrong, and nothing of what was told with it.
+        let good = stretch(1, 100, 400, Some(10));
+        let all = [(lineage, good), (lineage, bad.clone())];
+        let error = fixture.catalog.upsert_all_coverage(&all).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal, "{bad:?}");
     }
+    assert_eq!(fixture.catalog.coverage_of(lineage).await.unwrap(), [stretch(1, 100, 300, Some(9))]);
 }
 
 #[tokio::test]

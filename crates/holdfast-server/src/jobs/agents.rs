@@ -10,7 +10,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use holdfast_api::agent::{
-    AgentReport, InstanceReport, LeaseRequest, LeasedStep, ProgressAnswer, ProgressReport, StepResult,
+    AgentReport, CoverageReport, InstanceReport, LeaseRequest, LeasedStep, ProgressAnswer, ProgressReport,
+    StepResult,
 };
 use holdfast_catalog::{CatalogError, ErrorKind};
 use holdfast_core::backup::BackupMode;
@@ -40,6 +41,7 @@ pub fn router(cp: ControlPlane, token: holdfast_api::agent::Secret) -> Router {
         .route("/agent/v1/jobs/{id}/progress", post(progress))
         .route("/agent/v1/jobs/{id}/result", post(result))
         .route("/agent/v1/report", post(report))
+        .route("/agent/v1/coverage", post(coverage))
         .layer(from_fn_with_state(token, require_token))
         .layer(from_fn(require_loopback))
         .with_state(cp)
@@ -233,6 +235,23 @@ async fn report(
     cp.live.put_versions(report.agent_id, report.versions);
     for instance in report.instances {
         take_instance(&cp, now, instance).await?;
+    }
+    Ok(Json(()))
+}
+
+async fn coverage(
+    State(cp): State<ControlPlane>,
+    Json(report): Json<CoverageReport>,
+) -> Result<Json<()>, Refusal> {
+    let mut news = Vec::new();
+    for (lineage, stretch) in report.newest {
+        let known = cp.catalog.coverage_of(lineage).await?;
+        if known.iter().any(|before| before.from == stretch.from) && is_news(&known, &stretch) {
+            news.push((lineage, stretch));
+        }
+    }
+    if !news.is_empty() {
+        cp.catalog.upsert_all_coverage(&news).await?;
     }
     Ok(Json(()))
 }

@@ -287,6 +287,9 @@ async fn finish(cp: &ControlPlane, job: &Job) -> Outcome {
     let now = Timestamp::now();
     match job.kind {
         JobKind::Stop => {
+            if let Ok(StepOutput::StopInstance(closed)) = output_of(job, "stop_instance") {
+                take_closed(cp, &service_of(cp, job).await?, &closed).await?;
+            }
             let from = [ServiceStatus::Running, ServiceStatus::Error];
             cp.catalog.set_service_status(service_id(job)?, &from, ServiceStatus::Stopped, None, now).await?;
         }
@@ -320,19 +323,25 @@ async fn new_password(cp: &ControlPlane, job: &Job) -> Result<(), StepError> {
 
 async fn close_log(cp: &ControlPlane, job: &Job, now: Timestamp) -> Result<(), StepError> {
     let service = service_of(cp, job).await?;
-    if let Ok(StepOutput::RemoveInstance(ClosedLog { coverage, gaps })) = output_of(job, "remove_instance") {
-        for stretch in &coverage {
-            cp.catalog.upsert_coverage(service.lineage_id, stretch).await?;
-        }
-        for gap in &gaps {
-            cp.catalog.insert_gap(service.lineage_id, gap).await?;
-        }
+    if let Ok(StepOutput::RemoveInstance(closed)) = output_of(job, "remove_instance") {
+        take_closed(cp, &service, &closed).await?;
     }
     cp.live.forget(service.id);
     let from = [ServiceStatus::Deleting];
     cp.catalog.set_service_status(service.id, &from, ServiceStatus::Deleted, None, now).await?;
     // A service without any backup has nothing left to wait for.
     super::scheduler::enqueue_expiry(cp, service.id).await
+}
+
+/// Nobody reports on an instance that has ended: this is the last that is heard of its log.
+async fn take_closed(cp: &ControlPlane, service: &Service, closed: &ClosedLog) -> Result<(), StepError> {
+    let lineage = service.lineage_id;
+    let all: Vec<_> = closed.coverage.iter().map(|stretch| (lineage, stretch.clone())).collect();
+    cp.catalog.upsert_all_coverage(&all).await?;
+    for gap in &closed.gaps {
+        cp.catalog.insert_gap(lineage, gap).await?;
+    }
+    Ok(())
 }
 
 async fn forget_expired(cp: &ControlPlane, job: &Job, now: Timestamp) -> Result<(), StepError> {
