@@ -15,7 +15,7 @@ use futures::TryStreamExt;
 use holdfast_core::Timestamp;
 use holdfast_core::engine::TimeUnit;
 use redis::aio::MultiplexedConnection;
-use tokio::io::{AsyncRead, AsyncSeekExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWriteExt};
 
 use super::aof::{AofManifest, Item, Walker};
 use super::archive::Cursor;
@@ -88,8 +88,9 @@ impl Valkey {
         let folder = aof_folder(instance);
         make_folder(&folder, 0o700, instance.run_as.as_ref())?;
         let base_name = format!("{AOF_NAME}.1.base.rdb");
-        let base = copy_base(instance, &folder.join(&base_name), source, &facts, progress).await?;
-        let (reached, log) = match request.target {
+        let (base_file, base) =
+            copy_base(instance, &folder.join(&base_name), source, &facts, progress).await?;
+        let (reached, (log_file, log)) = match request.target {
             Some(target) => {
                 progress.phase("reading log");
                 let second = TimeUnit::Second.floor(target);
@@ -97,26 +98,25 @@ impl Valkey {
                 let path = folder.join(log_name(RESTORED_LOG));
                 (second, lay_log(instance, &path, source, facts.seq, second).await?)
             }
-            None => {
-                create(instance, &folder.join(log_name(RESTORED_LOG))).await?;
-                (facts.at, 0)
-            }
+            None => (facts.at, (create(instance, &folder.join(log_name(RESTORED_LOG)))?, 0)),
         };
-        create(instance, &folder.join(log_name(OWN_LOG))).await?;
+        let own_log = create(instance, &folder.join(log_name(OWN_LOG)))?;
         let manifest = AofManifest {
             base: Some(base_name),
             incremental: [RESTORED_LOG, OWN_LOG].map(|seq| (seq, log_name(seq))).to_vec(),
         };
-        let mut file = create(instance, &folder.join(format!("{AOF_NAME}.manifest"))).await?;
-        let written = async {
-            file.write_all(manifest.text().as_bytes()).await?;
-            file.sync_all().await
-        };
-        written.await.map_err(EngineError::io("write the list of append-only files"))?;
+        let list_path = folder.join(format!("{AOF_NAME}.manifest"));
+        let mut list = create(instance, &list_path)?;
+        write(&mut list, manifest.text().as_bytes(), &list_path).await?;
+        flush(&mut list, &list_path).await?;
 
         progress.phase("loading");
         let still = [("import-mode", "yes"), ("maxmemory", "0"), ("aof-load-truncated", "no")];
-        self.launch(instance, &still).await?;
+        // A restore that is cut off is thrown away: its files may reach the disk while the server reads them.
+        let files = [base_file, log_file, own_log, list];
+        let (launched, synced) = tokio::join!(self.launch(instance, &still), sync(&files, &folder));
+        synced.map_err(EngineError::io("bring the restored files to disk"))?;
+        launched?;
         let mut client = connect_for(instance, PAGE_LIMIT).await?;
         ask::<()>(&mut client, &words("CLIENT IMPORT-SOURCE ON"), "see what is past its deadline").await?;
         let loaded = Info::read(&mut client, "persistence").await?.number("aof_current_size");
@@ -163,7 +163,7 @@ fn refuse_hole(second: Timestamp, complete_until: Option<Timestamp>) -> Result<(
 }
 
 /// An empty file that belongs to the engine's user.
-async fn create(instance: &Instance, path: &Path) -> Result<tokio::fs::File> {
+fn create(instance: &Instance, path: &Path) -> Result<tokio::fs::File> {
     let make = || -> std::io::Result<std::fs::File> {
         let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         if let Some(user) = &instance.run_as {
@@ -180,8 +180,8 @@ async fn copy_base(
     source: &dyn RestoreSource,
     facts: &Facts,
     progress: &ProgressSink,
-) -> Result<u64> {
-    let mut file = create(instance, path).await?;
+) -> Result<(tokio::fs::File, u64)> {
+    let mut file = create(instance, path)?;
     let mut base = source.read(BASE).await?;
     let (mut copied, mut buffer) = (0, vec![0; 256 << 10]);
     loop {
@@ -194,9 +194,9 @@ async fn copy_base(
         #[expect(clippy::cast_precision_loss, reason = "a percentage")]
         progress.percent(100.0 * copied as f64 / facts.base_bytes.max(1) as f64, Some(facts.base_bytes));
     }
-    file.sync_all().await.map_err(EngineError::io(format!("bring {} to disk", path.display())))?;
+    flush(&mut file, path).await?;
     if copied == facts.base_bytes {
-        return Ok(copied);
+        return Ok((file, copied));
     }
     let what = format!("{copied} of {} bytes came", facts.base_bytes);
     Err(EngineError::Damaged { doing: "copy the snapshot".to_owned(), what })
@@ -207,24 +207,39 @@ async fn read_some(from: &mut (dyn AsyncRead + Send + Unpin), buffer: &mut [u8])
 }
 
 async fn write(file: &mut tokio::fs::File, bytes: &[u8], path: &Path) -> Result<()> {
-    file.write_all(bytes).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::StorageFull => {
-            EngineError::DiskFull { doing: format!("write {}", path.display()), what: error.to_string() }
-        }
-        _ => EngineError::io(format!("write {}", path.display()))(error),
-    })
+    file.write_all(bytes).await.map_err(|error| not_written(error, path))
 }
 
-/// Lays the archived log from the base's end up to the first command that was executed in `second` or later. Returns how
-/// many bytes that is.
+/// Waits until the kernel has what was written, so that whoever reads the file sees it all.
+async fn flush(file: &mut tokio::fs::File, path: &Path) -> Result<()> {
+    file.flush().await.map_err(|error| not_written(error, path))
+}
+
+fn not_written(error: std::io::Error, path: &Path) -> EngineError {
+    let doing = format!("write {}", path.display());
+    match error.kind() {
+        std::io::ErrorKind::StorageFull => EngineError::DiskFull { doing, what: error.to_string() },
+        _ => EngineError::io(doing)(error),
+    }
+}
+
+async fn sync(files: &[tokio::fs::File], folder: &Path) -> std::io::Result<()> {
+    for file in files {
+        file.sync_all().await?;
+    }
+    tokio::fs::File::open(folder).await?.sync_all().await
+}
+
+/// Lays the archived log from the base's end up to the first command that was executed in `second` or later. Returns the
+/// file, and how many bytes that is.
 async fn lay_log(
     instance: &Instance,
     path: &Path,
     source: &dyn RestoreSource,
     seq: u64,
     second: Timestamp,
-) -> Result<u64> {
-    let mut file = create(instance, path).await?;
+) -> Result<(tokio::fs::File, u64)> {
+    let mut file = create(instance, path)?;
     let mut cut = Cut::new(seq, second.as_second());
     let mut parts = source.log().await?;
     let mut reading = false;
@@ -255,12 +270,10 @@ async fn lay_log(
     };
     let end = async {
         file.flush().await?;
-        file.set_len(length).await?; // without the beginning of a command that did not come to its end
-        file.rewind().await?;
-        file.sync_all().await
+        file.set_len(length).await // without the beginning of a command that did not come to its end
     };
-    end.await.map_err(EngineError::io(format!("bring {} to disk", path.display())))?;
-    Ok(length)
+    end.await.map_err(|error| not_written(error, path))?;
+    Ok((file, length))
 }
 
 /// Cuts a piece out of the archived log: from where a file begins to where a second does.
