@@ -8,43 +8,44 @@
 #        scripts/test.sh SUITE ...   only these
 . "$(dirname "$0")/lib.sh"
 
-# suite | seconds | may skip | what: PACKAGE/TEST, where * means every test program of the package;
+# suite | seconds | may skip | tests at once (- as many as there are cores; more where they mostly wait) | what: PACKAGE/TEST, where * means
+# every test program of the package;
 # "examples" are those in the documentation of all packages.
 # A test program that no line names runs as a suite of its own, may not skip and has 300 seconds. A line
 # whose test program does not exist fails the run.
 suites='
-core      |  120 | no  | holdfast-core/*
-api       |   60 | no  | holdfast-api/*
-seal      |  180 | no  | holdfast-seal/*
-store     |  240 | no  | holdfast-store/*
-catalog   |  240 | no  | holdfast-catalog/*
-engines   |  540 | no  | holdfast-engines/*
-agent     |  300 | no  | holdfast-agent/*
-server    |  300 | no  | holdfast-server/*
-testkit   |  180 | no  | holdfast-testkit/*
-judge     |   60 | no  | holdfast-conformance/*
-command   |   60 | no  | holdfast/holdfast
-contract  |  300 | no  | holdfast/contract
-store-cli |  180 | no  | holdfast/check_store
-openapi   |  240 | no  | holdfast/openapi
-lifecycle |  400 | no  | holdfast/lifecycle
-exactness |  400 | no  | holdfast/exactness
-conform   | 1200 | no  | holdfast/conformance
-kill      |  500 | no  | holdfast/kill
-crash     |  900 | no  | holdfast/crash
-durable   |  300 | no  | holdfast/durable
-gap       |  300 | no  | holdfast/gap
-tail      |  300 | no  | holdfast/tail
-s3        |  900 | no  | holdfast/s3
-clock     |  400 | no  | holdfast/clock
-memory    |  600 | no  | holdfast/memory
-rotation  |  240 | no  | holdfast/rotation
-rebuild   |  400 | no  | holdfast/rebuild
-limits    |   60 | no  | holdfast/limits
-doctor    |   60 | no  | holdfast/doctor
-shell     |   30 | no  | holdfast/shell
-disk      |  300 | no  | holdfast/disk
-docs      |  300 | no  | examples
+core      |  120 | no  | - | holdfast-core/*
+api       |   60 | no  | - | holdfast-api/*
+seal      |  180 | no  | - | holdfast-seal/*
+store     |  240 | no  | - | holdfast-store/*
+catalog   |  240 | no  | - | holdfast-catalog/*
+engines   |  540 | no  | - | holdfast-engines/*
+agent     |  300 | no  | - | holdfast-agent/*
+server    |  300 | no  | - | holdfast-server/*
+testkit   |  180 | no  | - | holdfast-testkit/*
+judge     |   60 | no  | - | holdfast-conformance/*
+command   |   60 | no  | - | holdfast/holdfast
+contract  |  300 | no  | - | holdfast/contract
+store-cli |  180 | no  | - | holdfast/check_store
+openapi   |  240 | no  | - | holdfast/openapi
+lifecycle |  400 | no  | - | holdfast/lifecycle
+exactness |  400 | no  | - | holdfast/exactness
+conform   | 1200 | no  | 4 | holdfast/conformance
+kill      |  500 | no  | - | holdfast/kill
+crash     |  900 | no  | - | holdfast/crash
+durable   |  300 | no  | - | holdfast/durable
+gap       |  300 | no  | - | holdfast/gap
+tail      |  300 | no  | - | holdfast/tail
+s3        |  900 | no  | - | holdfast/s3
+clock     |  400 | no  | - | holdfast/clock
+memory    |  600 | no  | - | holdfast/memory
+rotation  |  240 | no  | - | holdfast/rotation
+rebuild   |  400 | no  | - | holdfast/rebuild
+limits    |   60 | no  | - | holdfast/limits
+doctor    |   60 | no  | - | holdfast/doctor
+shell     |   30 | no  | - | holdfast/shell
+disk      |  300 | no  | - | holdfast/disk
+docs      |  300 | no  | - | examples
 '
 DEFAULT_SECONDS=300
 
@@ -89,16 +90,16 @@ fi
 export HOLDFAST_BIN
 say "built in $((SECONDS - started)) s: $(wc -l <"$logs/programs") test programs"
 
-# The plan: one line a suite, tab separated: name, seconds, may skip, programs' line numbers.
+# The plan: one line a suite, tab separated: name, seconds, may skip, tests at once, programs' line numbers.
 plan=()
 named=' '
-while IFS='|' read -r name seconds may_skip what; do
+while IFS='|' read -r name seconds may_skip at_once what; do
     [ -n "${name// /}" ] || continue
-    name=${name// /} seconds=${seconds// /} may_skip=${may_skip// /} what=${what// /}
+    name=${name// /} seconds=${seconds// /} may_skip=${may_skip// /} at_once=${at_once// /} what=${what// /}
     lines=$(awk -F '\t' -v package="${what%%/*}" -v test="${what#*/}" \
         '$2 == package && (test == "*" || $3 == test) { printf "%s ", NR }' "$logs/programs")
     [ "$what" != examples ] || lines=examples
-    plan+=("$name"$'\t'"$seconds"$'\t'"$may_skip"$'\t'"$lines")
+    plan+=("$name"$'\t'"$seconds"$'\t'"$may_skip"$'\t'"$at_once"$'\t'"$lines")
     named+="$lines"
 done <<<"$suites"
 while IFS=$'\t' read -r number package test; do
@@ -106,16 +107,16 @@ while IFS=$'\t' read -r number package test; do
     *" $number "*) ;;
     *)
         [ "$package" = holdfast ] && name=$test || name=$package-$test
-        plan+=("$name"$'\t'"$DEFAULT_SECONDS"$'\t'no$'\t'"$number")
+        plan+=("$name"$'\t'"$DEFAULT_SECONDS"$'\t'no$'\t'-$'\t'"$number")
         ;;
     esac
 done < <(awk -F '\t' '{ print NR "\t" $2 "\t" $3 }' "$logs/programs")
 
 all_passed=0 all_failed=0 all_skipped=0
 
-# run_suite NAME SECONDS MAY_SKIP LINES
+# run_suite NAME SECONDS MAY_SKIP AT_ONCE LINES
 run_suite() {
-    local name=$1 budget=$2 may_skip=$3 lines=$4 log=$logs/$1.log
+    local name=$1 budget=$2 may_skip=$3 at_once=$4 lines=$5 log=$logs/$1.log
     local started=$SECONDS left code trouble='' passed=0 failed=0 skipped=0 ok bad ignored said
     local program package test folder line command results part=$logs/$1.part
     : >"$log"
@@ -126,6 +127,7 @@ run_suite() {
         else
             IFS=$'\t' read -r program package test folder < <(sed -n "${line}p" "$logs/programs")
             command=("$program" --show-output)
+            [ "$at_once" = - ] || command+=("--test-threads=$at_once")
         fi
         left=$((budget - (SECONDS - started)))
         [ "$left" -gt 0 ] || left=1
@@ -168,9 +170,9 @@ run_suite() {
 started=$SECONDS
 ran=0
 for suite in "${plan[@]}"; do
-    IFS=$'\t' read -r name seconds may_skip lines <<<"$suite"
+    IFS=$'\t' read -r name seconds may_skip at_once lines <<<"$suite"
     case " ${*:-$name} " in
-    *" $name "*) ran=$((ran + 1)) && run_suite "$name" "$seconds" "$may_skip" "$lines" ;;
+    *" $name "*) ran=$((ran + 1)) && run_suite "$name" "$seconds" "$may_skip" "$at_once" "$lines" ;;
     esac
 done
 if [ $# -gt 0 ] && [ $ran -ne $# ]; then
