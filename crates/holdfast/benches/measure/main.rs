@@ -88,6 +88,9 @@ async fn run() -> Result<()> {
     if let Some(mib) = setting("BENCH_MIB") {
         size.noise_mib = mib.parse().context("BENCH_MIB is a number of MiB")?;
     }
+    if let Some(pairs) = setting("BENCH_PAIRS") {
+        size.pairs = pairs.parse().context("BENCH_PAIRS is a number")?;
+    }
     let only = setting("BENCH_ONLY");
     let wanted = |part: &str| only.as_ref().is_none_or(|only| only.split(',').any(|one| one == part));
     let mut sections = Vec::new();
