@@ -23,7 +23,7 @@ use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use holdfast_core::disk::Space;
 use jiff::Timestamp;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt};
 use sha2::{Digest, Sha256};
 
 use crate::error::{ErrorKind, Result, StoreError};
@@ -187,7 +187,11 @@ impl Store {
             objects.get_opts(&path, options).await.map_err(|source| self.error("reading", name, source))?;
         let info = object_info(&result.meta);
         let (store, text) = (self.clone(), name.to_string());
-        let bytes = result.into_stream().map_err(move |source| store.error("reading", &text, source)).boxed();
+        let bytes = match result.payload {
+            GetResultPayload::File(file, _) => local::read(file, result.range),
+            GetResultPayload::Stream(bytes) => bytes,
+        };
+        let bytes = bytes.map_err(move |source| store.error("reading", &text, source)).boxed();
         Ok(Reading { info, bytes })
     }
 
