@@ -17,7 +17,7 @@ suites='
 core      |  120 | no  | - | holdfast-core/*
 api       |   60 | no  | - | holdfast-api/*
 seal      |  180 | no  | - | holdfast-seal/*
-store     |  240 | no  | - | holdfast-store/*
+store     |  400 | no  | - | holdfast-store/*
 catalog   |  240 | no  | - | holdfast-catalog/*
 engines   |  540 | no  | - | holdfast-engines/*
 agent     |  300 | no  | - | holdfast-agent/*
