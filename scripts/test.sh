@@ -30,7 +30,7 @@ store-cli |  180 | no  | - | holdfast/check_store
 openapi   |  240 | no  | - | holdfast/openapi
 lifecycle |  400 | no  | - | holdfast/lifecycle
 exactness |  400 | no  | - | holdfast/exactness
-conform   | 1200 | no  | 4 | holdfast/conformance
+conform   | 1200 | no  | 3 | holdfast/conformance
 kill      |  500 | no  | - | holdfast/kill
 crash     |  900 | no  | - | holdfast/crash
 durable   |  300 | no  | - | holdfast/durable

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use holdfast_conformance::service;
 use holdfast_core::engine::EngineKind;
+use holdfast_engines::Paths;
 use holdfast_testkit::client::text;
 use holdfast_testkit::{Client, Holdfast, holdfast};
 use jiff::Timestamp;
@@ -136,10 +137,14 @@ impl Root {
 
     async fn connection(&mut self) -> Result<Conn> {
         let options = OptsBuilder::default()
-            .socket(Some(self.folder.join("run/mysqld.sock").display().to_string()))
+            .socket(Some(self.socket().display().to_string()))
             .user(Some("root"))
             .pass(Some(self.password()?));
         Ok(Conn::new(options).await?)
+    }
+
+    fn socket(&self) -> std::path::PathBuf {
+        Paths(&self.folder).run().join("mysqld.sock")
     }
 
     fn password(&self) -> Result<String> {
@@ -174,7 +179,7 @@ impl Root {
         let text = format!(
             "[client]\nuser=root\npassword=\"{}\"\nsocket={}\n",
             self.password()?,
-            self.folder.join("run/mysqld.sock").display()
+            self.socket().display()
         );
         std::fs::write(&options, text)?;
         let files: Vec<String> = log.iter().map(|file| file.display().to_string()).collect();
