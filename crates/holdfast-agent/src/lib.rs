@@ -120,7 +120,7 @@ pub async fn run(config: AgentConfig, stop: tokio_util::sync::CancellationToken)
     });
     adoption::adopt_all(&agent).await?;
     tracing::info!(agent = %agent.host.id, instances = agent.instances.len(), "the agent is up");
-    let work = async {
+    let work = Box::pin(async {
         tokio::join!(
             commands::run(&agent),
             supervisor::run(&agent),
@@ -134,7 +134,7 @@ pub async fn run(config: AgentConfig, stop: tokio_util::sync::CancellationToken)
             tail::run(&agent),
             tail::remove_spent(&agent)
         );
-    };
+    });
     tokio::select! {
         () = work => {}
         () = stop.cancelled() => {}
