@@ -13,6 +13,8 @@ use crate::Agent;
 use crate::error::chain;
 
 const LOOK: Duration = Duration::from_millis(100);
+/// Nobody listens; the report of each second tells it too, once somebody does.
+const PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(agent: &Arc<Agent>) {
     let mut told: HashMap<LineageId, Position> = HashMap::new();
@@ -30,9 +32,9 @@ pub(crate) async fn run(agent: &Arc<Agent>) {
         let ends: Vec<_> = newest.iter().map(|(lineage, newest)| (*lineage, newest.to)).collect();
         match agent.client.coverage(&CoverageReport { newest }).await {
             Ok(()) => told.extend(ends),
-            // The report of each second tells it too, and says so when nobody listens.
             Err(error) => {
-                tracing::debug!(error = %chain(&error), "the control plane did not take the log's new end")
+                tracing::debug!(error = %chain(&error), "the control plane did not take the log's new end");
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! The agent only ever connects outwards. It asks for a step to do (`POST /agent/v1/lease`, a long poll), tells how far
 //! it is (`/agent/v1/jobs/{id}/progress`), how it ended (`/agent/v1/jobs/{id}/result`), reports every second what its
-//! instances do (`/agent/v1/report`), and tells at once how far the store's log reaches (`/agent/v1/coverage`). Every message that changes a job carries the lease's generation; one with an older
-//! generation is answered 409 and changes nothing (fencing).
+//! instances do (`/agent/v1/report`), and tells at once how far the store's log reaches (`/agent/v1/coverage`). Every message
+//! that changes a job carries the lease's generation; one with an older generation is answered 409 and changes nothing
+//! (fencing).
 //!
 //! Messages carry data keys and passwords: they travel over loopback or TLS only, and are never logged.
 
@@ -227,7 +228,7 @@ pub enum StepOutput {
     RunBackup(BackupFacts),
     ShipLog(ShippedLog),
     RestoreInstance(RestoredInstance),
-    StopInstance(ClosedLog),
+    StopInstance(StoppedLog),
     RemoveInstance(ClosedLog),
     Done,
 }
@@ -245,7 +246,13 @@ pub struct ShippedLog {
     pub coverage: Coverage,
 }
 
-/// What the log archive of an instance holds that has ended: for good, or until it starts again.
+/// What the log archive of a stopped instance holds. Its gaps come with an [`AgentReport`], which is answered with a backup.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoppedLog {
+    pub coverage: Vec<Coverage>,
+}
+
+/// What the log archive of a removed instance holds for good.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClosedLog {
     pub coverage: Vec<Coverage>,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_api::agent::{ApplySettings, ClosedLog, SetPassword, ShipLog, ShippedLog};
+use holdfast_api::agent::{ApplySettings, ClosedLog, SetPassword, ShipLog, ShippedLog, StoppedLog};
 use holdfast_core::ServiceId;
 use holdfast_engines::{DataPath, Driver, ProgressSink, UserSpec};
 
@@ -63,7 +63,7 @@ pub(super) async fn apply_settings(agent: &Arc<Agent>, input: &ApplySettings) ->
     driver.apply_settings(&record.instance).await.map_err(AgentError::engine("apply the settings"))
 }
 
-pub(super) async fn stop(agent: &Arc<Agent>, service: ServiceId) -> Result<ClosedLog, AgentError> {
+pub(super) async fn stop(agent: &Arc<Agent>, service: ServiceId) -> Result<StoppedLog, AgentError> {
     let local = agent.instances.require(service)?;
     let _busy = local.busy.lock().await;
     end(&local, agent.driver(local.record().spec.engine)?).await?;
@@ -71,7 +71,8 @@ pub(super) async fn stop(agent: &Arc<Agent>, service: ServiceId) -> Result<Close
     if let Err(error) = coverage::write(agent, &local.lineage).await {
         tracing::warn!(%service, error = %chain(&error), "the last coverage of a stopped service is not stored yet");
     }
-    Ok(closed(&local))
+    let coverage = local.lineage.archive().coverage().to_vec();
+    Ok(StoppedLog { coverage })
 }
 
 /// Ships what is left of the log and stops the engine. If that fails the engine goes on: it is looked after, and its clients
@@ -110,11 +111,6 @@ async fn ship_the_end(local: &Local, driver: &dyn Driver) {
     if tokio::time::timeout(LAST_LOG_LIMIT, all).await.is_err() {
         tracing::warn!(%service, "the end of the log is not archived before the engine stops");
     }
-}
-
-fn closed(local: &Local) -> ClosedLog {
-    let archive = local.lineage.archive();
-    ClosedLog { coverage: archive.coverage().to_vec(), gaps: archive.gaps().to_vec() }
 }
 
 /// At a clean shutdown the engine ships the last of its log by itself; from then on every instant until now is covered.
@@ -180,7 +176,10 @@ pub(super) async fn remove(
     if let Err(error) = coverage::write(agent, &local.lineage).await {
         tracing::warn!(%service, error = %chain(&error), "the last coverage of a deleted service was not stored");
     }
-    let closed = closed(&local);
+    let closed = {
+        let archive = local.lineage.archive();
+        ClosedLog { coverage: archive.coverage().to_vec(), gaps: archive.gaps().to_vec() }
+    };
     progress.phase("removing the instance");
     adoption::discard(agent, &record.spec, &record.instance).await?;
     Ok(closed)

@@ -18,7 +18,7 @@ use holdfast_core::backup::BackupMode;
 use holdfast_core::job::{Job, JobKind, JobState, Place};
 use holdfast_core::position::Coverage;
 use holdfast_core::service::ServiceStatus;
-use holdfast_core::{AgentId, JobId, Timestamp};
+use holdfast_core::{AgentId, JobId, LineageId, Timestamp};
 use jiff::SignedDuration;
 
 use super::steps::enqueue_automated;
@@ -239,6 +239,7 @@ async fn report(
     Ok(Json(()))
 }
 
+/// Lengthens known stretches. A new one waits for the report that brings the gap before it.
 async fn coverage(
     State(cp): State<ControlPlane>,
     Json(report): Json<CoverageReport>,
@@ -250,20 +251,22 @@ async fn coverage(
             news.push((lineage, stretch));
         }
     }
+    take_news(&cp, news).await?;
+    Ok(Json(()))
+}
+
+async fn take_news(cp: &ControlPlane, news: Vec<(LineageId, Coverage)>) -> Result<(), Refusal> {
     if !news.is_empty() {
         cp.catalog.upsert_all_coverage(&news).await?;
     }
-    Ok(Json(()))
+    Ok(())
 }
 
 async fn take_instance(cp: &ControlPlane, now: Timestamp, report: InstanceReport) -> Result<(), Refusal> {
     if let Some(archive) = &report.archive {
         let known = cp.catalog.coverage_of(report.lineage_id).await?;
-        for stretch in &archive.coverage {
-            if is_news(&known, stretch) {
-                cp.catalog.upsert_coverage(report.lineage_id, stretch).await?;
-            }
-        }
+        let news = archive.coverage.iter().filter(|stretch| is_news(&known, stretch));
+        take_news(cp, news.map(|stretch| (report.lineage_id, stretch.clone())).collect()).await?;
         if !archive.gaps.is_empty() {
             take_gaps(cp, &report).await?;
         }

@@ -1,6 +1,6 @@
 //! The steps that run in the control plane. Each is idempotent: it is repeated whenever its outcome was not recorded.
 
-use holdfast_api::agent::{ClosedLog, InstanceFacts, RestoredInstance, ShippedLog, StepOutput};
+use holdfast_api::agent::{InstanceFacts, RestoredInstance, ShippedLog, StepOutput};
 use holdfast_catalog::{Credential, NewJob, OnDemandRule};
 use holdfast_core::backup::{Backup, BackupFacts, BackupMode, BackupStatus, BackupType};
 use holdfast_core::job::{Job, JobKind, Step};
@@ -287,8 +287,9 @@ async fn finish(cp: &ControlPlane, job: &Job) -> Outcome {
     let now = Timestamp::now();
     match job.kind {
         JobKind::Stop => {
-            if let Ok(StepOutput::StopInstance(closed)) = output_of(job, "stop_instance") {
-                take_closed(cp, &service_of(cp, job).await?, &closed).await?;
+            // Reports of what only became complete until later are put off, and here no later one follows.
+            if let Ok(StepOutput::StopInstance(stopped)) = output_of(job, "stop_instance") {
+                take_coverage(cp, &service_of(cp, job).await?, stopped.coverage).await?;
             }
             let from = [ServiceStatus::Running, ServiceStatus::Error];
             cp.catalog.set_service_status(service_id(job)?, &from, ServiceStatus::Stopped, None, now).await?;
@@ -324,7 +325,10 @@ async fn new_password(cp: &ControlPlane, job: &Job) -> Result<(), StepError> {
 async fn close_log(cp: &ControlPlane, job: &Job, now: Timestamp) -> Result<(), StepError> {
     let service = service_of(cp, job).await?;
     if let Ok(StepOutput::RemoveInstance(closed)) = output_of(job, "remove_instance") {
-        take_closed(cp, &service, &closed).await?;
+        take_coverage(cp, &service, closed.coverage).await?;
+        for gap in &closed.gaps {
+            cp.catalog.insert_gap(service.lineage_id, gap).await?;
+        }
     }
     cp.live.forget(service.id);
     let from = [ServiceStatus::Deleting];
@@ -333,15 +337,13 @@ async fn close_log(cp: &ControlPlane, job: &Job, now: Timestamp) -> Result<(), S
     super::scheduler::enqueue_expiry(cp, service.id).await
 }
 
-/// Nobody reports on an instance that has ended: this is the last that is heard of its log.
-async fn take_closed(cp: &ControlPlane, service: &Service, closed: &ClosedLog) -> Result<(), StepError> {
-    let lineage = service.lineage_id;
-    let all: Vec<_> = closed.coverage.iter().map(|stretch| (lineage, stretch.clone())).collect();
-    cp.catalog.upsert_all_coverage(&all).await?;
-    for gap in &closed.gaps {
-        cp.catalog.insert_gap(lineage, gap).await?;
-    }
-    Ok(())
+async fn take_coverage(
+    cp: &ControlPlane,
+    service: &Service,
+    coverage: Vec<Coverage>,
+) -> Result<(), StepError> {
+    let all: Vec<_> = coverage.into_iter().map(|stretch| (service.lineage_id, stretch)).collect();
+    Ok(cp.catalog.upsert_all_coverage(&all).await?)
 }
 
 async fn forget_expired(cp: &ControlPlane, job: &Job, now: Timestamp) -> Result<(), StepError> {

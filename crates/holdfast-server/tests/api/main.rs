@@ -2,6 +2,7 @@
 //! written to the catalog by hand.
 #![allow(clippy::unwrap_used)] // a test says what it expects by failing
 
+mod agents;
 mod auth;
 mod backups;
 mod bad_input;
