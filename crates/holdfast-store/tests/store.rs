@@ -38,6 +38,22 @@ fn writing(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[tokio::test]
+async fn any_range_of_a_long_object_comes_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path());
+    let name = name(lineage(), "long");
+    // Longer than what is read at once, and no byte like that of one piece before.
+    let whole: Vec<u8> = (0..700_001_u32).map(|n| u8::try_from(n % 251).expect("below 251")).collect();
+    store.put(&name, Bytes::from(whole.clone())).await.expect("stored");
+    for range in [0..700_001, 0..1, 700_000..700_001, 262_143..262_145, 1..524_289, 300_000..600_000_u64] {
+        let read = store.get_range(&name, range.clone()).await.expect("there").collect(1 << 20).await;
+        let (from, to) =
+            (usize::try_from(range.start).expect("short"), usize::try_from(range.end).expect("short"));
+        assert_eq!(read.expect("whole"), whole[from..to], "{range:?}");
+    }
+}
+
+#[tokio::test]
 async fn objects_are_created_once_or_overwritten_as_asked() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(folder.path());

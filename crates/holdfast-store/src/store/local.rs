@@ -1,5 +1,6 @@
-//! A local folder as object store. Finding and listing are `object_store`'s; reading is here for speed ([`read`]), and writing because we want files
-//! with mode 0600 in folders with mode 0700, create-only writes of any length, and every folder on the way flushed.
+//! A local folder as object store. Finding and listing are `object_store`'s. Reading is here because its own is slow ([`read`]),
+//! and writing because we want files with mode 0600 in folders with mode 0700, create-only writes of any length, and every
+//! folder on the way flushed.
 //!
 //! A write goes into a file of its own in `.writing/`, locked while its writer lives, is flushed, gets its name in one
 //! step (a hard link, or a rename to overwrite) and then all folders up to the root are flushed. So after a crash an
