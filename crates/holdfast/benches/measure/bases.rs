@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::own::make;
 use crate::report::table;
-use crate::restores::{phase_seconds, quiet, remove, took};
+use crate::restores::{quiet, remove, took};
 use crate::timed::{ratio, shown};
 use crate::{BINARY, Size};
 
@@ -89,8 +89,8 @@ async fn replay(size: &Size, holdfast: &Holdfast, engines: &Path) -> Result<Stri
                 let answer =
                     client.post(&format!("/managed-services/{source}/backups/restore"), body).await?;
                 let copy = text(&answer, "service_id")?;
-                let took = [took(&client, &copy, "restore").await?];
-                (copy, phase_seconds(&took, "replaying log")[0] + phase_seconds(&took, "reading the log")[0])
+                let took = took(&client, &copy, "restore").await?;
+                (copy, took.phase("replaying log") + took.phase("reading the log"))
             } else {
                 let (target, _) = make(&client, EngineKind::Mysql, &format!("theirs-{pair}")).await?;
                 let seconds = Root::of(holdfast, engines, target).pipe(&log, position)?;

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::alone::{Alone, Repository};
 use crate::pgbench::Database;
 use crate::report::table;
-use crate::restores::{Took, database_bytes, phase_seconds, quiet, remove, took};
+use crate::restores::{Took, database_bytes, quiet, remove, took};
 use crate::s3::Server;
 use crate::timed::{ratio, shown};
 use crate::{BINARY, Size};
@@ -104,9 +104,9 @@ fn section(name: &str, bytes: i64, times: &Times, peaks: [u64; 2], pgbackrest: u
     let (ours, theirs) = &times.backups;
     let total: Vec<f64> = times.restores.0.iter().map(|took| took.total).collect();
     let files = |took: &[Took]| {
-        let copied = phase_seconds(took, "copying files");
-        let synced = phase_seconds(took, "writing to disk");
-        copied.iter().zip(synced).map(|(a, b)| if b.is_nan() { *a } else { a + b }).collect::<Vec<_>>()
+        took.iter()
+            .map(|took| took.phase("copying files") + took.phase("writing to disk"))
+            .collect::<Vec<_>>()
     };
     let ours_copied = files(&times.restores.0);
     let (copied, ready): (Vec<f64>, Vec<f64>) = times.restores.1.iter().copied().unzip();

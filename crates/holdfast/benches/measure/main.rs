@@ -89,7 +89,8 @@ async fn run() -> Result<()> {
         size.noise_mib = mib.parse().context("BENCH_MIB is a number of MiB")?;
     }
     if let Some(pairs) = setting("BENCH_PAIRS") {
-        size.pairs = pairs.parse().context("BENCH_PAIRS is a number")?;
+        size.pairs =
+            pairs.parse::<std::num::NonZeroUsize>().context("BENCH_PAIRS is a number above 0")?.get();
     }
     let only = setting("BENCH_ONLY");
     let wanted = |part: &str| only.as_ref().is_none_or(|only| only.split(',').any(|one| one == part));

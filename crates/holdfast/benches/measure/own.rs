@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::by_hand;
 use crate::report::table;
-use crate::restores::{Took, phase_seconds, took};
+use crate::restores::{by_phase, took};
 use crate::timed::{median, ratio, shown};
 use crate::{BINARY, Size};
 
@@ -44,7 +44,7 @@ pub(crate) async fn measure(size: &Size, kind: EngineKind) -> Result<String> {
     let (mut our_backups, mut our_restores) = (Cost::default(), Cost::default());
     let (mut their_backups, mut their_restores) = (Cost::default(), Cost::default());
     let (mut stored, mut by_hand) = (0, 0);
-    let mut restores = Vec::new();
+    let (mut backups, mut restores) = (Vec::new(), Vec::new());
     for pair in 0..size.pairs {
         for ours in [pair % 2 == 0, pair % 2 != 0] {
             if ours {
@@ -52,6 +52,7 @@ pub(crate) async fn measure(size: &Size, kind: EngineKind) -> Result<String> {
                     .of_agent(&holdfast, service::back_up(&client, source, PATIENCE_SECONDS))
                     .await?;
                 stored = backup.size_bytes.unwrap_or(0);
+                backups.push(took(&client, &source.to_string(), "backup").await?);
                 let (made, name) = (Made::default(), format!("copy-{pair}"));
                 let from = From::Backup(&backup.id);
                 let restore = service::restore(&client, &made, source, from, &name, PATIENCE_SECONDS);
@@ -80,21 +81,16 @@ pub(crate) async fn measure(size: &Size, kind: EngineKind) -> Result<String> {
     let bytes = stored as f64 / by_hand.max(1) as f64;
     Ok(format!(
         "## {kind} against its own tools\n\n{} MiB that do not compress. By hand: {}. Holdfast's restore makes a service of its own, by hand an empty one \
-         was there. Bytes stored: **{bytes:.2}** of those by hand.\n\n{}\nThe restore's seconds by phase: {}.\n",
+         was there. Bytes stored: **{bytes:.2}** of those by hand.\n\n{}\nThe backup's seconds by phase: {}. The restore's: {}.\n",
         size.noise_mib,
         tool.what(),
         table(
             &["seconds", "Holdfast", "by hand", "ratio", "CPU s, ours / theirs", "peak MiB, agent / tool"],
             &rows
         ),
+        by_phase(&backups),
         by_phase(&restores)
     ))
-}
-
-fn by_phase(all: &[Took]) -> String {
-    let names = all.first().map(|took| took.phases.iter().map(|(name, _)| name)).into_iter().flatten();
-    let shown = names.map(|name| format!("{name} {:.1}", median(&phase_seconds(all, name))));
-    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// A running service with its first backup done, so that nothing is left to do but what is measured.

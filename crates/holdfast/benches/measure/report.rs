@@ -30,7 +30,7 @@ pub(crate) fn page(size: &Size, machine: &str, sections: &[String]) -> String {
          How to read it: whatever is compared was measured in the same run on the same machine, the two sides taking turns, so the\n\
          *ratios* carry over to other machines better than seconds do; below 1 Holdfast is the quicker one. Shown are medians and, in\n\
          brackets, the lowest and the highest value. A ratio's is the median of the pairs' ratios.\n\n\
-         To repeat it: `make bench` (half an hour; nothing else should run), `make bench BENCH_SIZE=small` (a few minutes). One part\n\
+         To repeat it: `make bench` (some hours; nothing else should run), `make bench BENCH_SIZE=small` (a few minutes). One part\n\
          alone: `BENCH_ONLY=sealing`, or several of `sealing,api,local,s3,restores,lag,mysql,mongodb,valkey,bases,lost`.\n\n{}",
         sections.join("\n")
     )

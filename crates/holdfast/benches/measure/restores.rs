@@ -1,6 +1,6 @@
 //! Where the seconds of a restore go, for three sizes of database.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
 use holdfast_testkit::{Client, Holdfast, holdfast};
@@ -103,10 +103,7 @@ fn section(columns: &[(String, Vec<Took>)]) -> String {
     let mut rows = Vec::new();
     for name in names {
         let cell = |all: &Vec<Took>| {
-            let of_one = |took: &Took| -> f64 {
-                took.phases.iter().filter(|(other, _)| other == name).map(|(_, seconds)| seconds).sum()
-            };
-            format!("{:.2}", median(&all.iter().map(of_one).collect::<Vec<_>>()))
+            format!("{:.2}", median(&all.iter().map(|took| took.phase(name)).collect::<Vec<_>>()))
         };
         rows.push(std::iter::once(name.clone()).chain(columns.iter().map(|(_, all)| cell(all))).collect());
     }
@@ -127,8 +124,21 @@ fn section(columns: &[(String, Vec<Took>)]) -> String {
     )
 }
 
-/// Phases added up over several jobs, for sections that show one of them.
-pub(crate) fn phase_seconds(all: &[Took], name: &str) -> Vec<f64> {
-    let by_name = |took: &Took| -> BTreeMap<String, f64> { took.phases.iter().cloned().collect() };
-    all.iter().map(|took| by_name(took).get(name).copied().unwrap_or(f64::NAN)).collect()
+impl Took {
+    /// Of all phases with this name together.
+    pub(crate) fn phase(&self, name: &str) -> f64 {
+        self.phases.iter().filter(|(other, _)| other == name).map(|(_, seconds)| seconds).sum()
+    }
+}
+
+/// Medians of the phases of several jobs, in order, as a sentence's end.
+pub(crate) fn by_phase(all: &[Took]) -> String {
+    let mut names: Vec<&String> =
+        all.iter().flat_map(|took| took.phases.iter().map(|(name, _)| name)).collect();
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(*name));
+    let shown = names.iter().map(|name| {
+        format!("{name} {:.1}", median(&all.iter().map(|took| took.phase(name)).collect::<Vec<_>>()))
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
