@@ -8,9 +8,9 @@
 #        scripts/test.sh SUITE ...   only these
 . "$(dirname "$0")/lib.sh"
 
-# suite | seconds | may skip | tests at once (- as many as there are cores; more where they mostly wait) | what: PACKAGE/TEST, where * means
-# every test program of the package;
-# "examples" are those in the documentation of all packages.
+# suite | seconds | may skip | tests at once | what: PACKAGE/TEST, where * means every test program of the package;
+# "examples" are those in the documentation of all packages. At once: - is as many as there are cores; more where
+# tests mostly wait.
 # A test program that no line names runs as a suite of its own, may not skip and has 300 seconds. A line
 # whose test program does not exist fails the run.
 suites='
