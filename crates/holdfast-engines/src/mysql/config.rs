@@ -115,6 +115,11 @@ pub(super) fn socket(instance: &Instance) -> PathBuf {
     Paths(&instance.folder).run().join("mysqld.sock")
 }
 
+/// The server's own name for it.
+pub(super) fn socket_lock(instance: &Instance) -> PathBuf {
+    Paths(&instance.folder).run().join("mysqld.sock.lock")
+}
+
 pub(super) fn pid_file(instance: &Instance) -> PathBuf {
     Paths(&instance.folder).run().join("mysqld.pid")
 }

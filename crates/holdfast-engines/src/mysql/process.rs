@@ -80,9 +80,10 @@ impl Mysql {
         self.wait_ready(instance, Duration::from_secs(START_SECONDS)).await
     }
 
-    /// Starts the server with `options` besides its settings; it detaches itself and outlives the agent.
+    /// Starts the server, which must not run, with `options` besides its settings; it detaches itself and outlives the agent.
     pub(super) async fn start_with(&self, instance: &Instance, options: &[&str]) -> Result<()> {
         config::write_settings(instance)?;
+        remove_socket_lock(instance)?;
         let spec = ProcessSpec::new(self.program(instance, "mysqld")?, &instance.folder)
             .args([settings_argument(instance), "--daemonize".to_owned()])
             .args(options)
@@ -143,6 +144,19 @@ impl Mysql {
             sql::run(&mut conn, doing, format!("SET GLOBAL {name} = {value}")).await?;
         }
         accounts::restrict(&mut conn, instance).await
+    }
+}
+
+/// A server that was killed leaves the lock of its socket, with its process number. By then another process or thread may
+/// have that number, and then the server refuses to start: it does not ask whether that is a server. (The data have a
+/// lock of the kernel's, which ends with the process.)
+fn remove_socket_lock(instance: &Instance) -> Result<()> {
+    let lock = config::socket_lock(instance);
+    match std::fs::remove_file(&lock) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(EngineError::io(format!("remove {}", lock.display()))(error))
+        }
+        _ => Ok(()),
     }
 }
 

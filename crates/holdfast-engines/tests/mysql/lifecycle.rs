@@ -34,6 +34,28 @@ async fn an_instance_is_made_stopped_and_found_again() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_killed_server_starts_though_another_process_has_its_number() -> Result<()> {
+    let Some(engines) = engines() else { return Ok(()) };
+    let server = Server::start(&engines).await?;
+    let lock = server.instance.folder.join("run/mysqld.sock.lock");
+    assert!(lock.exists(), "the lock has another name by now");
+    server.kill();
+    while server.driver.is_running(&server.instance).await {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let mut command = tokio::process::Command::new("sleep");
+    command.arg("60").kill_on_drop(true);
+    if let Some(user) = &server.instance.run_as {
+        command.uid(user.uid);
+    }
+    let sleeper = command.spawn()?;
+    std::fs::write(&lock, format!("{}\n", sleeper.id().expect("it sleeps")))?;
+    server.driver.start(&server.instance).await?;
+    server.tenant("app").await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn tenants_reach_their_data_and_nothing_of_the_servers() -> Result<()> {
     let Some(engines) = engines() else { return Ok(()) };
     let server = Server::start(&engines).await?;
