@@ -105,7 +105,7 @@ fn percent(done: u64, total: u64) -> f64 {
 
 /// The newest entry, or the first one of the oldest transaction that is open: its operations may be committed later.
 async fn start_stamp(client: &Client) -> Result<Stamp> {
-    let tip = oplog::tip(client).await?;
+    let newest = oplog::settled(client).await?;
     let open = client
         .database("config")
         .collection::<Document>("transactions")
@@ -116,7 +116,7 @@ async fn start_stamp(client: &Client) -> Result<Stamp> {
         open.try_collect().await.map_err(EngineError::mongo("look for open transactions"))?;
     let started =
         open.iter().filter_map(|one| one.get_document("startOpTime").ok()?.get_timestamp("ts").ok());
-    Ok(started.map(Stamp::from).chain([tip.ts]).min().expect("the tip is there"))
+    Ok(started.map(Stamp::from).chain([newest]).min().expect("the newest is there"))
 }
 
 /// All collections and views that a restore makes, in a fixed order.
@@ -361,9 +361,9 @@ struct CopiedLog {
 
 /// The oplog from `start` to behind everything that was copied.
 async fn store_oplog(client: &Client, sink: &dyn BackupSink, start: Stamp) -> Result<CopiedLog> {
-    let end = oplog::tip(client).await?;
+    let end = oplog::settled(client).await?;
     let doing = "copy the oplog";
-    let cursor = oplog::open(client, start, Some(end.ts)).await?;
+    let cursor = oplog::open(client, start, Some(end)).await?;
     let mut counter = Counter::default();
     let (mut first, mut last, mut newest_wall_ms, mut renamed, mut failed) =
         (None, None, i64::MIN, None, None);
@@ -400,8 +400,10 @@ async fn store_oplog(client: &Client, sink: &dyn BackupSink, start: Stamp) -> Re
         )));
     }
     match (first, last) {
-        (Some(first), Some(last)) if first == start && last == end => Ok(CopiedLog { last, newest_wall_ms }),
-        _ => Err(again(format!("the server's oplog does not reach from {start} to {} any more", end.ts))),
+        (Some(first), Some(last)) if first == start && last.ts == end => {
+            Ok(CopiedLog { last, newest_wall_ms })
+        }
+        _ => Err(again(format!("the server's oplog does not reach from {start} to {end} any more"))),
     }
 }
 

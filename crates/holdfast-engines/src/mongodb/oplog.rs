@@ -113,15 +113,24 @@ pub(super) async fn newest(client: &Client) -> Result<Option<Stamp>> {
     found.map(entry).transpose().map(|entry| entry.map(|entry| entry.stamp()))
 }
 
-/// The last of the newest entries, after those before it have become visible.
-pub(super) async fn tip(client: &Client) -> Result<Mark> {
+/// Timestamp of the newest entry, after those before it have become visible.
+pub(super) async fn settled(client: &Client) -> Result<Stamp> {
     const ATTEMPTS: u32 = 300; // a new server writes its first entry at once
     for _ in 0..ATTEMPTS {
-        let Some(newest) = newest(client).await? else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        tokio::time::sleep(SETTLE).await;
+        if let Some(newest) = newest(client).await? {
+            tokio::time::sleep(SETTLE).await;
+            return Ok(newest);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(EngineError::Unexpected { doing: "read the oplog".to_owned(), what: "it stays empty".to_owned() })
+}
+
+/// The last of the newest entries, after those before it have become visible.
+pub(super) async fn tip(client: &Client) -> Result<Mark> {
+    const ATTEMPTS: u32 = 10; // the newest entry may be rolled back meanwhile
+    for _ in 0..ATTEMPTS {
+        let newest = settled(client).await?;
         let mut cursor = open(client, newest, Some(newest)).await?;
         let (mut counter, mut last) = (Counter::default(), None);
         while let Some(document) = cursor.try_next().await.map_err(EngineError::mongo("read the oplog"))? {
@@ -131,7 +140,10 @@ pub(super) async fn tip(client: &Client) -> Result<Mark> {
             return Ok(mark);
         }
     }
-    Err(EngineError::Unexpected { doing: "read the oplog".to_owned(), what: "it stays empty".to_owned() })
+    Err(EngineError::Unexpected {
+        doing: "read the oplog".to_owned(),
+        what: "its newest entry does not stay".to_owned(),
+    })
 }
 
 /// A cursor over the entries from one timestamp to another, both included.
