@@ -156,6 +156,15 @@ async fn what_a_copy_cannot_hold_is_refused_and_what_was_cut_off_is_removed() ->
     holdfast_engines::Driver::start(&server.driver, &server.instance).await?;
     ensure!(copy_is_gone(&server), "left by a server that died");
 
+    // A file without content that is larger than any disk here.
+    let large = server.instance.folder.join("data/large");
+    std::fs::File::create(&large)?.set_len(8 << 40)?;
+    let error = server.backup_by("clone", &MemorySink::default()).await.expect_err("there is no room");
+    let text = format!("{error:#}");
+    ensure!(text.contains("MiB beside the data") && text.contains("mysqldump"), "{text}");
+    ensure!(copy_is_gone(&server), "refused before anything was made");
+    std::fs::remove_file(&large)?;
+
     // Tables of other storage engines cannot be made here, but may have come from elsewhere.
     server.allow_every_storage_engine().await?;
     let mut root = server.root().await?;
@@ -165,5 +174,25 @@ async fn what_a_copy_cannot_hold_is_refused_and_what_was_cut_off_is_removed() ->
     let text = format!("{error:#}");
     ensure!(text.contains("defaultdb.old (MyISAM)") && text.contains("mysqldump"), "{text}");
     ensure!(copy_is_gone(&server), "refused before anything was made");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_copy_with_a_damaged_page_is_not_handed_over() -> Result<()> {
+    const TEXT: &str = "whoever changes a bit of this row changes it in its page alone";
+    let Some(engines) = engines() else { return Ok(()) };
+    let server = Server::start(&engines).await?;
+    let mut app = server.tenant("app").await?;
+    app.query_drop("CREATE TABLE rows_of_text (id INT PRIMARY KEY, v VARCHAR(100))").await?;
+    app.query_drop(format!("INSERT INTO rows_of_text VALUES (1, '{TEXT}')")).await?;
+    drop(app);
+    // So that the row is in its page, and in no log that is copied too.
+    holdfast_engines::Driver::stop(&server.driver, &server.instance, 60).await?;
+    holdfast_engines::Driver::start(&server.driver, &server.instance).await?;
+    let base = base_by("clone", &server, &Archive::default()).await?;
+    ensure!(base.sink.damage(TEXT.as_bytes()) == 1, "the row is stored once");
+    let restored = server.restored(&engines, &base, None, &Archive::default()).await;
+    let text = format!("{:#}", restored.err().context("it was restored")?);
+    ensure!(text.contains("check the pages' checksums"), "{text}");
     Ok(())
 }

@@ -231,6 +231,22 @@ pub(crate) async fn base_by(method: &str, server: &Server, archive: &Archive) ->
 #[derive(Clone, Default)]
 pub(crate) struct MemorySink(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
 
+impl MemorySink {
+    /// Changes a bit wherever `text` is stored; returns at how many places.
+    pub(crate) fn damage(&self, text: &[u8]) -> usize {
+        let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = 0;
+        for bytes in objects.values_mut() {
+            let found = |bytes: &[u8]| bytes.windows(text.len()).position(|window| window == text);
+            while let Some(at) = found(bytes) {
+                bytes[at] ^= 1;
+                places += 1;
+            }
+        }
+        places
+    }
+}
+
 #[async_trait]
 impl BackupSink for MemorySink {
     async fn store(
