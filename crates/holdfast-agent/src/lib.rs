@@ -3,6 +3,8 @@
 //!
 //! Engine processes are detached: they outlive the agent and are adopted again by its next life.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))] // the walls: clippy.toml
+
 mod adoption;
 mod archive;
 mod client;

@@ -3,6 +3,8 @@
 //! They stay apart from the domain types on purpose: a field here is a promise to clients that we do not write, one in
 //! `holdfast-core` may change with the code. The server converts by hand.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))] // the walls: clippy.toml
+
 pub mod agent;
 pub mod backup;
 pub mod error;

@@ -6,6 +6,8 @@
 //!
 //! Nothing secret stands here in the clear: keys, passwords and other secrets arrive wrapped.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))] // the walls: clippy.toml
+
 mod backups;
 mod coverage;
 mod credentials;

@@ -6,6 +6,8 @@
 //! - [`engines`]: how each engine is written to and read, behind one small trait.
 //! - [`scenario`]: the suite, steered by [`holdfast_core::engine::Capability`].
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))] // the walls: clippy.toml
+
 pub mod control;
 pub mod engines;
 pub mod error;

@@ -3,6 +3,8 @@
 //! What a service, a backup, a job or a restore point *is* and which moves are allowed is decided here;
 //! the other crates carry it out.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))] // the walls: clippy.toml
+
 pub mod backup;
 pub mod compaction;
 pub mod disk;

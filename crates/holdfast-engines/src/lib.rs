@@ -3,6 +3,8 @@
 //! A driver works on one [`Instance`] at a time. It knows the engine's own tools and positions; it knows no HTTP, no
 //! catalog and no bucket: repository tools write to the sealing gateway that [`Instance::repository`] names.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))] // the walls: clippy.toml
+
 mod bulk_sync;
 mod certificate;
 mod driver;

@@ -13,6 +13,8 @@
 //! | `kill MS` | this process dies by SIGKILL after that time, whatever it does then |
 //! | `kill-parent MS` | its parent does (an embedded agent's control plane, with which it dies) |
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))] // the walls: clippy.toml
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -8,6 +8,8 @@
 //! (streams), [`range`] (ranged reads), [`wrap`] and [`recovery`] (keys), [`manifest`] and [`chain`] (what a backup
 //! consists of). `docs/format.md` says the same byte by byte, with test vectors.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))] // the walls: clippy.toml
+
 pub mod chain;
 mod chunk;
 pub mod context;

@@ -3,6 +3,8 @@
 //! `http` turns requests into calls of `app` and answers into JSON; `app` decides and writes to the catalog; `jobs` carries
 //! out what takes time. Nothing here touches an engine: drivers live beside the databases, in the agent.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))] // the walls: clippy.toml
+
 pub mod app;
 pub mod boot;
 pub mod http;

@@ -3,6 +3,8 @@
 //!
 //! Reading order: [`layout`], [`store`], [`gateway`]. Nothing here knows the catalog or a database.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))] // the walls: clippy.toml
+
 pub mod description;
 pub mod documents;
 pub mod error;

@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: a whole Holdfast in a folder of its own, a client, a ledger of what a writer was
 //! told was committed, a real S3 server and a faulty network in front of it.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))] // the walls: clippy.toml
 #![allow(clippy::print_stdout, reason = "what a test prints is how it tells its seed and its figures")]
 
 pub mod client;

@@ -1,5 +1,7 @@
 //! The one binary: `serve`, `agent`, and the commands of a client. It parses, wires and prints; the crates do the work.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))] // the walls: clippy.toml
+
 mod agent;
 mod check;
 mod client;
