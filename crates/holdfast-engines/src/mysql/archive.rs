@@ -128,6 +128,9 @@ struct Reader {
     /// The records before `buffer`.
     ready: BytesMut,
     executed_seen: GtidSet,
+    /// The server has sent the first event of the file that it reads, and it is the one that the cursor stands in. Before,
+    /// nothing is known to be archived: after a reset there may be another file of the same name, with as many transactions.
+    knows_file: bool,
     /// The server reads another file of the same name.
     other_file: bool,
 }
@@ -158,6 +161,7 @@ impl Reader {
             buffer: BytesMut::new(),
             ready: BytesMut::new(),
             executed_seen: GtidSet::default(),
+            knows_file: false,
             other_file: false,
         };
         let name = |file: Option<&(String, u64)>| {
@@ -197,6 +201,7 @@ impl Reader {
                 // The copy of a file's first event, for reading on in its middle: it tells when the file was begun.
                 self.other_file =
                     self.cursor.as_ref().is_some_and(|cursor| cursor.created != header.timestamp());
+                self.knows_file = !self.other_file;
                 return Ok(false);
             }
             _ => {}
@@ -255,6 +260,7 @@ impl Reader {
             (cursor.gtids, cursor.outside)
         });
         let (gtids, outside) = known.unwrap_or_default();
+        self.knows_file = true;
         self.cursor = Some(Cursor {
             server_uuid: self.server_uuid.clone(),
             file,
@@ -332,7 +338,8 @@ impl Reader {
 
     /// Whether all of `executed` was read and handed over. What was read and never executed: the log was reset.
     fn has(&mut self, executed: &GtidSet) -> Result<bool> {
-        let Some(cursor) = self.cursor.as_ref().filter(|_| self.new_file.is_none()) else { return Ok(false) };
+        let read = self.cursor.as_ref().filter(|_| self.knows_file && self.new_file.is_none());
+        let Some(cursor) = read else { return Ok(false) };
         self.executed_seen.union(executed);
         if !executed.contains(&self.executed_seen) {
             return Err(unexpected(RESET));
