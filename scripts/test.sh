@@ -112,15 +112,14 @@ while IFS=$'\t' read -r number package test; do
     esac
 done < <(awk -F '\t' '{ print NR "\t" $2 "\t" $3 }' "$logs/programs")
 
-# Whether a comment of the code has an example that runs. Looking for them with rustdoc takes minutes.
+# Whether a comment of the code has an example between fences, which runs. Asking rustdoc takes minutes.
 has_examples() {
-    git ls-files -z 'crates/*/src/*.rs' | xargs -0 awk '
+    [ -n "$(find crates/*/src -name '*.rs' -print0 | xargs -0 awk '
         FNR == 1 { inside = 0 }
         /^[[:space:]]*\/\/[\/!][[:space:]]*```/ {
             inside = !inside
-            if (inside && !/```(text|json|sql|sh|toml)[[:space:]]*$/) found = 1
-        }
-        END { exit !found }'
+            if (inside && !/```(text|json|sql|sh|toml)[[:space:]]*$/) print FILENAME
+        }')" ]
 }
 
 all_passed=0 all_failed=0 all_skipped=0

@@ -1,5 +1,7 @@
 //! Instances: made, stopped, found again; who may do what.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use holdfast_engines::{Driver as _, UserSpec};
 use mysql_async::prelude::Queryable;
@@ -40,9 +42,12 @@ async fn a_killed_server_starts_though_another_process_has_its_number() -> Resul
     let lock = server.instance.folder.join("run/mysqld.sock.lock");
     assert!(lock.exists(), "the lock has another name by now");
     server.kill();
-    while server.driver.is_running(&server.instance).await {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    let ended = async {
+        while server.driver.is_running(&server.instance).await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), ended).await?;
     let mut command = tokio::process::Command::new("sleep");
     command.arg("60").kill_on_drop(true);
     if let Some(user) = &server.instance.run_as {
