@@ -19,6 +19,7 @@ mod jobs;
 mod keks;
 mod keys;
 mod lease;
+mod migrations;
 mod open;
 mod organizations;
 #[cfg(test)]

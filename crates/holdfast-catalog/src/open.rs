@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use tokio::sync::watch;
 
 use crate::error::{CatalogError, Result, database};
-use crate::{Db, Transaction};
+use crate::{Db, Transaction, migrations};
 
 /// Handle to the catalog; clones share it.
 #[derive(Debug, Clone)]
@@ -58,10 +58,8 @@ impl Catalog {
             .connect_with(options.clone())
             .await
             .map_err(opened)?;
-        sqlx::migrate!("./migrations")
-            .run(&writer)
-            .await
-            .map_err(|source| CatalogError::Migrate { path: path.into(), source })?;
+        let migrated = |source| CatalogError::Migrate { path: path.into(), source };
+        migrations::all().await.map_err(migrated)?.run(&writer).await.map_err(migrated)?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .connect_with(options.pragma("query_only", "ON"))
@@ -218,7 +216,7 @@ mod tests {
             .fetch_one(third.reader())
             .await
             .expect("counts");
-        let migrations = sqlx::migrate!("./migrations").iter().count();
+        let migrations = migrations::all().await.expect("resolves").iter().count();
         assert_eq!(applied, i64::try_from(migrations).expect("few"));
     }
 
@@ -248,7 +246,7 @@ mod tests {
         let path = folder.path().join("catalog.db");
         let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true).foreign_keys(true);
         let old = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.expect("opens");
-        let mut first = sqlx::migrate!("./migrations");
+        let mut first = migrations::all().await.expect("resolves");
         first.migrations = first.migrations.iter().filter(|one| one.version == 1).cloned().collect();
         first.run(&old).await.expect("the first shape");
         for statement in [
