@@ -1,6 +1,6 @@
 # Everything a person types. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help build packages engines python tools demo test bench soak guards lint clean-run
+.PHONY: help build packages engines python tools demo quick test bench soak guards lint docs clean-run
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,14 +17,18 @@ engines: packages ## PostgreSQL 17, pgBackRest, MySQL 9.7, Valkey 9.1, the tests
 python: packages ## the tests' Python environment, into the cache folder
 	@scripts/python.sh
 
-tools: packages ## cargo-deny, into the cache folder
+tools: packages ## cargo-nextest, cargo-deny and cargo-shear, into the cache folder
 	@scripts/tools.sh
 
 demo: packages build ## a database backed up, broken and restored before your eyes
 	@scripts/engines.sh
 	scripts/demo.sh
 
-test: packages engines python ## every test; ends with "N passed, N failed, N skipped"
+quick: tools python ## before each commit: formatting, lints, and every test that needs no engine
+	@scripts/lint.sh --quick
+	@scripts/test.sh --quick
+
+test: packages engines python tools ## every test; ends with "N passed, N failed, N skipped"
 	@scripts/test.sh
 
 bench: packages engines ## speed and memory against the bare tools, into docs/benchmarks.md (BENCH_SIZE=small: minutes)
@@ -36,8 +40,11 @@ soak: engines ## the whole kill matrix, then exactness, kill and S3 suites with 
 guards: engines ## takes out one guard after the other: tests must fail each time
 	@scripts/guards.sh
 
-lint: tools ## formatting, lints, the walls between the crates, licences of dependencies
+lint: tools ## formatting, lints, the walls between the crates, scripts, documentation, the dependency tree
 	@scripts/lint.sh
+
+docs: packages ## the crates' documentation, with every warning an error
+	@scripts/docs.sh
 
 clean-run: ## what CI does: .ci/run in a fresh clone of what is committed
 	@scripts/clean-run.sh

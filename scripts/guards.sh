@@ -7,19 +7,19 @@
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 
-# name | package/test | file | the line as it stands, which must stand there once | what it becomes
+# name | package/program/module | file | the line as it stands, which must stand there once | what it becomes
 guards='
 last-chunk       | holdfast-seal/seal       | crates/holdfast-seal/src/open.rs               | return Err(SealError::Truncated { object: self.object, sealed_bytes });  | let _ = sealed_bytes; return Ok(());
 commitment       | holdfast-seal/seal       | crates/holdfast-seal/src/chunk.rs              | .map_err(\|_\| SealError::WrongKeyOrContext { object: context.to_string() })?; | .ok();
 chunk-order      | holdfast-seal/seal       | crates/holdfast-seal/src/chunk.rs              | *byte ^= number;                                                         | *byte ^= number & 0;
 fencing          | holdfast-catalog/catalog | crates/holdfast-catalog/src/queue.rs           | let held = before.generation == generation && before.state == JobState::Running; | let held = before.state == JobState::Running;
 one-of-a-name    | holdfast-catalog/catalog | crates/holdfast-catalog/migrations/0001_first.sql | CREATE UNIQUE INDEX services_living_name ON services (organization_id, name) | CREATE INDEX services_living_name ON services (organization_id, name)
-gap              | holdfast-core/holdfast_core | crates/holdfast-core/src/position.rs        | } else if from.offset > covered.to.offset {                              | } else if from.offset > u64::MAX - 1 {
+gap              | holdfast-core/lib | crates/holdfast-core/src/position.rs        | } else if from.offset > covered.to.offset {                              | } else if from.offset > u64::MAX - 1 {
 jumping-clock    | holdfast-core/recovery   | crates/holdfast-core/src/retention/clock.rs    | if steady_for >= HOLD {                                                  | if steady_for <= HOLD {
-if-none-match    | holdfast-store/store     | crates/holdfast-store/src/store/local.rs       | let named = if if_absent {                                               | let named = if if_absent && target.as_os_str().is_empty() {
+if-none-match    | holdfast-store/it/store  | crates/holdfast-store/src/store/local.rs       | let named = if if_absent {                                               | let named = if if_absent && target.as_os_str().is_empty() {
 retired-kek      | holdfast-catalog/catalog | crates/holdfast-catalog/src/keks.rs            | Some(_) => Err(CatalogError::RetiredKek { version }),                    | Some(_) => Ok(()),
-shredded-key     | holdfast-server/rotation | crates/holdfast-server/src/jobs/rotation.rs    | let lock = cp.vault.lock_wrappings().await;                              | let lock = ();
-read-only        | holdfast-store/gateway   | crates/holdfast-store/src/gateway/access.rs    | if write && repository.access == Access::ReadOnly {                      | if write && repository.access == Access::ReadOnly && operation.is_empty() {
+shredded-key     | holdfast-server/it/rotation| crates/holdfast-server/src/jobs/rotation.rs    | let lock = cp.vault.lock_wrappings().await;                              | let lock = ();
+read-only        | holdfast-store/it/gateway| crates/holdfast-store/src/gateway/access.rs    | if write && repository.access == Access::ReadOnly {                      | if write && repository.access == Access::ReadOnly && operation.is_empty() {
 '
 
 copy=$ROOT/target/guards/tree
@@ -31,17 +31,19 @@ git ls-files -z | xargs -0 cp --parents -t "$copy"
 logs=$ROOT/target/guards/logs
 mkdir -p "$logs"
 
-# run_tests PACKAGE/TEST LOG: the crate's own name stands for its unit tests.
+# run_tests PACKAGE/PROGRAM[/MODULE] LOG: the program "lib" is that of the crate's unit tests.
 run_tests() {
-    local package=${1%%/*} test=${1#*/} which=(--test "${1#*/}")
-    [ "$test" != "${package//-/_}" ] || which=(--lib)
-    (cd "$copy" && timeout 900 cargo test --locked --quiet -p "$package" "${which[@]}" </dev/null) >"$2" 2>&1
+    local package program module which
+    IFS=/ read -r package program module <<<"$1"
+    which=(--test "$program")
+    [ "$program" != lib ] || which=(--lib)
+    (cd "$copy" && timeout 900 cargo test --locked --quiet -p "$package" "${which[@]}" -- ${module:+"$module::"} </dev/null) >"$2" 2>&1
 }
 
 passed=0 failed=0
-for test in $(awk -F'|' 'NF > 3 { gsub(/ /, "", $2); print $2 }' <<<"$guards" | sort -u); do
+while read -r test; do
     run_tests "$test" "$logs/whole.log" || die "the tests of $test fail with every guard in place" "see $logs/whole.log"
-done
+done < <(awk -F'|' 'NF > 3 { gsub(/ /, "", $2); print $2 }' <<<"$guards" | sort -u)
 while IFS= read -r row; do
     [ -n "${row// /}" ] || continue
     # A bar inside code is written \|.

@@ -140,3 +140,10 @@ ensure() {
     fi
     say "$(basename "$1"): there already"
 }
+
+# From here on cargo compiles the workspace with clippy's driver, which is rustc and says its lints besides. Scripts that
+# build and scripts that run what was built must agree on this, or everything is compiled twice.
+use_clippy_driver() {
+    command -v clippy-driver >/dev/null || die "there is no clippy" "rustup component add clippy rustfmt"
+    export RUSTC_WORKSPACE_WRAPPER=clippy-driver
+}

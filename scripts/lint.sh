@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Everything that is checked without running: formatting, lints, the walls of clippy.toml, the dependency tree.
-# All of them run, whatever the earlier ones say.
+# Everything that is checked without running: formatting, lints, the walls of clippy.toml, scripts, the dependency tree.
+# All of them run, whatever the earlier ones say. What clippy says comes from the compilation that the tests use too.
 #
-# usage: scripts/lint.sh      after scripts/tools.sh
+# usage: scripts/lint.sh [--quick]      after scripts/tools.sh; --quick leaves out what takes long or asks the network
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 
@@ -19,12 +19,12 @@ check() {
     fi
 }
 
-deny=$CACHE/tools/cargo-deny/cargo-deny
+tools=$CACHE/tools
 
 # The list of known holes comes from the network; without it, the check says so and does not count as passed.
 advisories() {
     local log
-    if log=$("$deny" --locked check advisories 2>&1 </dev/null); then
+    if log=$("$tools/cargo-deny/cargo-deny" --locked check advisories 2>&1 </dev/null); then
         say "advisories: passed"
         passed=$((passed + 1))
     elif grep -q 'failed to fetch advisory database' <<<"$log"; then
@@ -56,12 +56,34 @@ walls() {
 }
 wall='#![cfg_attr(not(test), deny(clippy::disallowed_methods))] // the walls: clippy.toml'
 
+# An ignored test is the half that another test starts as a process of its own; nothing else may be left out.
+ignored() {
+    ! git grep -n '#\[ignore' -- '*.rs' | grep -v '#\[ignore = "a part of .*, which starts it"'
+}
+
+clippy() {
+    scripts/build.sh || return 1
+    [ -s target/test-logs/lints ] || return 0
+    cat target/test-logs/lints >&2
+    return 1
+}
+
+shell_scripts() {
+    git ls-files -z -- '*.sh' .ci/run | xargs -0 shellcheck
+}
+
 check claims claims
 check walls walls
+check ignored ignored
 check fmt cargo fmt --all --check
-check clippy cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
-check deny "$deny" --locked --log-level error check bans licenses sources
-advisories
+check shellcheck shell_scripts
+check clippy clippy
+check unused "$tools/cargo-shear/cargo-shear" --locked --offline --deny-warnings --color=never
+if [ "${1:-}" != --quick ]; then
+    check docs scripts/docs.sh
+    check deny "$tools/cargo-deny/cargo-deny" --locked --log-level error check bans licenses sources
+    advisories
+fi
 
 mkdir -p target/test-logs
 echo "$passed $failed $skipped" >target/test-logs/lint-totals

@@ -31,10 +31,11 @@ libbz2-1.0
 zlib1g
 libfaketime
 strace
+shellcheck
 '
 # gcc, libc6-dev, make: the crates that build C (AWS-LC, SQLite, zstd) need a compiler and no cmake.
 # util-linux: flock and setpriv. openssl: certificates of the tests. The libraries: PostgreSQL and pgBackRest.
-# libfaketime: the tests of wrong clocks. strace: those of power cuts.
+# libfaketime: the tests of wrong clocks. strace: those of power cuts. shellcheck: `make lint`.
 
 if ! command -v dpkg-query >/dev/null; then
     warn "this system has no Debian packages; it must bring: $(echo "$packages" | tr '\n' ' ')"

@@ -17,9 +17,9 @@ cargo test --workspace --locked --no-run --quiet </dev/null
 HOLDFAST_SEED=$((RANDOM << 45 | RANDOM << 30 | RANDOM << 15 | RANDOM))
 export HOLDFAST_SEED
 matrix=$logs/kill-matrix.log
-if ! HOLDFAST_KILLS=all timeout 7200 cargo test --locked --quiet -p holdfast --test crash -- --nocapture </dev/null >"$matrix" 2>&1; then
+if ! HOLDFAST_KILLS=all timeout 7200 cargo test --locked --quiet -p holdfast --test e2e -- crash:: --nocapture </dev/null >"$matrix" 2>&1; then
     grep -vE '^ *[0-9]+: |^ +at ' "$matrix" | tail -n 60 >&2
-    die "the kill matrix with seed $HOLDFAST_SEED" "HOLDFAST_KILLS=all HOLDFAST_SEED=$HOLDFAST_SEED cargo test -p holdfast --test crash"
+    die "the kill matrix with seed $HOLDFAST_SEED" "HOLDFAST_KILLS=all HOLDFAST_SEED=$HOLDFAST_SEED cargo test -p holdfast --test e2e -- crash::"
 fi
 matrix_seed=$HOLDFAST_SEED
 say "kill matrix: $(grep -c '^killed: ' "$matrix") kills, all whole"
@@ -31,9 +31,9 @@ while [ $SECONDS -lt $deadline ]; do
         HOLDFAST_SEED=$((RANDOM << 45 | RANDOM << 30 | RANDOM << 15 | RANDOM))
         export HOLDFAST_SEED
         log=$logs/$suite-$HOLDFAST_SEED.log
-        if ! timeout 3600 cargo test --locked --quiet -p holdfast --test "$suite" -- --nocapture </dev/null >"$log" 2>&1; then
+        if ! timeout 3600 cargo test --locked --quiet -p holdfast --test e2e -- "$suite::" --nocapture </dev/null >"$log" 2>&1; then
             tail -n 60 "$log" >&2
-            die "$suite with seed $HOLDFAST_SEED, in round $((rounds + 1))" "HOLDFAST_SEED=$HOLDFAST_SEED cargo test -p holdfast --test $suite"
+            die "$suite with seed $HOLDFAST_SEED, in round $((rounds + 1))" "HOLDFAST_SEED=$HOLDFAST_SEED cargo test -p holdfast --test e2e -- $suite::"
         fi
         restores=$((restores + $(grep -c '0 lost, 0 extra' "$log")))
         # The first round kills each engine's agent 50 times while it streams the log.

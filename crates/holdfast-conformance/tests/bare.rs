@@ -3,7 +3,6 @@
 
 #![allow(clippy::print_stdout, reason = "what a test prints is how it tells its figures")]
 
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -57,7 +56,7 @@ impl Bare {
                 "chown"
             );
         }
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = holdfast_testkit::ports::reserve()?;
         let process = run(kind, &binary, folder.path(), port)?;
         Ok(Some(Self { kind, binary, folder, port, process }))
     }

@@ -5,7 +5,7 @@
 //! wrapped: by a key-encryption key ([`Kek`]) and for the owner's recovery key ([`RecoveryPublic`]).
 //!
 //! Reading order: [`layout`] (lengths and the header), [`context`] (what an object is), [`seal`] and [`open`]
-//! (streams), [`range`] (ranged reads), [`wrap`] and [`recovery`] (keys), [`manifest`] and [`chain`] (what a backup
+//! (streams), [`range`] (ranged reads), [`mod@wrap`] and [`recovery`] (keys), [`manifest`] and [`chain`] (what a backup
 //! consists of). `docs/format.md` says the same byte by byte, with test vectors.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))] // the walls: clippy.toml

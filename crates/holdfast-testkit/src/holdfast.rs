@@ -1,7 +1,6 @@
 //! A whole Holdfast: the real binary, a data folder of its own, real engines. Everything it started is gone when it is
 //! dropped, also after a failed test.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::client::Client;
+use crate::ports;
 use crate::volume::Volume;
 
 pub const PASSWORD: &str = "correct horse battery staple";
@@ -80,7 +80,7 @@ impl Holdfast {
         }
         Ok(Self {
             instances: folder.join("i"),
-            port: TcpListener::bind("127.0.0.1:0")?.local_addr()?.port(),
+            port: ports::reserve()?,
             binary: binary.into(),
             child: None,
             environment: environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
@@ -290,21 +290,30 @@ impl Holdfast {
     }
 }
 
+impl Holdfast {
+    /// Ends every process of every engine, whatever it is doing.
+    fn end_engines(&self) {
+        for pid in &self.postmasters() {
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGQUIT); // immediate shutdown, which gives shared memory back
+        }
+        for round in 0..200 {
+            let left = self.engine_processes();
+            if left.is_empty() {
+                return;
+            }
+            let patient = round < 40; // two seconds for PostgreSQL
+            for pid in left.into_iter().filter(|pid| !(patient && is_named(*pid, "postgres"))) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL); // gone already is fine
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
 impl Drop for Holdfast {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            if let Ok(pid) = i32::try_from(child.id()) {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-            }
-            for _ in 0..80 {
-                if matches!(child.try_wait(), Ok(Some(_))) {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        // What a test has to say of an orderly end it has said; here nothing is left to lose.
+        let _ = self.kill_serve(); // it may be dead already
         // Shown when the test fails, however it does.
         for line in self
             .log()
@@ -315,19 +324,7 @@ impl Drop for Holdfast {
         {
             println!("log: {line}");
         }
-        for pid in &self.postmasters() {
-            let _ = kill(Pid::from_raw(*pid), Signal::SIGQUIT); // immediate shutdown
-        }
-        for round in 0..100 {
-            let left = self.engine_processes();
-            if left.is_empty() {
-                break;
-            }
-            for pid in left.iter().filter(|_| round % 20 == 10) {
-                let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        self.end_engines();
         // The folders of their sockets, where the instances' own paths are too long for one.
         for name in self.instance_folders() {
             let _ = std::fs::remove_dir_all(std::env::temp_dir().join(format!("holdfast-{name}")));
@@ -346,6 +343,10 @@ impl Drop for Holdfast {
 fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+fn is_named(pid: i32, name: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name)
 }
 
 fn children_of(parent: i32) -> Vec<i32> {

@@ -11,6 +11,7 @@ pub mod holdfast;
 pub mod ledger;
 pub mod lost;
 pub mod memory;
+pub mod ports;
 pub mod proxy;
 pub mod s3;
 pub mod seed;

@@ -25,8 +25,6 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::fault::{Fault, Seen};
 
-/// Below the ports that the system gives to clients, so that nobody takes ours during an outage.
-const PORTS: std::ops::Range<u16> = 12_000..30_000;
 const SLOW_BYTES_PER_SECOND: usize = 1024;
 
 type AnswerBody = StreamBody<BoxStream<'static, io::Result<Frame<Bytes>>>>;
@@ -81,14 +79,11 @@ impl Proxy {
             encrypted: 0,
         };
         let shared = Arc::new(Shared { upstream, state: Mutex::new(state) });
-        for _ in 0..100 {
-            let port = rand::rng().random_range(PORTS);
-            if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
-                let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
-                return Ok(Self { port, shared, listening: Mutex::new(Some(task)) });
-            }
-        }
-        anyhow::bail!("no free port for the proxy")
+        // A reserved one: nobody takes it during an outage.
+        let port = crate::ports::reserve()?;
+        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+        let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Ok(Self { port, shared, listening: Mutex::new(Some(task)) })
     }
 
     /// Where it listens.

@@ -109,7 +109,7 @@ impl S3Server {
         for name in ["data", "logs"] {
             std::fs::create_dir(at(name))?;
         }
-        let [master, master_grpc, volume, volume_grpc, filer, filer_grpc, port, s3_grpc] = free_ports()?;
+        let [master, master_grpc, volume, volume_grpc, filer, filer_grpc, port, s3_grpc] = ports()?;
         let child = Command::new(&weed)
             .arg(format!("-logdir={}", at("logs")))
             .args([
@@ -262,13 +262,10 @@ fn client(port: u16, access_key: &str, secret_key: &str) -> Result<AmazonS3> {
         .build()?)
 }
 
-fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    // All at once, so that none is given twice.
-    let listeners: Vec<_> =
-        (0..N).map(|_| std::net::TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<_>>()?;
+fn ports<const N: usize>() -> Result<[u16; N]> {
     let mut ports = [0; N];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener.local_addr()?.port();
+    for port in &mut ports {
+        *port = crate::ports::reserve()?;
     }
     Ok(ports)
 }

@@ -3,7 +3,7 @@
 //!
 //! Reading begins where the proven coverage ends. A part is cut some hundred milliseconds after its first byte, sealed and
 //! stored, and only then counts, judged like a segment of the tool's. When the tool has archived the segment that a part
-//! lies in, the part goes ([`pieces`]). A restore puts what is left behind the tool's archive ([`rebuild`]).
+//! lies in, the part goes ([`pieces`]). A restore puts what is left behind the tool's archive ([`mod@rebuild`]).
 //!
 //! Nothing of this is kept on the host: whatever ends a connection or the agent, reading begins anew behind what the store
 //! has, and the engine keeps what the archive does not have.

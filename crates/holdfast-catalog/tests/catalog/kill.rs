@@ -19,7 +19,7 @@ const ROUND: &str = "HOLDFAST_KILL_TEST_ROUND";
 
 /// The process that gets killed: only a helper of the test below.
 #[tokio::test]
-#[ignore = "started by a_killed_writer_loses_nothing_that_was_acknowledged"]
+#[ignore = "a part of a_killed_writer_loses_nothing_that_was_acknowledged, which starts it"]
 async fn child() {
     let (Ok(file), Ok(service)) = (std::env::var(FILE), std::env::var(SERVICE)) else { return };
     let service: ServiceId = service.parse().unwrap();

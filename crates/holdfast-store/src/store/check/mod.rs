@@ -55,7 +55,7 @@ impl Store {
 /// Opens a store only to check it. A folder that was not there is away again afterwards.
 ///
 /// # Errors
-/// [`StoreError`] when the address is none, or the folder cannot be used.
+/// [`crate::StoreError`] when the address is none, or the folder cannot be used.
 pub async fn check_address(url: &str, settings: &StoreSettings) -> Result<Report> {
     let root = url.strip_prefix("file://").map(std::path::Path::new);
     let missing: Vec<_> =

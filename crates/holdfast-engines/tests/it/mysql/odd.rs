@@ -1,0 +1,117 @@
+//! What real servers have in them and dumps or replays stumble over: rights on tables that are gone, views that cannot be
+//! read, events whose time has passed, JSON whose numbers were decimals, accounts of odd names.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use mysql_async::prelude::Queryable;
+
+use crate::mysql::rig::{Archive, Server, base, engines, table};
+
+const ODD: &[&str] = &[
+    "CREATE USER 'u'@'%' IDENTIFIED BY 'x'",
+    "CREATE USER 'root'@'%' IDENTIFIED BY 'x'",
+    "CREATE TABLE gone (a INT PRIMARY KEY, b INT)",
+    "CREATE TABLE thin (a INT PRIMARY KEY, b INT, c INT)",
+    "GRANT SELECT ON defaultdb.gone TO 'u'@'%'",
+    "GRANT SELECT (b), UPDATE (c) ON defaultdb.thin TO 'u'@'%'",
+    "GRANT INSERT (b) ON defaultdb.gone TO 'root'@'%'",
+    "CREATE VIEW blind AS SELECT a FROM gone",
+    "CREATE VIEW `b``lind 2` AS SELECT b FROM thin",
+    "DROP TABLE gone",
+    "ALTER TABLE thin DROP COLUMN b",
+    // A view that calls a function, by a definer who may run that function alone.
+    "CREATE FUNCTION twice(a INT) RETURNS INT DETERMINISTIC RETURN a * 2",
+    "GRANT EXECUTE ON FUNCTION defaultdb.twice TO 'u'@'%'",
+    "GRANT SELECT, CREATE VIEW, SHOW VIEW ON defaultdb.* TO 'u'@'%'",
+    "CREATE DEFINER = 'u'@'%' VIEW doubled AS SELECT twice(a) AS d FROM thin",
+    "CREATE TABLE js (id INT PRIMARY KEY, j JSON)",
+    "INSERT INTO js VALUES (1, JSON_OBJECT('price', 1.10, 'long', 12345678901234.10)), (2, JSON_ARRAY(CAST(1.5e0 AS DOUBLE), 0.1e0 + 0.2e0)), \
+        (3, JSON_OBJECT('day', DATE '2026-11-27'))",
+    "CREATE TABLE fired (at TIMESTAMP(6))",
+    "CREATE EVENT once ON SCHEDULE AT CURRENT_TIMESTAMP + INTERVAL 6 SECOND DO INSERT INTO fired VALUES (NOW(6))",
+    "CREATE EVENT until ON SCHEDULE EVERY 1 HOUR ENDS CURRENT_TIMESTAMP + INTERVAL 6 SECOND ON COMPLETION PRESERVE DO SELECT 1",
+];
+
+const LOOKS: &[&str] = &[
+    "SHOW GRANTS FOR 'u'@'%'",
+    "SHOW GRANTS FOR 'root'@'%'",
+    "SELECT host, db, user, table_name, table_priv, column_priv FROM mysql.tables_priv WHERE db = 'defaultdb' ORDER BY 1, 2, 3, 4",
+    "SELECT host, db, user, table_name, column_name, column_priv FROM mysql.columns_priv WHERE db = 'defaultdb' ORDER BY 1, 2, 3, 4, 5",
+    "SELECT table_name FROM information_schema.views WHERE table_schema = 'defaultdb' ORDER BY 1",
+    "SELECT id, JSON_EXTRACT(j, '$.price') + 0 FROM js ORDER BY 1",
+    "SELECT * FROM doubled",
+];
+
+async fn looks(server: &Server) -> Result<Vec<String>> {
+    let mut root = server.root().await?;
+    root.query_drop("USE defaultdb").await?;
+    let mut seen = Vec::new();
+    for look in LOOKS {
+        seen.push(format!("{look}: {}", table(&mut root, look).await?));
+    }
+    Ok(seen)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn oddities_come_back_and_stop_neither_dump_nor_replay() -> Result<()> {
+    let Some(engines) = engines() else { return Ok(()) };
+    let server = Server::start(&engines).await?;
+    let archive = Archive::default();
+    let _follower = archive.follow(&server);
+    archive.catch_up().await?;
+    let mut app = server.tenant("app").await?;
+    let mut root = server.root().await?;
+    root.query_drop("USE defaultdb").await?;
+    for statement in ODD {
+        let by = if statement.starts_with("CREATE DEFINER") { &mut root } else { &mut app };
+        by.query_drop(*statement).await.with_context(|| (*statement).to_owned())?;
+    }
+    let base = base(&server, &archive).await?;
+    let expected = looks(&server).await?;
+    // The event runs, and the server drops it by itself.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    let fired: Option<u64> = app.query_first("SELECT COUNT(*) FROM fired").await?;
+    assert_eq!(fired, Some(1), "the event has run");
+    for statement in [
+        "DROP EVENT until",
+        "DROP VIEW blind",
+        "CREATE OR REPLACE VIEW `b``lind 2` AS SELECT 1 AS one",
+        "REVOKE SELECT ON defaultdb.gone FROM 'u'@'%'",
+        "ALTER USER 'root'@'%' IDENTIFIED BY 'y'",
+        "DROP USER 'root'@'%'",
+    ] {
+        app.query_drop(statement).await.with_context(|| statement.to_owned())?;
+    }
+    let after = looks_after(&server).await?;
+    let at = archive.catch_up().await?;
+
+    let (copy, _) = server.restored(&engines, &base, None, &archive).await?;
+    assert_eq!(looks(&copy).await?, expected, "by the dump alone");
+    let read = copy.root().await?.query_drop("SELECT * FROM defaultdb.blind").await;
+    assert!(read.is_err(), "it could not be read, and cannot be");
+    let fired: Option<u64> = copy.root().await?.query_first("SELECT COUNT(*) FROM defaultdb.fired").await?;
+    assert_eq!(fired, Some(0), "an event whose time has passed does not run again");
+    drop(copy);
+    let (copy, _) = server.restored(&engines, &base, Some(at), &archive).await?;
+    assert_eq!(looks_after(&copy).await?, after, "by dump and log");
+    Ok(())
+}
+
+async fn looks_after(server: &Server) -> Result<Vec<String>> {
+    let mut root = server.root().await?;
+    root.query_drop("USE defaultdb").await?;
+    let mut seen = Vec::new();
+    for look in [
+        LOOKS[0],
+        LOOKS[2],
+        LOOKS[3],
+        LOOKS[4],
+        "SELECT * FROM fired",
+        "SHOW EVENTS",
+        "SELECT user, host FROM mysql.user ORDER BY 1, 2",
+    ] {
+        seen.push(format!("{look}: {}", table(&mut root, look).await?));
+    }
+    Ok(seen)
+}

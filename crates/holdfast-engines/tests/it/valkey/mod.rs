@@ -1,0 +1,6 @@
+//! The driver of Valkey against a real server: its log followed to the last byte, restores to the second, users, guards.
+
+mod follow;
+mod harness;
+mod instance;
+mod restore;
