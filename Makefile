@@ -5,8 +5,9 @@
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: packages ## the release binary, target/release/holdfast
+build: packages ## the release binary, target/release/holdfast, and its debugging information beside it
 	cargo build --release --locked -p holdfast
+	@scripts/strip.sh target/release/holdfast
 
 packages: ## the Debian packages that are missing (asks for nothing when all are there)
 	@scripts/packages.sh
