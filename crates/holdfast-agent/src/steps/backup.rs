@@ -83,7 +83,7 @@ async fn copy(
     let known = remove_cut_off(agent, local, finished).await?;
     disk::require_store_room(agent, input.expected_bytes.unwrap_or(0))?;
     local.lineage.forget_files();
-    local.lineage.keys.begin_backup(key.key_id, known);
+    local.lineage.keys.begin_backup(key.key_id, known.clone());
     let request = BackupRequest { backup_id: &input.backup_id, mode };
     let copied = driver.backup(&record.instance, &request, progress).await;
     local.lineage.keys.end_backup();
@@ -91,7 +91,7 @@ async fn copy(
     let copied = copied.map_err(failed)?;
 
     progress.phase("sealing the manifest");
-    let objects = confirmed_objects(agent, local, &copied.label).await?;
+    let objects = confirmed_objects(agent, local, &copied.label, &known).await?;
     write(agent, local, input, key, copied, objects).await
 }
 
@@ -168,11 +168,13 @@ async fn remove_cut_off(
 }
 
 /// What the store lists under the label, each object as it was confirmed when it was written: nothing missing, nothing
-/// that we did not write (R1, R14).
+/// that we did not write (R1, R14). A file of neither this backup nor one of the `known` came late, from the tool of a try
+/// that was cut off (it outlives its agent for a moment, and was taken as long as this try had not written yet): it goes.
 async fn confirmed_objects(
     agent: &Agent,
     local: &Local,
     label: &str,
+    known: &[String],
 ) -> Result<Vec<ManifestObject>, AgentError> {
     let written = local.lineage.files_of(label);
     let mut by_name: std::collections::HashMap<&str, &ManifestObject> =
@@ -182,9 +184,15 @@ async fn confirmed_objects(
     while let Some(object) =
         listed.try_next().await.map_err(AgentError::store("list the backup's objects"))?
     {
-        let ours = matches!(&object.name, ObjectName::Repository { path, .. }
-            if classify(path.as_str()) == ObjectClass::BackupFile { label: label.to_owned() });
-        if !ours {
+        let ObjectName::Repository { path, .. } = &object.name else { continue };
+        let ObjectClass::BackupFile { label: of } = classify(path.as_str()) else { continue };
+        if of != label {
+            if !known.contains(&of)
+                && let Err(error) = agent.store.delete(&object.name).await
+            {
+                // The next backup tries again.
+                tracing::warn!(object = %object.name, error = %chain(&error), "a cut-off backup's file stays for now");
+            }
             continue;
         }
         let name = object.name.relative();

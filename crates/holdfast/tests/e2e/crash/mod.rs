@@ -62,6 +62,7 @@ async fn what_happens_at_once_ends_whole() -> Result<()> {
     races::expiry_beside_a_backup(world).await.context("expiry during a backup")?;
     races::deletion_beside_a_restore(world).await.context("deletion during a restore")?;
     races::a_late_worker(&running).await.context("a late worker")?;
+    races::a_file_that_comes_late(world).await.context("a late file")?;
     invariants::hold(world).await.context("after the races")?;
     races::storm(world, [random.random(), random.random()], STORM_SECONDS).await.context("a storm")?;
     invariants::hold(world).await.context("after the storm")?;

@@ -1,6 +1,7 @@
 //! Things that happen at the same time: each ends whole, or is refused with a word.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -95,6 +96,42 @@ pub(crate) async fn a_late_worker(running: &Running) -> Result<()> {
     let lost = earlier.iter().all(|outcome| *outcome == StepOutcome::Lost);
     ensure!(*last == StepOutcome::Done && lost && earlier.len() >= 2, "{copies:?}");
     Ok(())
+}
+
+/// The tool of a try that was cut off outlives its agent for a moment, and stores one more file when the next try has begun:
+/// it is gone once that one is done.
+pub(crate) async fn a_file_that_comes_late(world: &World) -> Result<()> {
+    world.quiet(&world.archive).await?;
+    let before = backup_folders(world, &world.archive);
+    let backup = world.client.trigger(&world.archive).await?;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let begun = loop {
+        let new = backup_folders(world, &world.archive).into_iter().find(|folder| !before.contains(folder));
+        if let Some(new) = new {
+            break new;
+        }
+        ensure!(tokio::time::Instant::now() < deadline, "the backup writes nothing");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let late = begun.with_file_name("20200101-000000F").join("bundle/1");
+    std::fs::create_dir_all(late.parent().context("a folder")?)?;
+    std::fs::write(&late, "of a try that was cut off")?;
+    world.client.wait_backup(&world.archive, &backup, 120).await?;
+    ensure!(!late.exists(), "{} is left", late.display());
+    Ok(())
+}
+
+/// Where the files of a service's backups lie in the store, a folder each: `…/repo/backup/STANZA/LABEL`.
+fn backup_folders(world: &World, service: &str) -> BTreeSet<PathBuf> {
+    let label = |file: PathBuf| {
+        let path = file.to_string_lossy().into_owned();
+        let (before, inside) = path.split_once("/repo/backup/").filter(|_| path.contains(service))?;
+        let mut parts = inside.split('/');
+        let (stanza, label) = (parts.next()?, parts.next()?);
+        // Beside them lie `backup.info` and `backup.history`.
+        label.starts_with('2').then(|| PathBuf::from(format!("{before}/repo/backup/{stanza}/{label}")))
+    };
+    invariants::files(&world.objects).into_iter().filter_map(label).collect()
 }
 
 /// Leases the step as an agent does, once its holder's lease has lapsed, and never works on it.
