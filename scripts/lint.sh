@@ -61,6 +61,16 @@ ignored() {
     ! git grep -n '#\[ignore' -- '*.rs' | grep -v '#\[ignore = "a part of .*, which starts it"'
 }
 
+# Examples in comments of the code are tests, and no run starts them (building them takes minutes): there are none.
+examples() {
+    ! find crates/*/src -name '*.rs' -print0 | xargs -0 awk '
+        FNR == 1 { inside = 0 }
+        /^[[:space:]]*\/\/[\/!][[:space:]]*```/ {
+            inside = !inside
+            if (inside && !/```(text|json|sql|sh|toml)[[:space:]]*$/) print FILENAME ":" FNR ": an example that nothing runs"
+        }' | grep .
+}
+
 clippy() {
     scripts/build.sh || return 1
     [ -s target/test-logs/lints ] || return 0
@@ -75,6 +85,7 @@ shell_scripts() {
 check claims claims
 check walls walls
 check ignored ignored
+check examples examples
 check fmt cargo fmt --all --check
 check shellcheck shell_scripts
 check clippy clippy

@@ -12,12 +12,14 @@ cd "$ROOT"
 
 # filter SUITE: the expression that picks its tests.
 filter() {
-    if [ "$1" = command ]; then
-        echo 'package(=holdfast) & kind(bin)'
-    elif [ -e "crates/holdfast/tests/e2e/$1.rs" ] || [ -e "crates/holdfast/tests/e2e/$1/mod.rs" ]; then
-        echo "package(=holdfast) & test(/^$1::/)"
-    elif [ -d "crates/holdfast-$1" ]; then
-        echo "package(=holdfast-$1)"
+    local of=none\(\)
+    [ "$1" != command ] || of+=' + (package(=holdfast) & kind(bin))'
+    if [ -e "crates/holdfast/tests/e2e/$1.rs" ] || [ -e "crates/holdfast/tests/e2e/$1/mod.rs" ]; then
+        of+=" + (package(=holdfast) & kind(test) & test(/^$1::/))"
+    fi
+    [ ! -d "crates/holdfast-$1" ] || of+=" + package(=holdfast-$1)"
+    if [ "$of" != 'none()' ]; then
+        echo "$of"
     else
         die "there is no suite $1" "suites are 'command', the modules in crates/holdfast/tests/e2e, and the crates without 'holdfast-'"
     fi
