@@ -12,7 +12,7 @@ build: packages ## the release binary, target/release/holdfast, and its debuggin
 packages: ## the Debian packages that are missing (asks for nothing when all are there)
 	@scripts/packages.sh
 
-engines: packages ## PostgreSQL 17, pgBackRest, MySQL 9.7, Valkey 9.1, the tests' S3 server and stand-in for mongod, into a cache folder; the system is left alone
+engines: packages ## PostgreSQL 17, pgBackRest, MySQL 9.7, Valkey 9.1, MongoDB 6.0 and the tests' S3 server, into a cache folder; the system is left alone
 	@if [ -z "$$HOLDFAST_ENGINES" ]; then scripts/engines.sh postgresql pgbackrest mysql valkey s3 mongodb; fi
 
 python: packages ## the tests' Python environment, into the cache folder

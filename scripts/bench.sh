@@ -2,7 +2,7 @@
 # Measures Holdfast against the bare tools, on this machine, and writes docs/benchmarks.md. Nothing else should run meanwhile.
 # Everything that it makes lies below the cache folder and is gone at the end, also after Ctrl-C.
 #
-# environment: BENCH_SIZE   full (some hours, most of them with the stand-in for mongod; 15 GB of disk) or small (a few minutes; shows that it works)
+# environment: BENCH_SIZE   full (some hours; 15 GB of disk) or small (a few minutes; shows that it works)
 #              BENCH_ONLY   some of sealing,api,local,s3,restores,lag,mysql,mongodb,valkey,bases,lost, with commas between
 #              BENCH_MIB    what MySQL, MongoDB and Valkey are filled with (full: 2048 MiB)
 #              BENCH_PAIRS  how often each side has its turn (full: 3)

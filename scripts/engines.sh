@@ -4,7 +4,7 @@
 #   engines/pgbackrest/usr/bin/pgbackrest     pgBackRest 2.55
 #   engines/valkey-9.1/bin/...                Valkey 9.1 (valkey-server, and valkey-check-aof and -check-rdb, which are the same program)
 #   engines/seaweedfs/bin/weed                an S3 server; only with `engines.sh s3`
-#   engines/mongodb-surrogate/bin/surrogate   the tests' stand-in for mongod; only with `engines.sh mongodb`: scripts/engines/mongodb.sh
+#   engines/mongodb-6.0/bin/mongod            MongoDB 6.0; only with `engines.sh mongodb`: scripts/engines/mongodb.sh
 #   engines/mysql-9.7/bin/...                 MySQL 9.7: scripts/engines/mysql.sh
 # Each is pinned by its SHA-256, unless a file of its own says why not. Nothing is installed into the system and no
 # system library is touched.
@@ -138,7 +138,7 @@ for engine in "${wanted[@]}"; do
     mysql) ensure "$ENGINES/mysql-9.7" "$MYSQL_STAMP" install_mysql ;;
     valkey) ensure "$ENGINES/valkey-9.1" "$VALKEY_STAMP" install_valkey ;;
     seaweedfs) ensure "$ENGINES/seaweedfs" "$SEAWEEDFS_STAMP" install_seaweedfs ;;
-    mongodb) ensure "$ENGINES/mongodb-surrogate" "$MONGODB_STAMP" install_mongodb ;;
+    mongodb) ensure "$ENGINES/mongodb-6.0" "$MONGODB_STAMP" install_mongodb ;;
     esac
 done
 say "ready in $ENGINES"

@@ -20,6 +20,7 @@ curl
 jq
 openssl
 libssl3|libssl3t64
+libcurl4|libcurl4t64
 libgssapi-krb5-2
 libreadline8|libreadline8t64
 libxml2
@@ -34,7 +35,7 @@ strace
 shellcheck
 '
 # gcc, libc6-dev, make: the crates that build C (AWS-LC, SQLite, zstd) need a compiler and no cmake.
-# util-linux: flock and setpriv. openssl: certificates of the tests. The libraries: PostgreSQL and pgBackRest.
+# util-linux: flock and setpriv. openssl: certificates of the tests. The libraries: PostgreSQL, pgBackRest and MongoDB.
 # libfaketime: the tests of wrong clocks. strace: those of power cuts. shellcheck: `make lint`.
 
 if ! command -v dpkg-query >/dev/null; then

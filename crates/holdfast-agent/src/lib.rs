@@ -44,6 +44,7 @@ use holdfast_store::gateway::Gateway;
 
 pub use disk::OnLogFull;
 pub use error::AgentError;
+pub use holdfast_engines::DriverSettings;
 pub use holdfast_engines::postgresql::WalTail;
 
 /// What an agent was told at its start.
@@ -67,7 +68,7 @@ pub struct AgentConfig {
     pub on_log_full: OnLogFull,
     /// Followed log is shipped at least so often while there is any.
     pub log_interval: Duration,
-    pub wal_tail: WalTail,
+    pub engines: DriverSettings,
 }
 
 /// What all parts of the agent share.
@@ -111,7 +112,7 @@ pub async fn run(config: AgentConfig, stop: tokio_util::sync::CancellationToken)
     let gateway = host.start_gateway(store.clone()).await?;
     let client = client::Client::new(&config.control_url, &config.token, host.id)?;
     let agent = Arc::new(Agent {
-        drivers: holdfast_engines::drivers(&config.engines_dir, config.wal_tail),
+        drivers: holdfast_engines::drivers(&config.engines_dir, config.engines),
         instances: instances::Instances::default(),
         ballast: disk::Ballast::new(&config.instances_dir),
         host,

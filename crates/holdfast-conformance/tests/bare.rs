@@ -13,6 +13,7 @@ use holdfast_conformance::ledger::Act;
 use holdfast_conformance::{Database, Ledger, Load, Login, Mix};
 use holdfast_core::engine::EngineKind;
 use jiff::Timestamp;
+use mongodb::bson::doc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -83,13 +84,26 @@ impl Bare {
             if self.process.try_wait()?.is_some() {
                 break;
             }
-            if self.database().open().await.is_ok() {
+            let ready = self.kind != EngineKind::Mongodb || self.is_primary().await;
+            if ready && self.database().open().await.is_ok() {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
         anyhow::bail!("{} does not answer: {log}", self.kind)
+    }
+
+    /// Makes a set of one, unless it is one already, and looks whether it takes writes.
+    async fn is_primary(&self) -> bool {
+        let host = format!("127.0.0.1:{}", self.port);
+        let address = format!("mongodb://{host}/?directConnection=true&serverSelectionTimeoutMS=1000");
+        let Ok(client) = mongodb::Client::with_uri_str(address).await else { return false };
+        let admin = client.database("admin");
+        let set = doc! { "_id": "rs0", "members": [{ "_id": 0, "host": host }] };
+        let _ = admin.run_command(doc! { "replSetInitiate": set }).await;
+        let hello = admin.run_command(doc! { "hello": 1 }).await;
+        hello.is_ok_and(|hello| hello.get_bool("isWritablePrimary").unwrap_or(false))
     }
 
     fn restart(&mut self) -> Result<()> {
@@ -128,17 +142,16 @@ fn run(kind: EngineKind, binary: &Path, folder: &Path, port: u16) -> Result<Chil
             .args(["--port", &port, "--bind", "127.0.0.1", "--appendonly", "yes", "--save", "", "--dir"])
             .arg(&data),
         _ => command
+            .arg(format!("--dbpath={}", data.display()))
             .args([
-                "--host",
-                "127.0.0.1",
+                "--bind_ip=127.0.0.1",
                 "--port",
                 &port,
-                "--sync-on-commit",
-                "--oplog-retention-seconds",
-                "86400",
+                "--replSet=rs0",
+                "--wiredTigerCacheSizeGB=0.25",
+                "--quiet",
             ])
-            .args(["--oplog-max-entries", "10000000", "--storage-path"])
-            .arg(&data),
+            .arg(format!("--unixSocketPrefix={}", folder.display())),
     };
     if nix::unistd::geteuid().is_root() {
         command.uid(NOBODY).gid(NOBODY);
@@ -217,7 +230,7 @@ async fn mysql_holds_what_its_writers_were_told() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mongodb_holds_what_its_writers_were_told() -> Result<()> {
-    match Bare::start(EngineKind::Mongodb, "mongodb-surrogate/bin/surrogate", data_folder)? {
+    match Bare::start(EngineKind::Mongodb, "mongodb-6.0/bin/mongod", data_folder)? {
         Some(bare) => what_was_told_is_there(bare).await,
         None => Ok(()),
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use holdfast_agent::{AgentConfig, OnLogFull, WalTail};
+use holdfast_agent::{AgentConfig, DriverSettings, OnLogFull, WalTail};
 use holdfast_api::agent::Secret;
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +46,9 @@ pub(crate) struct AgentArgs {
     /// PostgreSQL: ship log as it is written (on), let commits wait for that (synchronous), or ship whole segments (off).
     #[arg(long, value_name = "on|off|synchronous", default_value = "on")]
     wal_tail: WalTail,
+    /// MongoDB: MiB of oplog that a service keeps.
+    #[arg(long, value_name = "MIB", default_value_t = DriverSettings::default().mongodb_oplog_mib)]
+    mongodb_oplog_mib: u32,
     #[arg(long, default_value = "info")]
     log: String,
     #[arg(long)]
@@ -69,7 +72,7 @@ pub(crate) async fn run(args: AgentArgs) -> anyhow::Result<()> {
         faults: crate::config::faults(),
         on_log_full: if args.break_log_when_full { OnLogFull::Break } else { OnLogFull::Stop },
         log_interval: std::time::Duration::from_millis(args.log_interval_ms),
-        wal_tail: args.wal_tail,
+        engines: DriverSettings { wal_tail: args.wal_tail, mongodb_oplog_mib: args.mongodb_oplog_mib },
     };
     let stop = CancellationToken::new();
     crate::serve::stop_at_signals(stop.clone())?;

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
-use holdfast_agent::{OnLogFull, WalTail};
+use holdfast_agent::{DriverSettings, OnLogFull};
 use holdfast_core::retention::Policy;
 use holdfast_fault::FaultPoints;
 
@@ -123,6 +123,12 @@ const SETTINGS: &[Setting] = &[
                   store, and stand still while it or the agent is away) or off (whole segments, at the latest every 10 s)",
         default: "on",
     },
+    Setting {
+        key: "mongodb_oplog_mib",
+        meaning: "MiB of oplog that a MongoDB service keeps: how far the agent or the object store may be behind before there \
+                  is a gap; services that are there grow to it at their next start, and shrink no lower than 990",
+        default: "2048",
+    },
     Setting { key: "automated_days", meaning: "days that automated backups are listed", default: "7" },
     Setting { key: "pitr_days", meaning: "days that the recovery window reaches back", default: "7" },
     Setting {
@@ -159,7 +165,7 @@ pub(crate) struct Config {
     pub embedded_agent: bool,
     pub on_log_full: OnLogFull,
     pub log_interval: std::time::Duration,
-    pub wal_tail: WalTail,
+    pub engines: DriverSettings,
     pub log: String,
     pub log_json: bool,
     pub admin_password: Option<String>,
@@ -259,9 +265,7 @@ fn check(values: &BTreeMap<String, String>) -> anyhow::Result<Config> {
             interval_ms @ 10..=600_000 => std::time::Duration::from_millis(interval_ms),
             other => bail!("log_interval_ms must lie between 10 and 600000, not {other}"),
         },
-        wal_tail: get("wal_tail").map_or(Ok(WalTail::default()), |word| {
-            word.parse().map_err(|error: String| anyhow::anyhow!("wal_tail {error}"))
-        })?,
+        engines: engines(&get)?,
         log: get("log").unwrap_or(DEFAULT_LOG).to_owned(),
         log_json: !one_of("log_format", ["text", "json"])?,
         admin_password: variable("HOLDFAST_ADMIN_PASSWORD"),
@@ -280,6 +284,18 @@ fn check(values: &BTreeMap<String, String>) -> anyhow::Result<Config> {
             policy: Policy { automated_days: days("automated_days")?, pitr_days: days("pitr_days")? },
         },
     })
+}
+
+fn engines<'a>(get: &impl Fn(&str) -> Option<&'a str>) -> anyhow::Result<DriverSettings> {
+    let mut settings = DriverSettings::default();
+    if let Some(word) = get("wal_tail") {
+        settings.wal_tail = word.parse().map_err(|error: String| anyhow::anyhow!("wal_tail {error}"))?;
+    }
+    if let Some(text) = get("mongodb_oplog_mib") {
+        settings.mongodb_oplog_mib = parsed("mongodb_oplog_mib", text)?;
+        ensure!(settings.mongodb_oplog_mib > 0, "mongodb_oplog_mib must be at least 1");
+    }
+    Ok(settings)
 }
 
 fn parsed<T: std::str::FromStr>(key: &str, text: &str) -> anyhow::Result<T>

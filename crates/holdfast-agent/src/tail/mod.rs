@@ -97,7 +97,7 @@ async fn keep(agent: Arc<Agent>, local: Arc<Local>) {
 
 /// Whether commits wait until the store has them.
 fn is_synchronous(agent: &Agent) -> bool {
-    agent.config.wal_tail == WalTail::Synchronous
+    agent.config.engines.wal_tail == WalTail::Synchronous
 }
 
 /// Follows the running engine until something ends it.

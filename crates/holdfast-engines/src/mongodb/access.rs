@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Mongodb;
 use super::client::{USER_NOT_FOUND, admin, is_code};
-use super::config::{Account, Flavor, Secrets};
+use super::config::Account;
 use crate::files;
 use crate::{EngineError, Instance, Paths, Result};
 
@@ -46,7 +46,6 @@ pub(super) fn is_read_only(instance: &Instance) -> bool {
 /// Lets nobody write; may be repeated.
 pub(super) async fn hold(driver: &Mongodb, instance: &Instance, read_only: bool) -> Result<()> {
     let client = driver.clients.get(instance, Account::Admin)?;
-    let first = !is_held(instance);
     let mut held = read(instance).unwrap_or_default();
     held.read_only |= read_only;
     let info = admin(&client, doc! { "usersInfo": 1 }, "list the users").await?;
@@ -61,11 +60,6 @@ pub(super) async fn hold(driver: &Mongodb, instance: &Instance, read_only: bool)
     write(instance, &held)?;
     for (name, _) in &held.users {
         set_roles(driver, instance, name, doc! { "role": "readAnyDatabase", "db": "admin" }.into()).await?;
-    }
-    // The stand-in looks at a connection's rights when it logs in only.
-    if first && Secrets::read(instance)?.flavor == Flavor::Surrogate {
-        driver.stop_instance(instance, 30).await?;
-        Box::pin(driver.start_held(instance)).await?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::future::ready;
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use mongodb::options::CollectionOptions;
 use mongodb::results::{CollectionSpecification, CollectionType};
 use mongodb::{Client, Cursor};
 use serde::{Deserialize, Serialize};
@@ -70,9 +71,7 @@ impl Mongodb {
         for namespace in collections(&client).await? {
             let (namespace, spec) = namespace;
             store_metadata(&client, sink, &namespace, &spec).await?;
-            if !matches!(spec.collection_type, CollectionType::View | CollectionType::Timeseries)
-                || is_plain_time_series(&client, &namespace, &spec).await?
-            {
+            if !matches!(spec.collection_type, CollectionType::View | CollectionType::Timeseries) {
                 let name = format!("{}.bson", object_name(&namespace));
                 let fingerprint = store_documents(&client, sink, &namespace, &spec, &name).await?;
                 copied += fingerprint.bytes;
@@ -105,7 +104,7 @@ fn percent(done: u64, total: u64) -> f64 {
 
 /// The newest entry, or the first one of the oldest transaction that is open: its operations may be committed later.
 async fn start_stamp(client: &Client) -> Result<Stamp> {
-    let newest = oplog::settled(client).await?;
+    let newest = oplog::tip(client).await?.ts;
     let open = client
         .database("config")
         .collection::<Document>("transactions")
@@ -126,8 +125,6 @@ async fn collections(client: &Client) -> Result<Vec<(Namespace, CollectionSpecif
     let databases = list.get_array("databases").map(Vec::as_slice).unwrap_or_default();
     let mut names: Vec<&str> =
         databases.iter().filter_map(|database| database.as_document()?.get_str("name").ok()).collect();
-    // The stand-in does not list it.
-    names.extend((!names.contains(&"admin")).then_some("admin"));
     names.sort_unstable();
     let mut all = Vec::new();
     for database in names.into_iter().filter(|name| !matches!(*name, "local" | "config")) {
@@ -144,25 +141,6 @@ async fn collections(client: &Client) -> Result<Vec<(Namespace, CollectionSpecif
     }
     all.sort_by(|(a, _), (b, _)| a.cmp(b));
     Ok(all)
-}
-
-/// Whether a time-series collection keeps its measurements as they are: the stand-in has no buckets.
-async fn is_plain_time_series(
-    client: &Client,
-    namespace: &Namespace,
-    spec: &CollectionSpecification,
-) -> Result<bool> {
-    if spec.collection_type != CollectionType::Timeseries {
-        return Ok(false);
-    }
-    let buckets = format!("system.buckets.{}", namespace.collection);
-    let found = client
-        .database(&namespace.database)
-        .list_collection_names()
-        .filter(doc! { "name": buckets })
-        .await
-        .map_err(EngineError::mongo("list the collections"))?;
-    Ok(found.is_empty())
 }
 
 /// The name of a collection's objects, without their ending. Collections may have slashes in their names.
@@ -289,12 +267,16 @@ async fn store_documents(
 }
 
 /// In the order of `_id` where there is an index for it: so no document comes twice, however it is deleted and made again.
+/// Only what a majority has is read: the oplog is copied up to there afterwards, and must not end before what was read.
 async fn open_collection(
     client: &Client,
     namespace: &Namespace,
     spec: &CollectionSpecification,
 ) -> mongodb::error::Result<Cursor<RawDocumentBuf>> {
-    let collection = client.database(&namespace.database).collection::<RawDocumentBuf>(&namespace.collection);
+    let majority =
+        CollectionOptions::builder().read_concern(mongodb::options::ReadConcern::majority()).build();
+    let database = client.database(&namespace.database);
+    let collection = database.collection_with_options::<RawDocumentBuf>(&namespace.collection, majority);
     let natural = spec.options.capped == Some(true)
         || spec.options.clustered_index.is_some()
         || spec.id_index.is_none()
@@ -361,7 +343,7 @@ struct CopiedLog {
 
 /// The oplog from `start` to behind everything that was copied.
 async fn store_oplog(client: &Client, sink: &dyn BackupSink, start: Stamp) -> Result<CopiedLog> {
-    let end = oplog::settled(client).await?;
+    let end = oplog::tip(client).await?.ts;
     let doing = "copy the oplog";
     let cursor = oplog::open(client, start, Some(end)).await?;
     let mut counter = Counter::default();

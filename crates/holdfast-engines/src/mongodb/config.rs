@@ -9,31 +9,17 @@ use crate::certificate::Certificate;
 use crate::files;
 use crate::{EngineError, Instance, Paths, Result};
 
-/// Kinds of server. Chosen by what the host has when an instance is made; kept with the instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Flavor {
-    /// MongoDB's own server.
-    Mongod,
-    /// The tests' stand-in for it; `docs/engines/mongodb.md` has its differences.
-    Surrogate,
-}
-
 /// How an instance runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     /// For everybody who has a password.
     Open,
-    /// For the agent, on the loopback address: while it is filled.
+    /// For the agent, on the loopback address: while it is filled. Nothing expires meanwhile.
     Private,
-    /// Without passwords, on the loopback address: the stand-in while it has no users.
-    Unguarded,
 }
 
 /// Name of the replica set of one.
 pub(super) const REPLICA_SET: &str = "rs0";
-/// What a mongod's oplog may take at least, in MiB; mongod's own default is 5 % of the disk.
-const OPLOG_MIB: u64 = 2048;
 
 /// The agent's users in an instance, each with the rights that its work needs (`docs/engines/mongodb.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,13 +59,12 @@ impl Account {
 /// What the agent keeps with an instance, for itself alone.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Secrets {
-    pub flavor: Flavor,
     passwords: [String; 3],
 }
 
 impl Secrets {
-    pub(super) fn make(instance: &Instance, flavor: Flavor) -> Result<Self> {
-        let secrets = Self { flavor, passwords: [random(), random(), random()] };
+    pub(super) fn make(instance: &Instance) -> Result<Self> {
+        let secrets = Self { passwords: [random(), random(), random()] };
         let text = serde_json::to_vec(&secrets).expect("plain strings");
         files::write_secret(&Self::path(instance), &text)?;
         Ok(secrets)
@@ -129,7 +114,6 @@ pub(super) fn address(instance: &Instance, mode: Mode) -> String {
 
 /// The address that the agent itself uses.
 pub(super) fn agent_host(instance: &Instance) -> String {
-    // mongod listens on the loopback address too; the stand-in on one address alone.
     match address(instance, Mode::Open).as_str() {
         "0.0.0.0" | "::" => "127.0.0.1".to_owned(),
         v6 if v6.contains(':') => format!("[{v6}]"),
@@ -137,92 +121,48 @@ pub(super) fn agent_host(instance: &Instance) -> String {
     }
 }
 
-/// The whole command line of the server.
-pub(super) fn arguments(instance: &Instance, flavor: Flavor, mode: Mode) -> Vec<String> {
-    let data = Paths(&instance.folder).data();
+/// The whole command line of the server. The oplog's size counts when it is made.
+pub(super) fn arguments(instance: &Instance, mode: Mode, oplog_mib: u32) -> Vec<String> {
     let address = address(instance, mode);
     let tls = Certificate::of(instance);
-    let mut arguments = match flavor {
-        Flavor::Mongod => {
-            let bind = if address == "127.0.0.1" { address } else { format!("127.0.0.1,{address}") };
-            // mongod takes half of the memory by default, but at least this (manual, storage.wiredTiger).
-            let cache_mib = (instance.memory_mib / 2).max(256);
-            vec![
-                format!("--dbpath={}", data.display()),
-                format!("--bind_ip={bind}"),
-                format!("--replSet={REPLICA_SET}"),
-                format!("--keyFile={}", Paths(&instance.folder).run().join("keyfile").display()),
-                format!("--oplogSize={OPLOG_MIB}"),
-                format!("--wiredTigerCacheSizeGB={}.{:03}", cache_mib / 1024, cache_mib % 1024 * 1000 / 1024),
-                format!("--maxConns={}", instance.max_connections + 20), // the agent's own
-                format!("--unixSocketPrefix={}", Paths(&instance.folder).run().display()),
-                "--tlsMode=requireTLS".to_owned(),
-                format!("--tlsCertificateKeyFile={}", tls.together.display()),
-                // It does not start without a chain of trust (SERVER-72839), and with one it asks clients for certificates.
-                format!("--tlsCAFile={}", tls.certificate.display()),
-                "--tlsAllowConnectionsWithoutCertificates".to_owned(),
-                "--quiet".to_owned(),
-            ]
-        }
-        Flavor::Surrogate => {
-            let mut arguments = vec![
-                format!("--storage-path={}", data.display()),
-                format!("--host={address}"),
-                format!("--cache-size={}M", (instance.memory_mib / 4).clamp(64, 512)),
-                "--noop-heartbeat-seconds=1".to_owned(),
-                "--oplog-retention-seconds=86400".to_owned(),
-                "--oplog-max-entries=10000000".to_owned(),
-                "--log-level=WARNING".to_owned(),
-                format!("--tls-cert-file={}", tls.certificate.display()),
-                format!("--tls-key-file={}", tls.key.display()),
-            ];
-            if mode != Mode::Unguarded {
-                arguments.push("--auth".to_owned());
-            }
-            if mode == Mode::Open {
-                arguments.push("--sync-on-commit".to_owned());
-            }
-            arguments
-        }
-    };
-    arguments.push(format!("--port={}", instance.port));
+    let bind = if address == "127.0.0.1" { address } else { format!("127.0.0.1,{address}") };
+    // mongod takes half of the memory by default, but at least this (manual, storage.wiredTiger).
+    let cache_mib = (instance.memory_mib / 2).max(256);
+    let mut arguments = vec![
+        format!("--dbpath={}", Paths(&instance.folder).data().display()),
+        format!("--bind_ip={bind}"),
+        format!("--port={}", instance.port),
+        format!("--replSet={REPLICA_SET}"),
+        format!("--keyFile={}", Paths(&instance.folder).run().join("keyfile").display()),
+        format!("--oplogSize={oplog_mib}"),
+        format!("--wiredTigerCacheSizeGB={}.{:03}", cache_mib / 1024, cache_mib % 1024 * 1000 / 1024),
+        format!("--maxConns={}", instance.max_connections + 20), // the agent's own
+        format!("--unixSocketPrefix={}", Paths(&instance.folder).run().display()),
+        "--tlsMode=requireTLS".to_owned(),
+        format!("--tlsCertificateKeyFile={}", tls.together.display()),
+        // It does not start without a chain of trust (SERVER-72839), and with one it asks clients for certificates.
+        format!("--tlsCAFile={}", tls.certificate.display()),
+        "--tlsAllowConnectionsWithoutCertificates".to_owned(),
+        "--quiet".to_owned(),
+    ];
+    if mode == Mode::Private {
+        // What is due would go while it is loaded, and be missed when it is compared.
+        arguments.push("--setParameter=ttlMonitorEnabled=false".to_owned());
+    }
     arguments
 }
 
-/// The server's program and its kind: a real one of the asked version before the stand-in.
-pub(super) fn find_program(engines_dir: &Path, version: &str) -> Result<(PathBuf, Flavor)> {
-    if let Some(path) = mongod_of(engines_dir, version) {
-        return Ok((path, Flavor::Mongod));
-    }
-    let surrogate = surrogate(engines_dir);
-    if surrogate.is_file() {
-        return Ok((surrogate, Flavor::Surrogate));
-    }
-    Err(EngineError::Missing { engine: "MongoDB", version: version.to_owned() })
-}
-
-/// The program of an instance that was made already.
-pub(super) fn program(engines_dir: &Path, instance: &Instance, flavor: Flavor) -> Result<PathBuf> {
-    let found = match flavor {
-        Flavor::Mongod => mongod_of(engines_dir, &instance.version),
-        Flavor::Surrogate => Some(surrogate(engines_dir)).filter(|path| path.is_file()),
-    };
-    found.ok_or_else(|| EngineError::Missing { engine: "MongoDB", version: instance.version.clone() })
-}
-
-fn mongod_of(engines_dir: &Path, version: &str) -> Option<PathBuf> {
+/// The server's program of a version.
+pub(super) fn program(engines_dir: &Path, version: &str) -> Result<PathBuf> {
     let own = engines_dir.join(format!("mongodb-{version}/bin/mongod"));
-    own.is_file().then_some(own)
+    let missing = || EngineError::Missing { engine: "MongoDB", version: version.to_owned() };
+    own.is_file().then_some(own).ok_or_else(missing)
 }
 
-fn surrogate(engines_dir: &Path) -> PathBuf {
-    engines_dir.join("mongodb-surrogate/bin/surrogate")
-}
-
-/// Versions that the host can run: those of its own mongods, or any with the stand-in.
+/// Versions that the host can run.
 pub(super) fn installed_versions(engines_dir: &Path) -> Vec<String> {
     let all = holdfast_core::engine::EngineKind::Mongodb.capability().versions;
-    let runs = |version: &&&str| find_program(engines_dir, version).is_ok();
+    let runs = |version: &&&str| program(engines_dir, version).is_ok();
     all.iter().filter(runs).map(|version| (*version).to_owned()).collect()
 }
 
@@ -243,10 +183,8 @@ mod tests {
         assert_eq!(address(&instance, Mode::Private), "127.0.0.1");
         instance.allowed_cidrs = vec!["127.0.0.0/8".to_owned()];
         assert_eq!(address(&instance, Mode::Open), "127.0.0.1");
-        for flavor in [Flavor::Mongod, Flavor::Surrogate] {
-            let line = arguments(&instance, flavor, Mode::Open).join(" ");
-            assert!(line.contains("=127.0.0.1 ") && line.contains("27017"), "{line}");
-            assert!(line.contains("/x/conf/server."), "no TLS: {line}");
-        }
+        let line = arguments(&instance, Mode::Open, 2048).join(" ");
+        assert!(line.contains("=127.0.0.1 ") && line.contains("27017"), "{line}");
+        assert!(line.contains("/x/conf/server."), "no TLS: {line}");
     }
 }

@@ -1,6 +1,5 @@
 //! MongoDB: replica sets of one, dumps in `mongodump`'s format, the oplog followed continuously and replayed as ordinary writes.
 //!
-//! Written for mongod; where a host has none, the tests' stand-in runs (`docs/engines/mongodb.md` says what was shown on which).
 //! Quirks that shape this code:
 //! - nothing tells "consistent" but the oplog: a dump is fuzzy, and replaying what happened meanwhile mends it ([`replay`]);
 //! - an entry's timestamp orders, its `wall` (milliseconds) says when: a restore ends before the first entry, in order, whose
@@ -34,17 +33,28 @@ use crate::{
     UserSpec,
 };
 
-/// Drives MongoDB with the programs below `engines_dir`: `mongodb-<version>/bin/mongod`, else `mongodb-surrogate`.
+/// Drives MongoDB with the programs below `engines_dir`: `mongodb-<version>/bin/mongod`.
 #[derive(Debug)]
 pub struct Mongodb {
     engines_dir: PathBuf,
+    oplog_mib: u32,
     clients: client::Clients,
 }
+
+/// What an oplog holds unless the agent is told otherwise; mongod's own default is 5 % of the disk, for each service.
+pub const OPLOG_MIB: u32 = 2048;
 
 impl Mongodb {
     #[must_use]
     pub fn new(engines_dir: impl Into<PathBuf>) -> Self {
-        Self { engines_dir: engines_dir.into(), clients: client::Clients::default() }
+        Self { engines_dir: engines_dir.into(), oplog_mib: OPLOG_MIB, clients: client::Clients::default() }
+    }
+
+    /// How much oplog instances keep: a following that falls behind by more finds a gap.
+    #[must_use]
+    pub fn with_oplog(mut self, mib: u32) -> Self {
+        self.oplog_mib = mib;
+        self
     }
 }
 

@@ -3,18 +3,14 @@
 use std::time::Duration;
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
-use futures::TryStreamExt as _;
 use mongodb::options::ReadConcern;
 use mongodb::{Client, Collection, Cursor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::client::admin;
 use super::replay::{Entry, Stamp};
 use crate::{EngineError, LogCursor, Result};
-
-/// How long an entry may become visible after one that is later. mongod shows none before its time when read forwards, but
-/// its newest entry is found by reading backwards.
-pub(super) const SETTLE: Duration = Duration::from_millis(500);
 
 /// SHA-256 of an entry's bytes.
 pub(super) type Hash = [u8; 32];
@@ -23,12 +19,12 @@ pub(super) fn hash(entry: &Entry) -> Hash {
     Sha256::digest(entry.bytes()).into()
 }
 
-/// An entry, told from all others: by its timestamp alone it is not, for the stand-in gives all entries of a transaction the
-/// same one. As JSON it is a [`LogCursor`]: `{"ts":{"t":…,"i":…},"nth":1,"sha256":"…"}`.
+/// An entry, told from all others, also from one of the same timestamp on another server or before a rollback. As JSON it is
+/// a [`LogCursor`]: `{"ts":{"t":…,"i":…},"nth":1,"sha256":"…"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mark {
     pub ts: Stamp,
-    /// Which one of the entries with this timestamp it is, from 1.
+    /// Which one of the entries with this timestamp it is, from 1. mongod gives each its own.
     pub nth: usize,
     #[serde(with = "hex_hash")]
     pub sha256: Hash,
@@ -102,48 +98,34 @@ pub(super) fn collection(client: &Client) -> Collection<RawDocumentBuf> {
     client.database("local").collection_with_options("oplog.rs", options)
 }
 
-/// Timestamp of the newest entry; `None` if there is none yet.
-pub(super) async fn newest(client: &Client) -> Result<Option<Stamp>> {
-    let doing = "read the newest oplog entry";
-    let found = collection(client)
-        .find_one(doc! {})
-        .sort(doc! { "$natural": -1 })
-        .await
-        .map_err(EngineError::mongo(doing))?;
-    found.map(entry).transpose().map(|entry| entry.map(|entry| entry.stamp()))
+/// The newest entry that the server has applied: at or behind all that was acknowledged, or seen, before this was asked.
+pub(super) async fn applied(client: &Client) -> Result<Stamp> {
+    let doing = "ask how far the server is";
+    let hello = admin(client, doc! { "hello": 1 }, doing).await?;
+    let newest = hello.get_document("lastWrite").and_then(|last| last.get_document("opTime"));
+    newest
+        .and_then(|optime| optime.get_timestamp("ts"))
+        .map(Stamp::from)
+        .map_err(|error| EngineError::Unexpected { doing: doing.to_owned(), what: error.to_string() })
 }
 
-/// Timestamp of the newest entry, after those before it have become visible.
-pub(super) async fn settled(client: &Client) -> Result<Stamp> {
-    const ATTEMPTS: u32 = 300; // a new server writes its first entry at once
+/// The newest entry, once a majority has all that was applied when this was called. None older comes any more.
+pub(super) async fn tip(client: &Client) -> Result<Mark> {
+    const ATTEMPTS: u32 = 300; // of a tenth of a second: a server that comes up writes its first entry at once
+    let doing = "read the newest oplog entry";
+    let applied = applied(client).await?;
     for _ in 0..ATTEMPTS {
-        if let Some(newest) = newest(client).await? {
-            tokio::time::sleep(SETTLE).await;
-            return Ok(newest);
+        let newest = collection(client).find_one(doc! {}).sort(doc! { "$natural": -1 }).await;
+        if let Some(newest) = newest.map_err(EngineError::mongo(doing))? {
+            let entry = entry(newest)?;
+            if entry.stamp() >= applied {
+                return Ok(Counter::default().mark(&entry));
+            }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Err(EngineError::Unexpected { doing: "read the oplog".to_owned(), what: "it stays empty".to_owned() })
-}
-
-/// The last of the newest entries, after those before it have become visible.
-pub(super) async fn tip(client: &Client) -> Result<Mark> {
-    const ATTEMPTS: u32 = 10; // the newest entry may be rolled back meanwhile
-    for _ in 0..ATTEMPTS {
-        let newest = settled(client).await?;
-        let mut cursor = open(client, newest, Some(newest)).await?;
-        let (mut counter, mut last) = (Counter::default(), None);
-        while let Some(document) = cursor.try_next().await.map_err(EngineError::mongo("read the oplog"))? {
-            last = Some(counter.mark(&entry(document)?));
-        }
-        if let Some(mark) = last {
-            return Ok(mark);
-        }
-    }
-    Err(EngineError::Unexpected {
-        doing: "read the oplog".to_owned(),
-        what: "its newest entry does not stay".to_owned(),
-    })
+    let what = format!("a majority does not reach {applied}");
+    Err(EngineError::Unexpected { doing: doing.to_owned(), what })
 }
 
 /// A cursor over the entries from one timestamp to another, both included.
@@ -159,20 +141,6 @@ pub(super) async fn open(client: &Client, from: Stamp, to: Option<Stamp>) -> Res
         .batch_size(2000)
         .await
         .map_err(EngineError::mongo("read the oplog"))
-}
-
-/// The entries from a timestamp on, all at once; `None` if they take more than `most_bytes`.
-pub(super) async fn rest(client: &Client, from: Stamp, most_bytes: usize) -> Result<Option<Vec<Entry>>> {
-    let mut cursor = open(client, from, None).await?;
-    let (mut entries, mut bytes) = (Vec::new(), 0);
-    while let Some(document) = cursor.try_next().await.map_err(EngineError::mongo("read the oplog"))? {
-        bytes += document.as_bytes().len();
-        if bytes > most_bytes {
-            return Ok(None);
-        }
-        entries.push(entry(document)?);
-    }
-    Ok(Some(entries))
 }
 
 pub(super) fn entry(document: RawDocumentBuf) -> Result<Entry> {

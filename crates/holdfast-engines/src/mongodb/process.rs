@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bson::{Bson, Document, doc};
+use bson::{Document, doc};
 use mongodb::Client;
 
 use super::client::{self, USER_NOT_FOUND, admin, ensure_user, is_code, roles, tenant_roles};
-use super::config::{self, Account, Flavor, Mode, Secrets};
+use super::config::{self, Account, Mode, Secrets};
+use super::probe::number;
 use super::{Mongodb, access};
 use crate::certificate::Certificate;
 use crate::exec::{self, ProcessSpec};
@@ -38,40 +39,17 @@ impl Mongodb {
     pub(super) async fn make_private(&self, instance: &Instance) -> Result<()> {
         files::make_folders(instance)?;
         Certificate::make(instance)?;
-        let (_, flavor) = config::find_program(&self.engines_dir, &instance.version)?;
-        if flavor == Flavor::Surrogate {
-            tracing::warn!(
-                instance = instance.stanza,
-                "this host has no mongod: the tests' stand-in runs instead"
-            );
-        }
-        let secrets = Secrets::make(instance, flavor)?;
-        match flavor {
-            Flavor::Mongod => {
-                config::write_key_file(instance)?;
-                self.launch(instance, Mode::Private).await?;
-                let client = client::anonymous(instance)?;
-                self.wait_answering(instance, &client).await?;
-                self.initiate(instance, &client).await?;
-                // The first user comes in by the localhost exception; it makes the others.
-                make_account(&client, &secrets, Account::Admin).await?;
-                let client = self.clients.get(instance, Account::Admin)?;
-                make_account(&client, &secrets, Account::Reader).await?;
-                make_account(&client, &secrets, Account::Writer).await
-            }
-            Flavor::Surrogate => {
-                self.launch(instance, Mode::Unguarded).await?;
-                let client = client::anonymous(instance)?;
-                self.wait_answering(instance, &client).await?;
-                for account in Account::ALL {
-                    make_account(&client, &secrets, account).await?;
-                }
-                drop(client);
-                self.stop_instance(instance, 30).await?;
-                self.launch(instance, Mode::Private).await?;
-                self.wait_ready(instance).await
-            }
-        }
+        let secrets = Secrets::make(instance)?;
+        config::write_key_file(instance)?;
+        self.launch(instance, Mode::Private).await?;
+        let client = client::anonymous(instance)?;
+        self.wait_for(instance, &client, |_| true).await?;
+        self.initiate(instance, &client).await?;
+        // The first user comes in by the localhost exception; it makes the others.
+        make_account(&client, &secrets, Account::Admin).await?;
+        let client = self.clients.get(instance, Account::Admin)?;
+        make_account(&client, &secrets, Account::Reader).await?;
+        make_account(&client, &secrets, Account::Writer).await
     }
 
     async fn initiate(&self, instance: &Instance, client: &Client) -> Result<()> {
@@ -93,38 +71,41 @@ impl Mongodb {
     }
 
     pub(super) async fn start_instance(&self, instance: &Instance) -> Result<()> {
-        self.start_held(instance).await?;
-        access::after_start(self, instance).await
-    }
-
-    /// Starts it with the rights of users as they are.
-    pub(super) async fn start_held(&self, instance: &Instance) -> Result<()> {
         files::make_folders(instance)?;
         Certificate::make(instance)?;
         if !self.is_alive(instance) {
             self.launch(instance, Mode::Open).await?;
         }
-        self.wait_ready(instance).await
+        self.wait_ready(instance).await?;
+        self.size_oplog(instance).await?;
+        access::after_start(self, instance).await
+    }
+
+    /// Gives the oplog of an instance that is there the size that is asked for now.
+    async fn size_oplog(&self, instance: &Instance) -> Result<()> {
+        const LEAST_MIB: u32 = 990; // of the command; an oplog may be made smaller
+        let client = self.clients.get(instance, Account::Admin)?;
+        let doing = "size the oplog";
+        let found =
+            client.database("local").run_command(doc! { "collStats": "oplog.rs", "scale": 1 << 20 }).await;
+        let found = number(&found.map_err(EngineError::mongo(doing))?, "maxSize");
+        let wanted = self.oplog_mib.max(LEAST_MIB);
+        if found == i64::from(self.oplog_mib) || found == i64::from(wanted) {
+            return Ok(());
+        }
+        admin(&client, doc! { "replSetResizeOplog": 1, "size": f64::from(wanted) }, doing).await.map(drop)
     }
 
     /// Starts the server; it outlives the agent.
     async fn launch(&self, instance: &Instance, mode: Mode) -> Result<()> {
-        let flavor = match mode {
-            Mode::Unguarded => Flavor::Surrogate,
-            _ => Secrets::read(instance)?.flavor,
-        };
         let log = Paths(&instance.folder).log().join("mongod.log");
         let spec = ProcessSpec::new("setsid", &instance.folder)
             .args(["--fork", "sh", "-c", DETACHED])
-            .args([pid_file(instance), log, config::program(&self.engines_dir, instance, flavor)?])
-            .args(config::arguments(instance, flavor, mode))
+            .args([pid_file(instance), log, config::program(&self.engines_dir, &instance.version)?])
+            .args(config::arguments(instance, mode, self.oplog_mib))
             .run_as(instance.run_as.as_ref())
             .outlives_agent();
         exec::run_detaching(spec).await.map_err(EngineError::exec("start the engine"))
-    }
-
-    async fn wait_answering(&self, instance: &Instance, client: &Client) -> Result<()> {
-        self.wait_for(instance, client, |_| true).await
     }
 
     async fn wait_ready(&self, instance: &Instance) -> Result<()> {
@@ -199,10 +180,9 @@ impl Mongodb {
     /// Settings are arguments: another command line needs another process.
     pub(super) async fn apply(&self, instance: &Instance) -> Result<()> {
         let Some(pid) = alive_pid(instance) else { return Ok(()) };
-        let flavor = Secrets::read(instance)?.flavor;
         let running = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let running: Vec<&[u8]> = running.split(|byte| *byte == 0).collect();
-        let wanted = config::arguments(instance, flavor, Mode::Open);
+        let wanted = config::arguments(instance, Mode::Open, self.oplog_mib);
         if wanted.iter().all(|argument| running.contains(&argument.as_bytes())) {
             return Ok(());
         }
@@ -230,15 +210,10 @@ impl Mongodb {
         }
     }
 
-    /// The engine's version; of the stand-in, its own too, so that nobody takes it for the real server.
     pub(super) async fn server_version(&self, instance: &Instance) -> Result<String> {
         let client = self.clients.get(instance, Account::Admin)?;
         let info = admin(&client, doc! { "buildInfo": 1 }, "read the engine's version").await?;
-        let version = info.get_str("version").unwrap_or_default();
-        Ok(match info.get("secantusVersion").and_then(Bson::as_str) {
-            Some(own) => format!("{version}-secantus-{own}"),
-            None => version.to_owned(),
-        })
+        Ok(info.get_str("version").unwrap_or_default().to_owned())
     }
 }
 

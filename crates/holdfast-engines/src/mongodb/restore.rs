@@ -15,8 +15,8 @@ use tokio::io::AsyncReadExt as _;
 use super::Mongodb;
 use super::apply::{Applier, create_collection};
 use super::backup::{Facts, Metadata, OPLOG, ROLES, USERS};
-use super::client::{self, ensure_user};
-use super::config::{Account, Flavor, Secrets};
+use super::client;
+use super::config::Account;
 use super::oplog::{Counter, Mark};
 use super::replay::{Catalog, Entry, Frames, Namespace, ReplayError, Replayer};
 use super::verify::Fingerprint;
@@ -56,7 +56,7 @@ impl Mongodb {
         progress.phase("building indexes");
         build(&client, &catalog).await?;
         progress.phase("creating users");
-        self.carry_users(instance, request, source).await?;
+        self.carry_users(instance, source).await?;
         self.make_tenants(instance, request.users).await?;
         progress.phase("starting the engine");
         self.open(instance).await?;
@@ -119,32 +119,12 @@ impl Mongodb {
         Ok(catalog)
     }
 
-    /// Users and roles of the source that are not in the request, with their rights.
-    async fn carry_users(
-        &self,
-        instance: &Instance,
-        request: &StreamRestore<'_>,
-        source: &dyn RestoreSource,
-    ) -> Result<()> {
+    /// Users and roles of the source, with their rights.
+    async fn carry_users(&self, instance: &Instance, source: &dyn RestoreSource) -> Result<()> {
         let client = self.clients.get(instance, Account::Admin)?;
         let users = read_documents(source, USERS).await?;
         let roles = read_documents(source, ROLES).await?;
-        if Secrets::read(instance)?.flavor == Flavor::Mongod {
-            return merge_users(&client, &users, &roles).await;
-        }
-        // The stand-in takes no passwords' hashes: whoever is not in the request gets one that nobody knows.
-        for user in users {
-            let name = user.get_str("user").unwrap_or_default().to_owned();
-            let asked = request.users.iter().any(|known| known.username == name);
-            if asked || Account::is_ours(&name) || user.get_str("db").ok() != Some("admin") {
-                continue;
-            }
-            let user = Document::try_from(user.as_ref()).map_err(|error| damaged(USERS, error))?;
-            let roles = user.get_array("roles").cloned().unwrap_or_default();
-            let password = hex::encode(rand::random::<[u8; 24]>());
-            ensure_user(&client, &name, &password, &roles).await?;
-        }
-        Ok(())
+        merge_users(&client, &users, &roles).await
     }
 }
 

@@ -25,10 +25,11 @@ pub struct Catalog {
 impl Catalog {
     /// Adds an index, in place of one of the same name.
     pub fn create_index(&mut self, namespace: &Namespace, mut index: Document) {
-        // Older servers write the namespace into it; the stand-in a number of its own.
-        index.remove("ns");
-        index.remove("entryFormat");
-        let is_id = index.get_document("key").is_ok_and(|key| key.len() == 1 && key.contains_key("_id"));
+        index.remove("ns"); // older servers write the namespace into it
+        // In either direction it is the one that comes by itself; hashed it is another.
+        let is_id = index.get_document("key").is_ok_and(|key| {
+            key.len() == 1 && key.get("_id").is_some_and(|direction| !matches!(direction, Bson::String(_)))
+        });
         if is_id || index.contains_key("clustered") {
             return;
         }

@@ -175,7 +175,7 @@ fn user_name(namespace: Namespace) -> Namespace {
     }
 }
 
-/// `createIndexes` carries one specification among its own fields; `commitIndexBuild`, and the stand-in, a list.
+/// `createIndexes` carries one specification among its own fields; `commitIndexBuild` a list.
 fn index_specs(command: &mut Document) -> Vec<Document> {
     if let Some(Bson::Array(indexes)) = command.remove("indexes") {
         return indexes

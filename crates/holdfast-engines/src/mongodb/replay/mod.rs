@@ -10,7 +10,6 @@
 mod batch;
 mod catalog;
 mod command;
-mod dialect;
 mod diff;
 mod entry;
 mod frames;
@@ -25,8 +24,6 @@ pub use catalog::Catalog;
 pub use diff::apply as apply_diff;
 pub use entry::{Entry, Stamp};
 pub use frames::Frames;
-
-use dialect::Dotted;
 
 /// Why an entry cannot be replayed. Going on would make other data than the source had.
 #[derive(Debug, thiserror::Error)]
@@ -76,29 +73,19 @@ impl std::fmt::Display for Namespace {
     }
 }
 
-/// How a document changes, given its image from before. Kept as it came: what is parsed takes many times as much memory.
+/// How a document changes, given its image from before: mongod's `$v: 2` diff. Kept as it came: what is parsed takes many
+/// times as much memory.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Change {
-    /// mongod's `$v: 2` diff.
-    Diff(RawDocumentBuf),
-    /// The stand-in's own form.
-    Dotted(RawDocumentBuf),
-}
+pub struct Change(pub RawDocumentBuf);
 
 impl Change {
     fn size_bytes(&self) -> usize {
-        let (Self::Diff(raw) | Self::Dotted(raw)) = self;
-        raw.as_bytes().len()
+        self.0.as_bytes().len()
     }
 
     fn apply(&self, document: &mut Document) -> Result<(), ReplayError> {
-        let (Self::Diff(raw) | Self::Dotted(raw)) = self;
-        let parsed = Document::try_from(raw.as_ref()).map_err(malformed)?;
-        match self {
-            Self::Diff(_) => diff::apply(document, &parsed).map_err(ReplayError::Malformed)?,
-            Self::Dotted(_) => Dotted::parse(&parsed).unwrap_or_default().apply(document),
-        }
-        Ok(())
+        let parsed = Document::try_from(self.0.as_ref()).map_err(malformed)?;
+        diff::apply(document, &parsed).map_err(ReplayError::Malformed)
     }
 }
 
@@ -281,9 +268,7 @@ fn update(
     };
     let diff = object.get("diff").map_err(malformed)?;
     if let (2, Some(RawBsonRef::Document(diff))) = (version, diff) {
-        let dotted = diff.get_document("updatedFields").is_ok();
-        let change = if dotted { Change::Dotted } else { Change::Diff };
-        return Ok(Action::Change { namespace, id, change: change(diff.to_owned()) });
+        return Ok(Action::Change { namespace, id, change: Change(diff.to_owned()) });
     }
     let mut update = Document::try_from(object).map_err(malformed)?;
     update.remove("$v");

@@ -46,9 +46,7 @@ fn updates_of_every_age_are_told_apart() {
     assert!(matches!(update(doc! { "$v": 1, "$set": { "a.b": 1 } }), Action::Operators { .. }));
     assert!(matches!(update(doc! { "$set": { "a": 1 } }), Action::Operators { .. }));
     let diff = update(doc! { "$v": 2, "diff": { "u": { "a": 1 } } });
-    assert!(matches!(diff, Action::Change { change: Change::Diff(_), .. }));
-    let dotted = update(doc! { "$v": 2, "diff": { "updatedFields": { "a.b": 1 }, "removedFields": [] } });
-    assert!(matches!(dotted, Action::Change { change: Change::Dotted(_), .. }));
+    assert!(matches!(diff, Action::Change { change: Change(_), .. }));
 }
 
 #[test]
@@ -127,7 +125,7 @@ fn what_is_not_known_ends_the_replay() {
 }
 
 fn diff(text: &str) -> Change {
-    Change::Diff(RawDocumentBuf::try_from(&doc! { "u": { "text": text } }).expect("a document"))
+    Change(RawDocumentBuf::try_from(&doc! { "u": { "text": text } }).expect("a document"))
 }
 
 /// Whoever fills a batch ends it by what it says it holds: 50 documents changed again and again must not take gigabytes.

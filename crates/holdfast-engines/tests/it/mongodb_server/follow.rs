@@ -8,10 +8,10 @@ use anyhow::{Context as _, Result, ensure};
 use bson::{Document, RawDocumentBuf, doc};
 use futures::TryStreamExt as _;
 use holdfast_core::Timestamp;
-use holdfast_engines::{Driver as _, Instance};
-use mongodb::Client;
+use holdfast_engines::{Driver as _, Instance, LogCursor};
+use mongodb::{Client, Collection};
 
-use super::world::{Archive, World, tenant};
+use super::world::{Archive, World, owner, tenant};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_killed_five_times_loses_nothing_and_doubles_nothing() -> Result<()> {
@@ -54,15 +54,22 @@ async fn a_follower_killed_five_times_loses_nothing_and_doubles_nothing() -> Res
     world.end().await
 }
 
+async fn oplog(source: &Instance) -> Result<Collection<RawDocumentBuf>> {
+    Ok(owner(source).await?.database("local").collection("oplog.rs"))
+}
+
+/// Where a cursor is.
+fn stamp(cursor: &LogCursor) -> Result<bson::Timestamp> {
+    let part = |name: &str| {
+        Ok::<_, anyhow::Error>(u32::try_from(cursor.0["ts"][name].as_u64().context("a stamp")?)?)
+    };
+    Ok(bson::Timestamp { time: part("t")?, increment: part("i")? })
+}
+
 /// The archive is what the server's oplog has, from where it begins to now, byte by byte. Returns how many entries.
 async fn ensure_the_same(source: &Instance, archive: &Archive) -> Result<usize> {
-    let client = tenant(source).await?;
-    let first = archive.with(|all| all.first.clone()).context("a beginning")?.0;
-    let from = bson::Timestamp {
-        time: u32::try_from(first["ts"]["t"].as_u64().context("t")?)?,
-        increment: u32::try_from(first["ts"]["i"].as_u64().context("i")?)?,
-    };
-    let oplog = client.database("local").collection::<RawDocumentBuf>("oplog.rs");
+    let from = stamp(&archive.with(|all| all.first.clone()).context("a beginning")?)?;
+    let oplog = oplog(source).await?;
     let all: Vec<RawDocumentBuf> = oplog.find(doc! { "ts": { "$gt": from } }).await?.try_collect().await?;
     let server: Vec<u8> = all.iter().flat_map(|entry| entry.as_bytes().iter().copied()).collect();
     let archived = archive.bytes();
@@ -123,47 +130,47 @@ async fn write(client: Client, writer: i32, stop: Arc<AtomicBool>) -> Result<u32
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_oplog_that_rolled_over_and_one_that_was_reset_are_gaps() -> Result<()> {
-    let Some(world) = World::new()? else { return Ok(()) };
+    let Some(world) = World::with_oplog(1)? else { return Ok(()) };
     let source = world.create("rolled").await?;
     let archive = Archive::default();
     let following = archive.follow(&world, &source);
     archive.wait("the log to begin", |all| all.caught_up.is_some()).await?;
     following.abort();
+
+    // Nobody follows it while more is written than it holds. It overwrites nothing behind the newest checkpoint, of which
+    // there is one a minute, unless it is told otherwise.
     let pid = std::fs::read_to_string(source.folder.join("run/mongod.pid"))?;
     let line = std::fs::read(format!("/proc/{}/cmdline", pid.trim()))?;
     world.driver.stop(&source, 30).await?;
-
-    // The same server with a short oplog, while nobody follows it.
-    let mut line: Vec<String> =
-        line.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned()).collect();
-    line.retain(|part| !part.is_empty() && part != "--sync-on-commit");
-    line.push("--oplog-max-entries=50".to_owned());
-    let surrogate =
-        holdfast_testkit::holdfast::engines().context("engines")?.join("mongodb-surrogate/bin/surrogate");
-    let arguments = line.iter().skip_while(|part| !part.starts_with("--"));
-    let mut command = tokio::process::Command::new(surrogate);
-    command.args(arguments).current_dir(&source.folder).env("HOME", &source.folder).kill_on_drop(true);
+    let line: Vec<String> = line
+        .split(|byte| *byte == 0)
+        .map(|part| String::from_utf8_lossy(part).into_owned())
+        .filter(|part| !part.is_empty())
+        .collect();
+    let mut command = tokio::process::Command::new(&line[0]);
+    command.args(&line[1..]).arg("--syncdelay=1").current_dir(&source.folder).env("HOME", &source.folder);
+    command.stdout(std::process::Stdio::null()).kill_on_drop(true);
     if let Some(user) = &source.run_as {
         command.uid(user.uid).gid(user.gid);
     }
-    let mut short = command.spawn()?;
-    let client = tenant(&source).await?;
-    let ledger = client.database("d").collection::<Document>("ledger");
-    for round in 0..5 {
-        // The stand-in looks for what it may overwrite now and then only.
-        let many: Vec<Document> = (0..1000).map(|n| doc! { "round": round, "n": n }).collect();
-        let mut tries = 0;
-        while let Err(error) = ledger.insert_many(&many).await {
-            tries += 1;
-            ensure!(tries < 10, "write: {error}");
+    let mut hasty = command.spawn()?;
+    let ledger = tenant(&source).await?.database("d").collection::<Document>("ledger");
+    let text = "x".repeat(1_000);
+    let mut rolled = false;
+    for _ in 0..300 {
+        // Not while it comes up.
+        let _ = ledger.insert_many((0..500).map(|n| doc! { "n": n, "text": &text })).await;
+        let last = doc! { "ts": { "$lte": stamp(&archive.cursor().context("a cursor")?)? } };
+        rolled = oplog(&source).await?.find_one(last).await.is_ok_and(|found| found.is_none());
+        if rolled {
+            break;
         }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    drop(client);
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(i32::try_from(short.id().context("a process")?)?),
-        nix::sys::signal::SIGTERM,
-    )?;
-    short.wait().await?;
+    ensure!(rolled, "the oplog keeps everything");
+    let pid = i32::try_from(hasty.id().context("a process")?)?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGTERM)?;
+    hasty.wait().await?;
     world.driver.start(&source).await?;
 
     let following = archive.follow(&world, &source);

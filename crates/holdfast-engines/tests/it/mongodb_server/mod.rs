@@ -1,5 +1,4 @@
-//! The MongoDB driver against a running server: the stand-in for mongod, as no real one can be installed
-//! (`docs/engines/mongodb.md`). The archive is in memory.
+//! The MongoDB driver against a running mongod. The archive is in memory.
 
 mod follow;
 mod kinds;

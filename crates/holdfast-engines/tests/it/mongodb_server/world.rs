@@ -1,4 +1,4 @@
-//! An instance of the stand-in, and an archive in memory.
+//! An instance, and an archive in memory.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -43,10 +43,18 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Result<Option<Self>> {
+        Self::with_oplog(holdfast_engines::mongodb::OPLOG_MIB)
+    }
+
+    pub(crate) fn with_oplog(mib: u32) -> Result<Option<Self>> {
         let Some(engines) = holdfast::engines() else { return Ok(None) };
         let folder = tempfile::tempdir()?;
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
-        Ok(Some(Self { driver: Arc::new(Mongodb::new(engines)), folder, made: Mutex::default() }))
+        Ok(Some(Self {
+            driver: Arc::new(Mongodb::new(engines).with_oplog(mib)),
+            folder,
+            made: Mutex::default(),
+        }))
     }
 
     pub(crate) fn plan(&self, name: &str) -> Result<Instance> {
@@ -56,7 +64,7 @@ impl World {
         let instance = Instance {
             folder: self.folder.path().join(name),
             stanza: name.to_owned(),
-            version: "7.0".to_owned(),
+            version: "6.0".to_owned(),
             listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: holdfast_testkit::ports::reserve()?,
             run_as,
@@ -148,10 +156,21 @@ impl Drop for World {
 
 /// A tenant's connection.
 pub(crate) async fn tenant(instance: &Instance) -> Result<Client> {
-    let password = PASSWORD.replace(' ', "%20").replace('\'', "%27");
+    connect(instance, "app_user", PASSWORD).await
+}
+
+/// A connection that may do and see everything.
+pub(crate) async fn owner(instance: &Instance) -> Result<Client> {
+    let own: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(instance.folder.join("conf/agent.json"))?)?;
+    connect(instance, "holdfast", own["passwords"][0].as_str().context("a password")?).await
+}
+
+async fn connect(instance: &Instance, user: &str, password: &str) -> Result<Client> {
+    let password = password.replace(' ', "%20").replace('\'', "%27");
     let certificate = instance.folder.join("conf/server.crt").to_string_lossy().replace('/', "%2F");
     let address = format!(
-        "mongodb://app_user:{password}@127.0.0.1:{}/?authSource=admin&directConnection=true&serverSelectionTimeoutMS=5000\
+        "mongodb://{user}:{password}@127.0.0.1:{}/?authSource=admin&directConnection=true&serverSelectionTimeoutMS=5000\
          &tls=true&tlsCAFile={certificate}",
         instance.port
     );

@@ -2,8 +2,9 @@
 //! answered with a new base backup; points in the gap are refused, and points on both sides of it stay exact.
 //! (PostgreSQL keeps what its archive does not have; what happens when it is lost nevertheless is in suite `gap`.)
 
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -12,13 +13,17 @@ use holdfast_conformance::service;
 use holdfast_core::engine::EngineKind;
 use holdfast_testkit::{Holdfast, Trial, wait_for};
 use jiff::Timestamp;
+use mongodb::bson::{Document, doc};
 use mysql_async::prelude::Queryable as _;
 use serde_json::{Value, json};
 
-use crate::conformance::support::holdfast_for;
+use crate::conformance::support::holdfast_with;
 
 pub(crate) async fn what_was_lost_while_the_agent_was_away_is_told(kind: EngineKind) -> Result<()> {
-    let Some(mut holdfast) = holdfast_for(kind, "away").await? else { return Ok(()) };
+    let Some(mut holdfast) = holdfast_with(kind, "away", &[("HOLDFAST_MONGODB_OPLOG_MIB", "1")]).await?
+    else {
+        return Ok(());
+    };
     let mut trial = Trial::start(&holdfast, kind, 2, Duration::from_millis(20)).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let before = Timestamp::now();
@@ -108,65 +113,55 @@ async fn rewrite_twice(folder: PathBuf, trial: &Trial) -> Result<()> {
     Ok(())
 }
 
-/// Runs the server for a while with an oplog of hardly anything.
+/// Runs the server for a while with nobody following it, until its oplog has overwritten all that was there.
 async fn roll_over(holdfast: &Holdfast, trial: &Trial) -> Result<()> {
-    let with = "--oplog-max-entries=";
+    let folder = holdfast.instances.join(trial.source.to_string());
     let server = holdfast.engine_processes().into_iter().find_map(|pid| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let words: Vec<String> =
-            line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-        words.iter().any(|word| word.starts_with(with)).then_some((pid, words))
+        let words = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+        let words: Vec<String> = words.filter(|word| !word.is_empty()).collect();
+        words.iter().any(|word| word.starts_with("--oplogSize=")).then_some((pid, words))
     });
-    let (pid, mut words) = server.context("the server, with the length of its oplog")?;
-    words.retain(|word| !word.is_empty());
-    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(format!("/proc/{pid}"))?);
-    let group = std::os::unix::fs::MetadataExt::gid(&std::fs::metadata(format!("/proc/{pid}"))?);
-    let environment = std::fs::read(format!("/proc/{pid}/environ"))?;
-    let folder = std::fs::read_link(format!("/proc/{pid}/cwd"))?;
+    let (pid, words) = server.context("the server, with the size of its oplog")?;
+    let owner = std::fs::metadata(format!("/proc/{pid}"))?;
     holdfast.kill_engines();
-    for word in &mut words {
-        if word.starts_with(with) {
-            *word = format!("{with}5");
-        } else if word.starts_with("--oplog-retention-seconds=") {
-            "--oplog-retention-seconds=1".clone_into(word);
-        }
-    }
     let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).env_clear().current_dir(folder).uid(owner).gid(group);
-    for pair in String::from_utf8_lossy(&environment).split('\0') {
-        if let Some((name, value)) = pair.split_once('=') {
-            command.env(name, value);
-        }
-    }
+    // What may be needed at a start is not overwritten: all behind the newest checkpoint, of which there is one a minute.
+    command.args(&words[1..]).arg("--syncdelay=1").current_dir(&folder).uid(owner.uid()).gid(owner.gid());
     let mut server = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-    let written = fill_oplog(trial).await;
+    let written = fill_oplog(&folder, trial).await;
     server.kill()?;
     server.wait()?;
     written
 }
 
-/// The stand-in looks for what it may overwrite now and then only.
-async fn fill_oplog(trial: &Trial) -> Result<()> {
+async fn fill_oplog(folder: &Path, trial: &Trial) -> Result<()> {
+    let own: Value = serde_json::from_slice(&std::fs::read(folder.join("conf/agent.json"))?)?;
+    let password = own["passwords"][0].as_str().context("the agent's password")?;
     let login = &trial.database.login;
-    let tls = if login.tls { "?tls=true&tlsAllowInvalidCertificates=true" } else { "" };
-    let address = format!("mongodb://{}:{}/{tls}", login.host, login.port);
+    let address =
+        format!("mongodb://{}:{}/?tls=true&tlsAllowInvalidCertificates=true", login.host, login.port);
     let mut options = mongodb::options::ClientOptions::parse(address).await?;
     options.direct_connection = Some(true);
     options.credential = Some(
         mongodb::options::Credential::builder()
-            .username(login.username.clone())
-            .password(login.password.clone())
+            .username("holdfast".to_owned())
+            .password(password.to_owned())
             .source("admin".to_owned())
             .build(),
     );
     let client = mongodb::Client::with_options(options)?;
-    let filler = client.database(&login.database).collection::<mongodb::bson::Document>("filler");
-    for round in 0..6 {
-        let many: Vec<_> = (0..1000).map(|n| mongodb::bson::doc! { "round": round, "n": n }).collect();
-        wait_for("writes go into the short oplog", 60, || async {
-            Ok(filler.insert_many(&many).await.ok().map(drop))
-        })
-        .await?;
-    }
-    Ok(())
+    let oplog = client.database("local").collection::<Document>("oplog.rs");
+    let newest = wait_for("the server is there again", 60, || async {
+        Ok(oplog.find_one(doc! {}).sort(doc! { "$natural": -1 }).await.ok().flatten())
+    });
+    let newest = newest.await?.get_timestamp("ts")?;
+    let filler = client.database(&login.database).collection::<Document>("filler");
+    let text = "x".repeat(1_000);
+    wait_for("the oplog has gone round", 60, || async {
+        filler.insert_many((0..1_000).map(|n| doc! { "n": n, "text": &text })).await?;
+        let left = oplog.find_one(doc! { "ts": { "$lte": newest } }).await?;
+        Ok(left.is_none().then_some(()))
+    })
+    .await
 }

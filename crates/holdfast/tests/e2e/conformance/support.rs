@@ -30,10 +30,18 @@ pub(crate) fn is_there(kind: EngineKind) -> bool {
 
 /// A Holdfast for an engine; `None` where there is nothing to try.
 pub(crate) async fn holdfast_for(kind: EngineKind, test: &str) -> Result<Option<Holdfast>> {
+    holdfast_with(kind, test, &[]).await
+}
+
+pub(crate) async fn holdfast_with(
+    kind: EngineKind,
+    test: &str,
+    environment: &[(&str, &str)],
+) -> Result<Option<Holdfast>> {
     if !is_there(kind) {
         return Ok(None);
     }
-    let holdfast = Holdfast::start(BINARY, &format!("{test}-{kind}")).await?;
+    let holdfast = Holdfast::start_with(BINARY, &format!("{test}-{kind}"), environment).await?;
     holdfast.wait_for_agent().await?;
     Ok(Some(holdfast))
 }
