@@ -1,20 +1,17 @@
-//! Carries out a replay's actions on a server: in batches, one write a document.
+//! Carries out a replay's actions on a server: in batches, one write a document. Commands are made of the documents' own bytes.
 
-use bson::raw::{RawArrayBuf, RawDocument, cstr};
-use bson::{Document, RawDocumentBuf, doc, rawdoc};
-use futures::TryStreamExt as _;
+use bson::RawDocumentBuf;
 use mongodb::Client;
-use mongodb::error::ErrorKind;
-use mongodb::options::WriteConcern;
 
-use super::client::{NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND, is_code};
-use super::replay::{Action, Batch, Namespace, ReplayError, Structure, Write};
+use super::client::{self, NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND, is_code};
+use super::replay::{Action, Batch, Fields, Namespace, ReplayError, Structure, TIMESTAMP, Value, Write};
 use crate::{EngineError, Result};
 
 const BATCH_BYTES: usize = 8 << 20;
 const MOST_DOCUMENTS: usize = 2000;
-/// Bytes of one command; the server's own limit is 48 MB.
-const COMMAND_BYTES: usize = 8 << 20;
+/// Bytes of documents in one command: one of the longest there are, or several that are no longer together. The server takes
+/// 16 KiB more, for the rest of the command.
+pub(super) const COMMAND_BYTES: usize = 16 << 20;
 const DUPLICATE_KEY: i32 = 11000;
 
 /// Writes to one server, in the oplog's order.
@@ -31,16 +28,14 @@ impl Applier {
     pub(super) async fn push(&mut self, action: Action) -> Result<()> {
         match action {
             Action::Put { namespace, document } => self.batch.put(&namespace, document).map_err(broken)?,
-            Action::Delete { namespace, id } => self.batch.delete(&namespace, id).map_err(broken)?,
+            Action::Delete { namespace, id } => self.batch.delete(&namespace, id),
             Action::Change { namespace, id, change } => {
                 self.batch.change(&namespace, id, change).map_err(broken)?;
             }
             Action::Operators { namespace, id, update } => {
                 self.flush().await?;
-                let update = doc! { "q": { "_id": { "$eq": id } }, "u": update };
-                let mut updates = RawArrayBuf::new();
-                updates.push(raw(&update)?);
-                self.update(&namespace, updates).await?;
+                let statement = Fields::default().with("q", by_id(id)).with("u", Value::from(&update));
+                self.update(&namespace, vec![statement.into()]).await?;
             }
             Action::Structure(structure) => {
                 self.flush().await?;
@@ -57,21 +52,19 @@ impl Applier {
     pub(super) async fn flush(&mut self) -> Result<()> {
         let mut batch = std::mem::take(&mut self.batch);
         for (namespace, ids) in batch.to_read() {
-            let collection =
-                self.client.database(&namespace.database).collection::<RawDocumentBuf>(&namespace.collection);
-            let doing = format!("read documents of {namespace}");
-            let mut cursor =
-                collection.find(doc! { "_id": { "$in": ids } }).await.map_err(EngineError::mongo(&doing))?;
-            let (mut writes, mut bytes) = (Vec::new(), 0);
-            while let Some(image) = cursor.try_next().await.map_err(EngineError::mongo(&doing))? {
-                bytes += image.as_bytes().len();
-                writes.extend(batch.resolve(&namespace, &image).map_err(broken)?);
-                if bytes >= COMMAND_BYTES {
-                    self.write(&namespace, std::mem::take(&mut writes)).await?;
-                    bytes = 0;
+            for ids in chunks(ids, Value::size_bytes) {
+                let mut found = self.read(&namespace, ids).await?;
+                let (mut writes, mut bytes) = (Vec::new(), 0);
+                while let Some(image) = found.next().await? {
+                    bytes += image.as_bytes().len();
+                    writes.extend(batch.resolve(&namespace, &image).map_err(broken)?);
+                    if bytes >= BATCH_BYTES {
+                        self.write(&namespace, std::mem::take(&mut writes)).await?;
+                        bytes = 0;
+                    }
                 }
+                self.write(&namespace, writes).await?;
             }
-            self.write(&namespace, writes).await?;
         }
         for (namespace, writes) in batch.finish() {
             self.write(&namespace, writes).await?;
@@ -79,97 +72,104 @@ impl Applier {
         Ok(())
     }
 
+    async fn read(&self, namespace: &Namespace, ids: Vec<Value<'static>>) -> Result<client::Documents> {
+        let find = Fields::default().with("find", namespace.collection.as_str()).with("filter", among(ids));
+        client::documents(
+            &self.client,
+            &namespace.database,
+            command(&find)?,
+            format!("read documents of {namespace}"),
+        )
+        .await
+    }
+
     async fn write(&self, namespace: &Namespace, writes: Vec<Write>) -> Result<()> {
-        let (mut gone, mut inserts) = (Vec::new(), Vec::new());
-        for write in &writes {
-            match write {
-                Write::Delete { id } => gone.push(id.clone()),
-                // A replacement cannot have such names; an insert can.
-                Write::Put { id, document } if has_dollars(document) => {
-                    gone.push(id.clone());
-                    inserts.push(document.clone());
-                }
-                Write::Put { .. } => {}
-            }
-        }
-        if !gone.is_empty() {
-            self.delete(namespace, doc! { "_id": { "$in": gone } }).await?;
-        }
-        if !inserts.is_empty() {
-            insert(self.client.clone(), namespace.clone(), inserts).await?;
-        }
-        let (mut updates, mut bytes) = (RawArrayBuf::new(), 0);
+        let (mut gone, mut inserts, mut replacements, mut stamped) = (vec![], vec![], vec![], vec![]);
         for write in writes {
-            let Write::Put { id, document } = write else { continue };
-            if has_dollars(&document) {
+            let Write::Put { id, document } = write else {
+                let Write::Delete { id } = write else { unreachable!("one of two") };
+                gone.push(id);
                 continue;
+            };
+            let fields = Fields::parse(document.as_bytes()).map_err(broken)?;
+            if has_empty_timestamp(&fields) {
+                stamped.push((id.clone(), document.clone()));
             }
-            bytes += document.as_bytes().len();
-            let mut update = raw(&doc! { "q": { "_id": { "$eq": id } }, "upsert": true })?;
-            update.append(cstr!("u"), document);
-            updates.push(update);
-            if bytes >= COMMAND_BYTES {
-                self.update(namespace, std::mem::take(&mut updates)).await?;
-                bytes = 0;
-            }
-        }
-        if updates.is_empty() { Ok(()) } else { self.update(namespace, updates).await }
-    }
-
-    async fn update(&self, namespace: &Namespace, updates: RawArrayBuf) -> Result<()> {
-        let command = rawdoc! {
-            "update": namespace.collection.as_str(), "updates": updates, "ordered": true,
-            "bypassDocumentValidation": true, "writeConcern": { "w": 1 },
-        };
-        self.run_write(namespace, command).await
-    }
-
-    async fn delete(&self, namespace: &Namespace, filter: Document) -> Result<()> {
-        let command = doc! {
-            "delete": &namespace.collection, "deletes": [{ "q": filter, "limit": 0 }], "writeConcern": { "w": 1 },
-        };
-        self.run_write(namespace, raw(&command)?).await
-    }
-
-    async fn run_write(&self, namespace: &Namespace, command: RawDocumentBuf) -> Result<()> {
-        let doing = format!("replay writes to {namespace}");
-        let database = self.client.database(&namespace.database);
-        let answer = database.run_raw_command(command).await.map_err(EngineError::mongo(&doing))?;
-        match answer.get_array("writeErrors").ok().and_then(|errors| errors.first()) {
-            None => Ok(()),
-            Some(error) => {
-                let error = error.as_document().cloned().unwrap_or_default();
-                let what = format!("{:?} {}", error.get("code"), error.get_str("errmsg").unwrap_or_default());
-                Err(EngineError::Unexpected { doing, what })
+            // A replacement cannot have such names, nor be as long as it and its _id together; an insert can.
+            let dollars = fields.iter().any(|(name, _)| name.first() == Some(&b'$'));
+            if dollars || id.size_bytes() + document.as_bytes().len() > COMMAND_BYTES {
+                gone.push(id);
+                inserts.push(document);
+            } else {
+                let statement =
+                    Fields::default().with("q", by_id(id)).with("u", Value::from(&document).into_owned());
+                replacements.push(Value::from(statement.with("upsert", true)));
             }
         }
+        for ids in chunks(gone, Value::size_bytes) {
+            self.delete(namespace, among(ids)).await?;
+        }
+        for documents in chunks(inserts, |document| document.as_bytes().len()) {
+            insert(self.client.clone(), namespace.clone(), documents).await?;
+        }
+        for statements in chunks(replacements, Value::size_bytes) {
+            self.update(namespace, statements).await?;
+        }
+        for (id, document) in stamped {
+            set_whole(&self.client, namespace, id, &document).await?;
+        }
+        Ok(())
+    }
+
+    async fn update(&self, namespace: &Namespace, statements: Vec<Value<'static>>) -> Result<()> {
+        let update = Fields::default()
+            .with("update", namespace.collection.as_str())
+            .with("updates", Fields::array(statements))
+            .with("bypassDocumentValidation", true);
+        run_write(&self.client, namespace, update, &[]).await
+    }
+
+    async fn delete(&self, namespace: &Namespace, filter: Value<'static>) -> Result<()> {
+        let statement = Fields::default().with("q", filter).with("limit", 0);
+        let delete = Fields::default()
+            .with("delete", namespace.collection.as_str())
+            .with("deletes", Fields::array([statement.into()]));
+        run_write(&self.client, namespace, delete, &[]).await
     }
 
     async fn restructure(&self, structure: Structure) -> Result<()> {
         match structure {
             Structure::Create { namespace, options } => {
-                create_collection(&self.client, &namespace, options).await
+                create_collection(&self.client, &namespace, &options).await
             }
             Structure::Drop(namespace) => {
-                self.run(&namespace.database, doc! { "drop": &namespace.collection }).await
+                let drop = Fields::default().with("drop", namespace.collection.as_str());
+                self.run(&namespace.database, &drop).await
             }
-            Structure::DropDatabase(database) => self.run(&database, doc! { "dropDatabase": 1 }).await,
+            Structure::DropDatabase(database) => {
+                self.run(&database, &Fields::default().with("dropDatabase", 1)).await
+            }
             Structure::Rename { from, to, drop_target } => {
-                let (from, to) = (from.to_string(), to.to_string());
-                self.run("admin", doc! { "renameCollection": from, "to": to, "dropTarget": drop_target })
-                    .await
+                let rename = Fields::default()
+                    .with("renameCollection", from.to_string().as_str())
+                    .with("to", to.to_string().as_str())
+                    .with("dropTarget", drop_target);
+                self.run("admin", &rename).await
             }
-            Structure::Run { database, command } => self.run(&database, command).await,
-            Structure::Empty(namespace) => self.delete(&namespace, doc! {}).await,
+            Structure::Run { database, command } => {
+                self.run(&database, &Fields::parse(command.as_bytes()).map_err(broken)?).await
+            }
+            Structure::Empty(namespace) => self.delete(&namespace, Fields::default().into()).await,
         }
     }
 
     /// What is not there was dropped later.
-    async fn run(&self, database: &str, command: Document) -> Result<()> {
-        let name = command.keys().next().cloned().unwrap_or_default();
-        match self.client.database(database).run_command(command).await {
+    async fn run(&self, database: &str, fields: &Fields<'_>) -> Result<()> {
+        match self.client.database(database).run_raw_command(command(fields)?).await {
             Err(error) if !is_code(&error, &[NAMESPACE_NOT_FOUND]) => {
-                Err(EngineError::mongo(format!("replay {name} in {database}"))(error))
+                let name = fields.iter().next().map(|(name, _)| String::from_utf8_lossy(name).into_owned());
+                let doing = format!("replay {} in {database}", name.unwrap_or_default());
+                Err(EngineError::mongo(doing)(error))
             }
             _ => Ok(()),
         }
@@ -180,11 +180,11 @@ impl Applier {
 pub(super) async fn create_collection(
     client: &Client,
     namespace: &Namespace,
-    options: Document,
+    options: &RawDocumentBuf,
 ) -> Result<()> {
-    let mut command = doc! { "create": &namespace.collection };
-    command.extend(options);
-    match client.database(&namespace.database).run_command(command).await {
+    let mut create = Fields::default().with("create", namespace.collection.as_str());
+    create.extend(Fields::parse(options.as_bytes()).map_err(broken)?);
+    match client.database(&namespace.database).run_raw_command(command(&create)?).await {
         Err(error) if !is_code(&error, &[NAMESPACE_EXISTS]) => {
             Err(EngineError::mongo(format!("make {namespace}"))(error))
         }
@@ -192,41 +192,100 @@ pub(super) async fn create_collection(
     }
 }
 
-/// Inserts documents. One that is there already was made anew while the source was copied: the oplog has it whole.
+/// Inserts documents, no more than [`COMMAND_BYTES`]. One that is there already was made anew while the source was copied: the
+/// oplog has it whole.
 pub(super) async fn insert(
     client: Client,
     namespace: Namespace,
     documents: Vec<RawDocumentBuf>,
 ) -> Result<()> {
-    let collection = client.database(&namespace.database).collection::<RawDocumentBuf>(&namespace.collection);
-    let inserted = collection
-        .insert_many(documents)
-        .ordered(false)
-        .bypass_document_validation(true)
-        .write_concern(WriteConcern::nodes(1))
-        .await;
-    match inserted {
-        Err(error) if !only_duplicates(&error) => Err(EngineError::mongo(format!("load {namespace}"))(error)),
-        _ => Ok(()),
-    }
-}
-
-fn only_duplicates(error: &mongodb::error::Error) -> bool {
-    match error.kind.as_ref() {
-        ErrorKind::InsertMany(error) => {
-            error.write_concern_error.is_none()
-                && error.write_errors.iter().flatten().all(|error| error.code == DUPLICATE_KEY)
+    let insert = Fields::default()
+        .with("insert", namespace.collection.as_str())
+        .with("documents", Fields::array(documents.iter().map(Value::from)))
+        .with("ordered", false)
+        .with("bypassDocumentValidation", true);
+    run_write(&client, &namespace, insert, &[DUPLICATE_KEY]).await?;
+    for document in documents.iter().filter(|document| document.as_bytes().contains(&TIMESTAMP)) {
+        let fields = Fields::parse(document.as_bytes()).map_err(broken)?;
+        if let (true, Some(id)) = (has_empty_timestamp(&fields), fields.get("_id")) {
+            set_whole(&client, &namespace, id.clone().into_owned(), document).await?;
         }
-        _ => false,
+    }
+    Ok(())
+}
+
+/// Servers put the present time where an inserted document, or one that replaces another, has an empty timestamp at its top.
+fn has_empty_timestamp(fields: &Fields<'_>) -> bool {
+    fields.iter().any(|(name, value)| name != b"_id" && value.is_empty_timestamp())
+}
+
+/// Makes a document that is there this one, by a pipeline, which changes nothing in it.
+async fn set_whole(
+    client: &Client,
+    namespace: &Namespace,
+    id: Value<'static>,
+    document: &RawDocumentBuf,
+) -> Result<()> {
+    let whole = Fields::default().with("$literal", Value::from(document));
+    let stage = Fields::default().with("$replaceWith", Value::from(whole));
+    let statement = Fields::default().with("q", by_id(id)).with("u", Fields::array([stage.into()]));
+    let update = Fields::default()
+        .with("update", namespace.collection.as_str())
+        .with("updates", Fields::array([statement.into()]))
+        .with("bypassDocumentValidation", true);
+    run_write(client, namespace, update, &[]).await
+}
+
+/// Runs a command that answers with `writeErrors`, of which some codes are none.
+async fn run_write(
+    client: &Client,
+    namespace: &Namespace,
+    mut fields: Fields<'_>,
+    expected: &[i32],
+) -> Result<()> {
+    // A restore is not acknowledged before its end.
+    fields.set("writeConcern", Value::from(Fields::default().with("w", 1)));
+    let doing = format!("write to {namespace}");
+    let database = client.database(&namespace.database);
+    let answer = database.run_raw_command(command(&fields)?).await.map_err(EngineError::mongo(&doing))?;
+    let errors = answer.get_array("writeErrors").cloned().unwrap_or_default();
+    let wrong = errors.iter().filter_map(bson::Bson::as_document);
+    let wrong = wrong.filter(|error| !error.get_i32("code").is_ok_and(|code| expected.contains(&code)));
+    match wrong.clone().next() {
+        None => Ok(()),
+        Some(error) => {
+            let what = format!("{:?} {}", error.get("code"), error.get_str("errmsg").unwrap_or_default());
+            Err(EngineError::Unexpected { doing, what })
+        }
     }
 }
 
-fn has_dollars(document: &RawDocument) -> bool {
-    document.into_iter().flatten().any(|(name, _)| name.as_str().starts_with('$'))
+fn by_id(id: Value<'static>) -> Value<'static> {
+    Fields::default().with("_id", Value::from(Fields::default().with("$eq", id))).into()
 }
 
-fn raw(document: &Document) -> Result<RawDocumentBuf> {
-    RawDocumentBuf::try_from(document).map_err(|error| broken(ReplayError::Malformed(error.to_string())))
+fn among(ids: Vec<Value<'static>>) -> Value<'static> {
+    Fields::default().with("_id", Value::from(Fields::default().with("$in", Fields::array(ids)))).into()
+}
+
+/// Cuts a list into runs that one command takes each.
+pub(super) fn chunks<T>(all: Vec<T>, bytes_of: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+    const OF_AN_ELEMENT: usize = 16; // its type, and its number as text
+    let (mut chunks, mut bytes) = (Vec::new(), usize::MAX);
+    for one in all {
+        let own = bytes_of(&one) + OF_AN_ELEMENT;
+        if bytes.saturating_add(own) > COMMAND_BYTES {
+            chunks.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += own;
+        chunks.last_mut().expect("one was begun").push(one);
+    }
+    chunks
+}
+
+pub(super) fn command(fields: &Fields<'_>) -> Result<RawDocumentBuf> {
+    fields.to_raw().map_err(broken)
 }
 
 fn broken(error: ReplayError) -> EngineError {

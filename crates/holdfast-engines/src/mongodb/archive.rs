@@ -17,6 +17,7 @@ use mongodb::options::CursorType;
 use mongodb::raw_batch_cursor::RawBatchCursor;
 
 use super::Mongodb;
+use super::client;
 use super::config::Account;
 use super::oplog::{self, Mark};
 use super::replay::{Entry, Stamp};
@@ -155,13 +156,7 @@ async fn next_answer(tail: &mut RawBatchCursor) -> Result<Vec<Entry>> {
     let Some(batch) = tail.try_next().await.map_err(EngineError::mongo(doing))? else {
         return Err(unexpected("the server closed the oplog's cursor"));
     };
-    let mut entries = Vec::new();
-    for document in batch.doc_slices().map_err(EngineError::mongo(doing))? {
-        let document = document.map_err(|error| unexpected(&error.to_string()))?;
-        let document = document.as_document().ok_or_else(|| unexpected("an entry that is no document"))?;
-        entries.push(oplog::entry(document.to_owned())?);
-    }
-    Ok(entries)
+    client::batch_of(&batch, doing)?.into_iter().map(oplog::entry).collect()
 }
 
 fn unexpected(what: &str) -> EngineError {

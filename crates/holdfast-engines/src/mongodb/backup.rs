@@ -7,23 +7,25 @@
 use std::collections::BTreeMap;
 use std::future::ready;
 
-use bson::{Bson, Document, RawDocumentBuf, doc};
+use bson::{Document, RawDocumentBuf, doc};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use mongodb::options::CollectionOptions;
-use mongodb::results::{CollectionSpecification, CollectionType};
 use mongodb::{Client, Cursor};
 use serde::{Deserialize, Serialize};
 use tokio_util::io::StreamReader;
 
 use super::Mongodb;
-use super::client::{NAMESPACE_NOT_FOUND, admin, is_code};
 use super::config::Account;
+use super::listing::{self, Listed};
 use super::oplog::{self, Counter, Mark};
-use super::replay::{Namespace, Stamp};
+use super::renames::{self, Copies};
+use super::replay::{Stamp, Value};
 use super::verify::Fingerprint;
 use crate::{BackupSink, EngineError, Instance, ProgressSink, Result, StreamBackup};
 
+/// What each collection is, in its own bytes (`docs/engines/mongodb.md`); bases of before 2026-12 have it as JSON alone.
+pub(super) const CATALOG: &str = "catalog.bson";
 pub(super) const OPLOG: &str = "oplog.bson";
 pub(super) const USERS: &str = "admin/system.users.bson";
 pub(super) const ROLES: &str = "admin/system.roles.bson";
@@ -40,21 +42,6 @@ pub(super) struct Facts {
     pub fingerprints: BTreeMap<String, Fingerprint>,
 }
 
-/// A collection's metadata as `mongodump` writes them.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Metadata {
-    #[serde(default)]
-    pub options: Document,
-    #[serde(default)]
-    pub indexes: Vec<Document>,
-    #[serde(default)]
-    pub uuid: String,
-    #[serde(rename = "collectionName", default)]
-    pub collection_name: String,
-    #[serde(rename = "type", default)]
-    pub kind: String,
-}
-
 impl Mongodb {
     pub(super) async fn dump(
         &self,
@@ -68,23 +55,32 @@ impl Mongodb {
         let database_bytes = self.size(instance).await?;
         let mut fingerprints = BTreeMap::new();
         let mut copied = 0;
-        for namespace in collections(&client).await? {
-            let (namespace, spec) = namespace;
-            store_metadata(&client, sink, &namespace, &spec).await?;
-            if !matches!(spec.collection_type, CollectionType::View | CollectionType::Timeseries) {
-                let name = format!("{}.bson", object_name(&namespace));
-                let fingerprint = store_documents(&client, sink, &namespace, &spec, &name).await?;
+        let (mut catalog, mut copies) = (Vec::new(), Copies::new());
+        for listed in listing::all(&client).await? {
+            let indexes = listed.indexes(&client).await?;
+            catalog.extend_from_slice(listed.record(&indexes)?.as_bytes());
+            if let Some(text) = listed.metadata_json(&indexes) {
+                let name = format!("{}.metadata.json", listed.object);
+                sink.store(&name, &mut text.as_bytes()).await?;
+            }
+            if listed.has_documents() {
+                let name = format!("{}.bson", listed.object);
+                let fingerprint = store_documents(&client, sink, &listed, &name).await?;
                 copied += fingerprint.bytes;
                 fingerprints.insert(name, fingerprint);
+                if let Some(uuid) = listed.uuid.as_ref().and_then(Value::binary) {
+                    copies.insert(uuid.to_vec(), oplog::applied(&client).await?);
+                }
             }
             progress.percent(percent(copied, database_bytes), Some(database_bytes));
         }
+        sink.store(CATALOG, &mut catalog.as_slice()).await?;
         store_users(&client, sink).await?;
         progress.phase("copying the oplog");
-        let copied_log = store_oplog(&client, sink, start).await?;
+        let copied_log = store_oplog(&client, sink, start, &copies).await?;
         let facts = Facts {
             engine_version: self.server_version(instance).await?,
-            start,
+            start: copied_log.start,
             last: copied_log.last,
             fingerprints,
         };
@@ -118,135 +114,14 @@ async fn start_stamp(client: &Client) -> Result<Stamp> {
     Ok(started.map(Stamp::from).chain([newest]).min().expect("the newest is there"))
 }
 
-/// All collections and views that a restore makes, in a fixed order.
-async fn collections(client: &Client) -> Result<Vec<(Namespace, CollectionSpecification)>> {
-    let doing = "list the collections";
-    let list = admin(client, doc! { "listDatabases": 1, "nameOnly": true }, "list the databases").await?;
-    let databases = list.get_array("databases").map(Vec::as_slice).unwrap_or_default();
-    let mut names: Vec<&str> =
-        databases.iter().filter_map(|database| database.as_document()?.get_str("name").ok()).collect();
-    names.sort_unstable();
-    let mut all = Vec::new();
-    for database in names.into_iter().filter(|name| !matches!(*name, "local" | "config")) {
-        let specs = client.database(database).list_collections().await.map_err(EngineError::mongo(doing))?;
-        let specs: Vec<CollectionSpecification> =
-            specs.try_collect().await.map_err(EngineError::mongo(doing))?;
-        for spec in specs {
-            let namespace = Namespace::new(database, &spec.name);
-            // Views are described by what is listed.
-            if !namespace.is_internal() && spec.name != "system.views" {
-                all.push((namespace, spec));
-            }
-        }
-    }
-    all.sort_by(|(a, _), (b, _)| a.cmp(b));
-    Ok(all)
-}
-
-/// The name of a collection's objects, without their ending. Collections may have slashes in their names.
-pub(super) fn object_name(namespace: &Namespace) -> String {
-    let collection = namespace.collection.replace('%', "%25").replace('/', "%2F");
-    format!("{}/{collection}", namespace.database)
-}
-
-async fn store_metadata(
-    client: &Client,
-    sink: &dyn BackupSink,
-    namespace: &Namespace,
-    spec: &CollectionSpecification,
-) -> Result<()> {
-    let is_bucket = namespace.collection.starts_with("system.buckets.");
-    if is_bucket {
-        return Ok(()); // described by its time-series collection
-    }
-    let view = spec.collection_type == CollectionType::View;
-    let indexes = if view { Vec::new() } else { indexes(client, namespace).await? };
-    let options = bson::serialize_to_document(&spec.options).unwrap_or_default();
-    let options = raw_options(client, namespace).await?.unwrap_or(options);
-    let kind = match spec.collection_type {
-        CollectionType::View => "view",
-        CollectionType::Timeseries => "timeseries",
-        _ if options.contains_key("timeseries") => "timeseries",
-        _ => "collection",
-    };
-    let uuid = spec.info.uuid.as_ref().map(|uuid| hex::encode(&uuid.bytes)).unwrap_or_default();
-    let metadata = doc! {
-        "options": options, "indexes": indexes, "uuid": uuid, "collectionName": &namespace.collection, "type": kind,
-    };
-    let mut text = String::new();
-    write_extended(&mut text, metadata.into());
-    sink.store(&format!("{}.metadata.json", object_name(namespace)), &mut text.as_bytes()).await.map(drop)
-}
-
-/// Canonical extended JSON, with fields in their order: that of an index's key means something, and `serde_json` sorts.
-fn write_extended(text: &mut String, value: Bson) {
-    let mut first = true;
-    let mut separate = |text: &mut String| {
-        if !std::mem::take(&mut first) {
-            text.push(',');
-        }
-    };
-    match value {
-        Bson::Document(document) => {
-            text.push('{');
-            for (name, value) in document {
-                separate(text);
-                text.push_str(&serde_json::Value::from(name).to_string());
-                text.push(':');
-                write_extended(text, value);
-            }
-            text.push('}');
-        }
-        Bson::Array(values) => {
-            text.push('[');
-            for value in values {
-                separate(text);
-                write_extended(text, value);
-            }
-            text.push(']');
-        }
-        other => text.push_str(&other.into_canonical_extjson().to_string()),
-    }
-}
-
-/// The options as the server has them, with those that the driver's types do not know.
-async fn raw_options(client: &Client, namespace: &Namespace) -> Result<Option<Document>> {
-    let command = doc! { "listCollections": 1, "filter": { "name": &namespace.collection } };
-    let answer = client
-        .database(&namespace.database)
-        .run_command(command)
-        .await
-        .map_err(EngineError::mongo("list the collections"))?;
-    let first = answer.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
-    let first = first.ok().and_then(|batch| batch.first()).and_then(Bson::as_document);
-    Ok(first.and_then(|one| one.get_document("options").ok()).cloned())
-}
-
-async fn indexes(client: &Client, namespace: &Namespace) -> Result<Vec<Document>> {
-    let doing = || format!("list the indexes of {namespace}");
-    let command = doc! { "listIndexes": &namespace.collection, "cursor": { "batchSize": 1000 } };
-    match client.database(&namespace.database).run_command(command).await {
-        Ok(answer) => {
-            let batch = answer.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
-            let batch =
-                batch.map_err(|error| EngineError::Unexpected { doing: doing(), what: error.to_string() })?;
-            Ok(batch.iter().filter_map(Bson::as_document).cloned().collect())
-        }
-        // It is gone meanwhile, as the oplog will say.
-        Err(error) if is_code(&error, &[NAMESPACE_NOT_FOUND]) => Ok(Vec::new()),
-        Err(error) => Err(EngineError::mongo(doing())(error)),
-    }
-}
-
 async fn store_documents(
     client: &Client,
     sink: &dyn BackupSink,
-    namespace: &Namespace,
-    spec: &CollectionSpecification,
+    listed: &Listed,
     name: &str,
 ) -> Result<Fingerprint> {
-    let doing = || format!("copy {namespace}");
-    let cursor = open_collection(client, namespace, spec).await.map_err(EngineError::mongo(doing()))?;
+    let doing = || format!("copy {}", listed.namespace);
+    let cursor = open_collection(client, listed).await.map_err(EngineError::mongo(doing()))?;
     let mut fingerprint = Fingerprint::default();
     let mut failed = None;
     {
@@ -261,46 +136,25 @@ async fn store_documents(
     match failed {
         None => Ok(fingerprint),
         // A collection that was dropped meanwhile: the oplog says so, and a replay drops what was copied.
-        Some(_) if was_dropped(client, namespace, spec).await? => Ok(fingerprint),
+        Some(_) if listed.was_dropped(client).await? => Ok(fingerprint),
         Some(error) => Err(EngineError::mongo(doing())(error)),
     }
 }
 
 /// In the order of `_id` where there is an index for it: so no document comes twice, however it is deleted and made again.
 /// Only what a majority has is read: the oplog is copied up to there afterwards, and must not end before what was read.
-async fn open_collection(
-    client: &Client,
-    namespace: &Namespace,
-    spec: &CollectionSpecification,
-) -> mongodb::error::Result<Cursor<RawDocumentBuf>> {
+async fn open_collection(client: &Client, listed: &Listed) -> mongodb::error::Result<Cursor<RawDocumentBuf>> {
     let majority =
         CollectionOptions::builder().read_concern(mongodb::options::ReadConcern::majority()).build();
+    let namespace = &listed.namespace;
     let database = client.database(&namespace.database);
     let collection = database.collection_with_options::<RawDocumentBuf>(&namespace.collection, majority);
-    let natural = spec.options.capped == Some(true)
-        || spec.options.clustered_index.is_some()
-        || spec.id_index.is_none()
-        || namespace.collection.starts_with("system.buckets.");
     let find = collection.find(doc! {}).no_cursor_timeout(true);
-    if natural {
-        find.sort(doc! { "$natural": 1 }).await
-    } else {
+    if listed.has_id_index {
         find.hint(mongodb::options::Hint::Name("_id_".to_owned())).await
+    } else {
+        find.sort(doc! { "$natural": 1 }).await
     }
-}
-
-async fn was_dropped(client: &Client, namespace: &Namespace, spec: &CollectionSpecification) -> Result<bool> {
-    let doing = "list the collections";
-    let database = client.database(&namespace.database);
-    let found: Vec<CollectionSpecification> = database
-        .list_collections()
-        .filter(doc! { "name": &namespace.collection })
-        .await
-        .map_err(EngineError::mongo(doing))?
-        .try_collect()
-        .await
-        .map_err(EngineError::mongo(doing))?;
-    Ok(found.first().is_none_or(|now| now.info.uuid != spec.info.uuid))
 }
 
 /// Documents as pieces of bytes; each passes `see`.
@@ -337,18 +191,24 @@ async fn store_users(client: &Client, sink: &dyn BackupSink) -> Result<()> {
 }
 
 struct CopiedLog {
+    start: Stamp,
     last: Mark,
     newest_wall_ms: i64,
 }
 
 /// The oplog from `start` to behind everything that was copied.
-async fn store_oplog(client: &Client, sink: &dyn BackupSink, start: Stamp) -> Result<CopiedLog> {
+async fn store_oplog(
+    client: &Client,
+    sink: &dyn BackupSink,
+    start: Stamp,
+    copies: &Copies,
+) -> Result<CopiedLog> {
     let end = oplog::tip(client).await?.ts;
+    let start = renames::start_of_whole(client, start, end, copies).await?;
     let doing = "copy the oplog";
     let cursor = oplog::open(client, start, Some(end)).await?;
     let mut counter = Counter::default();
-    let (mut first, mut last, mut newest_wall_ms, mut renamed, mut failed) =
-        (None, None, i64::MIN, None, None);
+    let (mut first, mut last, mut newest_wall_ms, mut failed) = (None, None, i64::MIN, None);
     {
         let entries =
             cursor.map(|document| document.map_err(EngineError::mongo(doing)).and_then(oplog::entry));
@@ -358,10 +218,7 @@ async fn store_oplog(client: &Client, sink: &dyn BackupSink, start: Stamp) -> Re
                     first.get_or_insert(entry.stamp());
                     last = Some(counter.mark(&entry));
                     newest_wall_ms = newest_wall_ms.max(entry.wall_ms());
-                    if entry.renames() {
-                        renamed = Some(entry.stamp());
-                    }
-                    RawDocumentBuf::from_bytes(entry.bytes().to_vec()).ok()
+                    Some(entry.into_raw())
                 }
                 Err(error) => {
                     failed = Some(error);
@@ -375,32 +232,13 @@ async fn store_oplog(client: &Client, sink: &dyn BackupSink, start: Stamp) -> Re
     if let Some(error) = failed {
         return Err(error);
     }
-    let again = |what: String| EngineError::Unexpected { doing: doing.to_owned(), what };
-    if let Some(at) = renamed {
-        return Err(again(format!(
-            "a collection was renamed meanwhile (at {at}); the backup has to be made again"
-        )));
-    }
     match (first, last) {
         (Some(first), Some(last)) if first == start && last.ts == end => {
-            Ok(CopiedLog { last, newest_wall_ms })
+            Ok(CopiedLog { start, last, newest_wall_ms })
         }
-        _ => Err(again(format!("the server's oplog does not reach from {start} to {end} any more"))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn metadata_keep_the_order_of_fields() {
-        let index = doc! { "v": 2, "key": { "z": 1, "a": -1.5 }, "name": "n\"" };
-        let mut text = String::new();
-        write_extended(&mut text, doc! { "indexes": [index.clone(), 1_i64], "options": {} }.into());
-        let expected = r#"{"indexes":[{"v":{"$numberInt":"2"},"key":{"z":{"$numberInt":"1"},"a":{"$numberDouble":"-1.5"}},"name":"n\""},{"$numberLong":"1"}],"options":{}}"#;
-        assert_eq!(text, expected);
-        let back: Document = serde_json::from_str(&text).expect("extended JSON");
-        assert_eq!(back.get_array("indexes").expect("an array")[0], Bson::Document(index));
+        _ => Err(EngineError::Unexpected {
+            doing: doing.to_owned(),
+            what: format!("the server's oplog does not reach from {start} to {end} any more"),
+        }),
     }
 }

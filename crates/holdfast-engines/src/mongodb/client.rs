@@ -1,12 +1,14 @@
 //! Connections of the agent's to an instance, and the commands that several parts send.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc};
+use futures::TryStreamExt as _;
 use mongodb::Client;
 use mongodb::options::{ClientOptions, Credential, ServerAddress, Tls, TlsOptions};
+use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 
 use super::config::{self, Account, Secrets};
 use crate::certificate::Certificate;
@@ -75,6 +77,57 @@ fn client(instance: &Instance, who: Option<(Account, &str)>) -> Result<Client> {
 /// Runs a command on `admin`.
 pub(super) async fn admin(client: &Client, command: Document, doing: &str) -> Result<Document> {
     client.database("admin").run_command(command).await.map_err(EngineError::mongo(doing))
+}
+
+/// What a command with a cursor finds, document by document, each as the server sent it.
+pub(super) struct Documents {
+    cursor: RawBatchCursor,
+    batch: VecDeque<RawDocumentBuf>,
+    doing: String,
+}
+
+/// Runs a command that answers with a cursor.
+pub(super) async fn documents(
+    client: &Client,
+    database: &str,
+    command: RawDocumentBuf,
+    doing: String,
+) -> Result<Documents> {
+    let cursor = client.database(database).run_raw_cursor_command(command).batch().await;
+    let cursor = cursor.map_err(EngineError::mongo(&doing))?;
+    Ok(Documents { cursor, batch: VecDeque::new(), doing })
+}
+
+impl Documents {
+    pub(super) async fn next(&mut self) -> Result<Option<RawDocumentBuf>> {
+        while self.batch.is_empty() {
+            let Some(batch) = self.cursor.try_next().await.map_err(EngineError::mongo(&self.doing))? else {
+                return Ok(None);
+            };
+            self.batch = batch_of(&batch, &self.doing)?;
+        }
+        Ok(self.batch.pop_front())
+    }
+
+    pub(super) async fn all(mut self) -> Result<Vec<RawDocumentBuf>> {
+        let mut all = Vec::new();
+        while let Some(document) = self.next().await? {
+            all.push(document);
+        }
+        Ok(all)
+    }
+}
+
+/// The documents of one answer.
+pub(super) fn batch_of(batch: &RawBatch, doing: &str) -> Result<VecDeque<RawDocumentBuf>> {
+    let wrong = |what: String| EngineError::Unexpected { doing: doing.to_owned(), what };
+    let mut all = VecDeque::new();
+    for document in batch.doc_slices().map_err(EngineError::mongo(doing))? {
+        let document = document.map_err(|error| wrong(error.to_string()))?;
+        let document = document.as_document().ok_or_else(|| wrong("what is no document".to_owned()))?;
+        all.push_back(document.to_owned());
+    }
+    Ok(all)
 }
 
 /// Whether the server's answer was an error of this code.

@@ -3,9 +3,9 @@
 //! Data without secondary indexes, the oplog as ordinary writes, then indexes, those that expire documents last, views and
 //! users. Until the end only the agent can reach the instance.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use bson::{Document, RawDocumentBuf, doc};
+use bson::{RawDocumentBuf, doc};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use holdfast_core::Timestamp;
@@ -13,12 +13,13 @@ use mongodb::Client;
 use tokio::io::AsyncReadExt as _;
 
 use super::Mongodb;
-use super::apply::{Applier, create_collection};
-use super::backup::{Facts, Metadata, OPLOG, ROLES, USERS};
+use super::apply::{Applier, chunks, command, create_collection};
+use super::backup::{CATALOG, Facts, OPLOG, ROLES, USERS};
 use super::client;
 use super::config::Account;
+use super::listing::Recorded;
 use super::oplog::{Counter, Mark};
-use super::replay::{Catalog, Entry, Frames, Namespace, ReplayError, Replayer};
+use super::replay::{Catalog, Entry, Fields, Frames, Namespace, ReplayError, Replayer, Value};
 use super::verify::Fingerprint;
 use crate::{
     EngineError, Instance, LogPart, ProgressSink, RestoreSource, Result, StreamRestore, StreamRestored,
@@ -80,37 +81,33 @@ impl Mongodb {
         facts: &Facts,
         progress: &ProgressSink,
     ) -> Result<Catalog> {
-        let names = source.names();
+        let recorded = read_catalog(source).await?;
         let mut catalog = Catalog::default();
-        let mut capped = BTreeSet::new();
-        for name in names.iter().filter(|name| name.ends_with(".metadata.json")) {
-            let Some(namespace) = namespace_of(name, ".metadata.json") else { continue };
-            let metadata = read_metadata(source, name).await?;
-            if metadata.kind == "view" {
-                catalog.views.insert(namespace, metadata.options);
+        let mut objects = BTreeMap::new();
+        for one in recorded {
+            if one.kind == "view" {
+                catalog.views.insert(one.namespace, one.options);
                 continue;
             }
-            if metadata.options.get_bool("capped").unwrap_or(false) {
-                capped.insert(namespace.clone());
+            for index in &one.indexes {
+                let index = Fields::parse(index.as_bytes()).map_err(|error| damaged(CATALOG, error))?;
+                catalog.create_index(&one.namespace, index).map_err(|error| damaged(CATALOG, error))?;
             }
-            for index in metadata.indexes {
-                catalog.create_index(&namespace, index);
+            if one.is_made() {
+                create_collection(client, &one.namespace, &one.options).await?;
             }
-            create_collection(client, &namespace, metadata.options).await?;
+            let at_once = if one.is_capped() { 1 } else { INSERTS };
+            objects.insert(format!("{}.bson", one.object), (one.namespace, at_once));
         }
         let mut loaded = 0;
-        for name in names.iter().filter(|name| name.ends_with(".bson")) {
-            let Some(namespace) = namespace_of(name, ".bson").filter(|namespace| !namespace.is_internal())
-            else {
-                continue;
-            };
-            let at_once = if capped.contains(&namespace) { 1 } else { INSERTS };
-            let fingerprint = load_collection(client, source, name, &namespace, at_once).await?;
+        for name in source.names() {
+            let Some((namespace, at_once)) = objects.get(&name) else { continue };
+            let fingerprint = load_collection(client, source, &name, namespace, *at_once).await?;
             loaded += fingerprint.bytes;
-            compare(name, facts, &fingerprint, "read")?;
+            compare(&name, facts, &fingerprint, "read")?;
             if request.target.is_none() {
-                let found = read_back(client, &namespace).await?;
-                compare(name, facts, &found, "hold")?;
+                let found = read_back(client, namespace).await?;
+                compare(&name, facts, &found, "hold")?;
             }
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
             let percent = loaded as f64 * 100.0 / request.database_bytes.max(1) as f64;
@@ -132,41 +129,53 @@ impl Mongodb {
 async fn merge_users(client: &Client, users: &[RawDocumentBuf], roles: &[RawDocumentBuf]) -> Result<()> {
     let doing = "carry over the database's users";
     let database = client.database("admin");
-    for (collection, documents) in [("holdfast_users", users), ("holdfast_roles", roles)] {
-        let collection = database.collection::<RawDocumentBuf>(collection);
-        collection.drop().await.map_err(EngineError::mongo(doing))?;
-        if !documents.is_empty() {
-            collection.insert_many(documents).await.map_err(EngineError::mongo(doing))?;
+    // Tenants may have collections in this database, of any name that they think of.
+    let random = hex::encode(rand::random::<[u8; 12]>());
+    let mut merge = doc! { "_mergeAuthzCollections": 1, "db": "", "drop": false };
+    let mut made = Vec::new();
+    for (parameter, documents) in [("tempUsersCollection", users), ("tempRolesCollection", roles)] {
+        if documents.is_empty() {
+            continue;
         }
+        let name = format!("holdfast_{parameter}_{random}");
+        let collection = database.collection::<RawDocumentBuf>(&name);
+        collection.insert_many(documents).await.map_err(EngineError::mongo(doing))?;
+        merge.insert(parameter, format!("admin.{name}"));
+        made.push(collection);
     }
-    if !users.is_empty() || !roles.is_empty() {
-        let mut merge = doc! { "_mergeAuthzCollections": 1, "db": "", "drop": false };
-        if !users.is_empty() {
-            merge.insert("tempUsersCollection", "admin.holdfast_users");
-        }
-        if !roles.is_empty() {
-            merge.insert("tempRolesCollection", "admin.holdfast_roles");
-        }
+    if !made.is_empty() {
         client::admin(client, merge, doing).await?;
     }
-    for collection in ["holdfast_users", "holdfast_roles"] {
-        database.collection::<Document>(collection).drop().await.map_err(EngineError::mongo(doing))?;
+    for collection in made {
+        collection.drop().await.map_err(EngineError::mongo(doing))?;
     }
     Ok(())
 }
 
-/// `database/collection` with an ending.
-fn namespace_of(name: &str, ending: &str) -> Option<Namespace> {
-    let (database, collection) = name.strip_suffix(ending)?.split_once('/')?;
-    Some(Namespace::new(database, collection.replace("%2F", "/").replace("%25", "%")))
-}
-
-async fn read_metadata(source: &dyn RestoreSource, name: &str) -> Result<Metadata> {
-    let mut text = Vec::new();
-    source.read(name).await?.read_to_end(&mut text).await.map_err(EngineError::io(format!("read {name}")))?;
-    // Straight into a document: fields keep their order.
-    let document: Document = serde_json::from_slice(&text).map_err(|error| damaged(name, error))?;
-    bson::deserialize_from_document(document).map_err(|error| damaged(name, error))
+/// What each collection of the base is.
+async fn read_catalog(source: &dyn RestoreSource) -> Result<Vec<Recorded>> {
+    let names = source.names();
+    let mut all = Vec::new();
+    if names.iter().any(|name| name == CATALOG) {
+        for record in read_documents(source, CATALOG).await? {
+            all.push(Recorded::parse(&record).map_err(|error| damaged(CATALOG, error))?);
+        }
+        return Ok(all);
+    }
+    // A base of a release without a catalog.
+    for name in &names {
+        if let Some(object) = name.strip_suffix(".metadata.json") {
+            let mut text = Vec::new();
+            let mut reader = source.read(name).await?;
+            reader.read_to_end(&mut text).await.map_err(EngineError::io(format!("read {name}")))?;
+            all.push(Recorded::parse_json(object, &text).map_err(|error| damaged(name, error))?);
+        } else if let Some(object) =
+            name.strip_suffix(".bson").filter(|name| name.contains("/system.buckets."))
+        {
+            all.push(Recorded::parse_json(object, b"{}").map_err(|error| damaged(name, error))?);
+        }
+    }
+    Ok(all)
 }
 
 async fn read_documents(source: &dyn RestoreSource, name: &str) -> Result<Vec<RawDocumentBuf>> {
@@ -187,12 +196,20 @@ struct Documents {
     reader: Box<dyn tokio::io::AsyncRead + Send + Unpin>,
     frames: Frames,
     buffer: Vec<u8>,
+    /// The one that the last insert had no room for.
+    put_back: Option<RawDocumentBuf>,
 }
 
 impl Documents {
     async fn open(source: &dyn RestoreSource, name: &str) -> Result<Self> {
         let reader = source.read(name).await?;
-        Ok(Self { name: name.to_owned(), reader, frames: Frames::default(), buffer: vec![0; READ_BYTES] })
+        Ok(Self {
+            name: name.to_owned(),
+            reader,
+            frames: Frames::default(),
+            buffer: vec![0; READ_BYTES],
+            put_back: None,
+        })
     }
 
     async fn next(&mut self) -> Result<Option<RawDocumentBuf>> {
@@ -213,10 +230,18 @@ impl Documents {
     /// As many as one insert takes.
     async fn next_insert(&mut self, fingerprint: &mut Fingerprint) -> Result<Vec<RawDocumentBuf>> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        while batch.len() < INSERT_DOCUMENTS && bytes < INSERT_BYTES {
-            let Some(document) = self.next().await? else { break };
-            fingerprint.add(document.as_bytes());
+        while batch.len() < INSERT_DOCUMENTS {
+            let next = match self.put_back.take() {
+                Some(document) => Some(document),
+                None => self.next().await?,
+            };
+            let Some(document) = next else { break };
             bytes += document.as_bytes().len();
+            if bytes > INSERT_BYTES && !batch.is_empty() {
+                self.put_back = Some(document);
+                break;
+            }
+            fingerprint.add(document.as_bytes());
             batch.push(document);
         }
         Ok(batch)
@@ -405,21 +430,36 @@ fn damaged(name: &str, error: impl std::fmt::Display) -> EngineError {
 
 /// Indexes and views, once all data is there. Those that expire documents come last.
 async fn build(client: &Client, catalog: &Catalog) -> Result<()> {
-    let expires = |index: &&Document| index.contains_key("expireAfterSeconds");
     for last in [false, true] {
         for (namespace, indexes) in &catalog.indexes {
-            let indexes: Vec<Document> =
-                indexes.iter().filter(|index| expires(index) == last).cloned().collect();
-            if !indexes.is_empty() {
-                let command = doc! { "createIndexes": &namespace.collection, "indexes": indexes };
+            let mut specifications = Vec::new();
+            for index in indexes {
+                let index = Fields::parse(index.as_bytes()).map_err(replay_error)?;
+                if index.get("expireAfterSeconds").is_some() == last {
+                    specifications.push(Value::from(with_collation(index)));
+                }
+            }
+            for indexes in chunks(specifications, Value::size_bytes) {
+                let create = Fields::default()
+                    .with("createIndexes", namespace.collection.as_str())
+                    .with("indexes", Fields::array(indexes));
                 let doing = format!("build the indexes of {namespace}");
                 let database = client.database(&namespace.database);
-                database.run_command(command).await.map_err(EngineError::mongo(doing))?;
+                database.run_raw_command(command(&create)?).await.map_err(EngineError::mongo(doing))?;
             }
         }
     }
     for (namespace, options) in &catalog.views {
-        create_collection(client, namespace, options.clone()).await?;
+        create_collection(client, namespace, options).await?;
     }
     Ok(())
+}
+
+/// An index is listed without a collation where it has the simple one; made without, it gets its collection's.
+fn with_collation(mut index: Fields<'_>) -> Fields<'_> {
+    let knows = index.get("v").and_then(Value::as_integer).is_none_or(|version| version >= 2);
+    if knows && index.get("collation").is_none() {
+        index.set("collation", Value::from(Fields::default().with("locale", "simple")));
+    }
+    index
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use bytes::Bytes;
 use holdfast_engines::mongodb::replay::{
-    Action, Batch, Catalog, Entry, Frames, Key, Namespace, Replayer, Stamp, Structure, Write,
+    Action, Batch, Catalog, Entry, Fields, Frames, Key, Namespace, Replayer, Stamp, Structure, Write,
 };
 
 /// The folder of the recordings; says so where they are not there.
@@ -34,7 +34,7 @@ impl Memory {
             let mut batch = Batch::default();
             match action {
                 Action::Put { namespace, document } => batch.put(&namespace, document)?,
-                Action::Delete { namespace, id } => batch.delete(&namespace, id)?,
+                Action::Delete { namespace, id } => batch.delete(&namespace, id),
                 Action::Change { namespace, id, change } => batch.change(&namespace, id, change)?,
                 Action::Operators { .. } => anyhow::bail!("no recording has one"),
                 Action::Structure(structure) => self.restructure(structure),
@@ -47,7 +47,7 @@ impl Memory {
     fn write(&mut self, mut batch: Batch) -> Result<()> {
         for (namespace, ids) in batch.to_read() {
             for id in ids {
-                let key = Key::new(&namespace, &id)?;
+                let key = Key::new(&namespace, &id);
                 let Some(found) = self.0.get(&namespace).and_then(|all| all.get(&key)) else { continue };
                 let image = RawDocumentBuf::try_from(found)?;
                 let write = batch.resolve(&namespace, &image)?.context("a change of it")?;
@@ -66,9 +66,9 @@ impl Memory {
         let collection = self.0.entry(namespace.clone()).or_default();
         match write {
             Write::Put { id, document } => {
-                collection.insert(Key::new(namespace, &id)?, Document::try_from(document.as_ref())?);
+                collection.insert(Key::new(namespace, &id), Document::try_from(document.as_ref())?);
             }
-            Write::Delete { id } => drop(collection.remove(&Key::new(namespace, &id)?)),
+            Write::Delete { id } => drop(collection.remove(&Key::new(namespace, &id))),
         }
         Ok(())
     }
@@ -238,26 +238,30 @@ fn recorded_structure_entries_make_their_indexes() -> Result<()> {
     for (file, collection, before, after) in rows {
         let namespace = Namespace::parse(collection).context("a namespace")?;
         let mut catalog = Catalog::default();
-        before.into_iter().for_each(|index| catalog.create_index(&namespace, index));
+        for index in &before {
+            let index = RawDocumentBuf::try_from(index)?;
+            catalog.create_index(&namespace, Fields::parse(index.as_bytes())?)?;
+        }
         let mut replayer = Replayer::new(catalog);
         for entry in entries(&file)? {
             replayer.feed(&entry)?;
         }
-        let mut found = replayer.catalog.indexes.remove(&namespace).unwrap_or_default();
-        for index in &mut found {
-            index.remove("ns");
-        }
+        let found = parsed(replayer.catalog.indexes.get(&namespace).map_or(&[], Vec::as_slice))?;
         assert_eq!(sorted(&found), sorted(&after), "{}", file.display());
     }
     let mut replayer = Replayer::default();
     for entry in entries(&oplogs.join("collMod_indexUniqueness.bson"))? {
         replayer.feed(&entry)?;
     }
-    let found = &replayer.catalog.indexes[&Namespace::new("mongodump_test_db", "coll1")];
+    let found = parsed(&replayer.catalog.indexes[&Namespace::new("mongodump_test_db", "coll1")])?;
     assert_eq!(found.len(), 4);
     assert!(found.iter().all(|index| !index.contains_key("unique") && !index.contains_key("prepareUnique")));
     assert!(found.contains(&whole("a")));
     Ok(())
+}
+
+fn parsed(indexes: &[RawDocumentBuf]) -> Result<Vec<Document>> {
+    indexes.iter().map(|index| Ok(Document::try_from(index.as_ref())?)).collect()
 }
 
 fn sorted(indexes: &[Document]) -> Vec<BTreeMap<String, String>> {

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use bson::RawDocumentBuf;
 use bson::raw::RawDocument;
-use bson::{Bson, Document, RawDocumentBuf};
 
+use super::fields::Value;
 use super::{Change, Namespace, ReplayError, malformed};
 
 /// What a write takes beside its document or its changes, about.
@@ -15,21 +16,14 @@ const OVERHEAD_BYTES: usize = 256;
 pub struct Key(pub Namespace, Vec<u8>);
 
 impl Key {
-    /// # Errors
-    /// An `_id` that BSON cannot hold.
-    pub fn new(namespace: &Namespace, id: &Bson) -> Result<Self, ReplayError> {
+    #[must_use]
+    pub fn new(namespace: &Namespace, id: &Value<'_>) -> Self {
         // The server takes 1 and 1.0 for the same.
-        let same = match id {
-            Bson::Int32(number) => Some(Bson::Int64(i64::from(*number))),
-            #[expect(clippy::cast_possible_truncation, reason = "whole, and far inside")]
-            Bson::Double(number) if number.fract() == 0.0 && number.abs() < 9e15 => {
-                Some(Bson::Int64(*number as i64))
-            }
-            _ => None,
-        };
-        let bytes =
-            bson::serialize_to_vec(&bson::doc! { "": same.as_ref().unwrap_or(id) }).map_err(malformed)?;
-        Ok(Self(namespace.clone(), bytes))
+        let same = id.as_integer().map(Value::from);
+        let id = same.as_ref().unwrap_or(id);
+        let mut bytes = vec![id.kind];
+        bytes.extend_from_slice(&id.bytes);
+        Self(namespace.clone(), bytes)
     }
 }
 
@@ -38,11 +32,11 @@ impl Key {
 pub enum Write {
     /// Insert it, or replace the one with its `_id`.
     Put {
-        id: Bson,
+        id: Value<'static>,
         document: RawDocumentBuf,
     },
     Delete {
-        id: Bson,
+        id: Value<'static>,
     },
 }
 
@@ -54,7 +48,7 @@ enum Image {
 }
 
 struct Pending {
-    id: Bson,
+    id: Value<'static>,
     image: Image,
     /// Order of the writes; a document that comes back after a deletion comes last.
     order: usize,
@@ -90,26 +84,28 @@ impl Batch {
     /// # Errors
     /// A document without an `_id`.
     pub fn put(&mut self, namespace: &Namespace, document: RawDocumentBuf) -> Result<(), ReplayError> {
-        let id = super::id_of(&document)?;
+        let id = super::id_of(document.as_bytes())?;
         self.size_bytes += OVERHEAD_BYTES + document.as_bytes().len();
-        let pending = self.pending(namespace, id, Image::Gone)?;
+        let pending = self.pending(namespace, id, Image::Gone);
         pending.image = Image::Known(document);
         Ok(())
     }
 
-    /// # Errors
-    /// An `_id` that BSON cannot hold.
-    pub fn delete(&mut self, namespace: &Namespace, id: Bson) -> Result<(), ReplayError> {
-        self.size_bytes += OVERHEAD_BYTES;
-        self.pending(namespace, id, Image::Gone)?.image = Image::Gone;
-        Ok(())
+    pub fn delete(&mut self, namespace: &Namespace, id: Value<'static>) {
+        self.size_bytes += OVERHEAD_BYTES + id.size_bytes();
+        self.pending(namespace, id, Image::Gone).image = Image::Gone;
     }
 
     /// # Errors
     /// A change that is not understood.
-    pub fn change(&mut self, namespace: &Namespace, id: Bson, change: Change) -> Result<(), ReplayError> {
-        let mut held = OVERHEAD_BYTES;
-        let pending = self.pending(namespace, id, Image::Changed(Vec::new()))?;
+    pub fn change(
+        &mut self,
+        namespace: &Namespace,
+        id: Value<'static>,
+        change: Change,
+    ) -> Result<(), ReplayError> {
+        let mut held = OVERHEAD_BYTES + id.size_bytes();
+        let pending = self.pending(namespace, id, Image::Changed(Vec::new()));
         match &mut pending.image {
             Image::Gone => {}
             Image::Known(document) => {
@@ -126,26 +122,21 @@ impl Batch {
         Ok(())
     }
 
-    fn pending(
-        &mut self,
-        namespace: &Namespace,
-        id: Bson,
-        unseen: Image,
-    ) -> Result<&mut Pending, ReplayError> {
+    fn pending(&mut self, namespace: &Namespace, id: Value<'static>, unseen: Image) -> &mut Pending {
         self.order += 1;
         let order = self.order;
-        let key = Key::new(namespace, &id)?;
+        let key = Key::new(namespace, &id);
         let pending = self.documents.entry(key).or_insert(Pending { id, image: unseen, order });
         if matches!(pending.image, Image::Gone) {
             pending.order = order;
         }
-        Ok(pending)
+        pending
     }
 
     /// The documents whose image has to be read, each for [`Batch::resolve`].
     #[must_use]
-    pub fn to_read(&self) -> BTreeMap<Namespace, Vec<Bson>> {
-        let mut ids: BTreeMap<Namespace, Vec<Bson>> = BTreeMap::new();
+    pub fn to_read(&self) -> BTreeMap<Namespace, Vec<Value<'static>>> {
+        let mut ids: BTreeMap<Namespace, Vec<Value<'static>>> = BTreeMap::new();
         for (key, pending) in &self.documents {
             if matches!(pending.image, Image::Changed(_)) {
                 ids.entry(key.0.clone()).or_default().push(pending.id.clone());
@@ -164,7 +155,7 @@ impl Batch {
         namespace: &Namespace,
         image: &RawDocument,
     ) -> Result<Option<Write>, ReplayError> {
-        let key = Key::new(namespace, &super::id_of(image)?)?;
+        let key = Key::new(namespace, &super::id_of(image.as_bytes())?);
         match self.documents.remove(&key) {
             Some(Pending { id, image: Image::Changed(changes), .. }) => {
                 Ok(Some(Write::Put { id, document: changed(image, &changes)? }))
@@ -197,9 +188,9 @@ impl Batch {
 }
 
 fn changed(document: &RawDocument, changes: &[Change]) -> Result<RawDocumentBuf, ReplayError> {
-    let mut document = Document::try_from(document).map_err(malformed)?;
+    let mut bytes = document.as_bytes().to_vec();
     for change in changes {
-        change.apply(&mut document)?;
+        bytes = change.apply(&bytes)?;
     }
-    RawDocumentBuf::try_from(&document).map_err(malformed)
+    RawDocumentBuf::from_bytes(bytes).map_err(malformed)
 }

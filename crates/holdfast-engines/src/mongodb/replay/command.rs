@@ -1,9 +1,9 @@
 //! Entries that change collections, indexes and databases.
 
 use bson::raw::RawDocument;
-use bson::{Bson, Document};
 
 use super::catalog::view_options;
+use super::fields::{Fields, Value};
 use super::{Action, Namespace, ReplayError, Replayer, Stamp, Structure, malformed};
 
 const BUCKETS: &str = "system.buckets.";
@@ -31,7 +31,7 @@ impl Replayer {
             }
             return Ok(());
         }
-        let command = Document::try_from(object).map_err(malformed)?;
+        let command = Fields::parse(object.as_bytes())?;
         if name.as_str() == "renameCollection" {
             return self.rename(&command, actions);
         }
@@ -42,7 +42,7 @@ impl Replayer {
             }
             return Ok(());
         }
-        let Some(Bson::String(collection)) = command.get(name.as_str()) else {
+        let Some(collection) = command.get(name.as_str()).and_then(Value::as_str) else {
             return Err(unknown(name.as_str(), at));
         };
         let namespace = Namespace::new(database, collection);
@@ -71,33 +71,38 @@ impl Replayer {
         &mut self,
         name: &str,
         namespace: Namespace,
-        mut command: Document,
+        command: Fields<'_>,
         at: Stamp,
         actions: &mut Vec<Action>,
     ) -> Result<(), ReplayError> {
         match name {
-            "create" => self.create(namespace, command, actions),
+            "create" => return self.create(namespace, command, actions),
             "drop" => {
                 self.catalog.drop_collection(&namespace);
                 let namespace = user_name(namespace);
                 self.catalog.drop_collection(&namespace);
-                actions.push(Action::Structure(Structure::Drop(namespace)));
+                // It goes with its database only, and no command drops it.
+                let with_database = namespace.collection == "system.js";
+                let gone = if with_database { Structure::Empty } else { Structure::Drop };
+                actions.push(Action::Structure(gone(namespace)));
             }
             "createIndexes" | "commitIndexBuild" => {
-                for index in index_specs(&mut command) {
-                    self.catalog.create_index(&namespace, index);
+                for index in index_specs(&command)? {
+                    self.catalog.create_index(&namespace, index)?;
                 }
             }
             "dropIndexes" | "deleteIndexes" | "dropIndex" | "deleteIndex" => {
-                self.catalog.drop_index(&namespace, command.get("index"));
-                self.catalog.drop_index(&user_name(namespace), command.get("index"));
+                self.catalog.drop_index(&namespace, command.get("index"))?;
+                self.catalog.drop_index(&user_name(namespace), command.get("index"))?;
             }
-            "collMod" => self.coll_mod(namespace, command, actions),
+            "collMod" => return self.coll_mod(namespace, command, actions),
             "convertToCapped" => {
-                let database = namespace.database.clone();
-                let size = command.get("size").cloned().unwrap_or(Bson::Int32(4096));
-                let command = bson::doc! { "convertToCapped": namespace.collection, "size": size };
-                actions.push(Action::Structure(Structure::Run { database, command }));
+                let size = command.get("size").cloned().unwrap_or_else(|| 4096_i32.into());
+                let command = Fields::default()
+                    .with("convertToCapped", namespace.collection.as_str())
+                    .with("size", size)
+                    .to_raw()?;
+                actions.push(Action::Structure(Structure::Run { database: namespace.database, command }));
             }
             "emptycapped" => actions.push(Action::Structure(Structure::Empty(namespace))),
             // Index builds count when they are committed; the rest is the source's own bookkeeping.
@@ -107,52 +112,68 @@ impl Replayer {
         Ok(())
     }
 
-    fn create(&mut self, namespace: Namespace, mut options: Document, actions: &mut Vec<Action>) {
-        if let Some(pipeline) = options.remove("viewPipeline").or_else(|| options.remove("pipeline")) {
-            options.insert("pipeline", pipeline);
-        }
-        if options.contains_key("viewOn") {
-            self.catalog.views.insert(namespace, view_options(options));
-            return;
+    fn create(
+        &mut self,
+        namespace: Namespace,
+        mut options: Fields<'_>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), ReplayError> {
+        if options.get("viewOn").is_some() {
+            self.catalog.views.insert(namespace, view_options(options)?);
+            return Ok(());
         }
         let bucket = namespace.collection.starts_with(BUCKETS);
-        let kept = |key: &str| match key {
+        options.retain(|name| match name {
             // The server makes these itself.
-            "create" | "idIndex" | "uuid" | "o2" | "recordIdsReplicated" | "autoIndexId" | "temp" => false,
+            b"create" | b"idIndex" | b"uuid" | b"o2" | b"recordIdsReplicated" | b"autoIndexId" | b"temp" => {
+                false
+            }
             // A bucket collection comes with its time-series collection, which has none of these of its own.
-            "validator" | "clusteredIndex" => !bucket,
+            b"validator" | b"clusteredIndex" => !bucket,
             _ => true,
-        };
-        let options = options.into_iter().filter(|(key, _)| kept(key)).collect();
-        actions.push(Action::Structure(Structure::Create { namespace: user_name(namespace), options }));
+        });
+        let (namespace, options) = (user_name(namespace), options.to_raw()?);
+        actions.push(Action::Structure(Structure::Create { namespace, options }));
+        Ok(())
     }
 
-    fn coll_mod(&mut self, namespace: Namespace, mut command: Document, actions: &mut Vec<Action>) {
-        if let Some(view) = self.catalog.views.get_mut(&namespace) {
+    fn coll_mod(
+        &mut self,
+        namespace: Namespace,
+        mut command: Fields<'_>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), ReplayError> {
+        if let Some(raw) = self.catalog.views.get_mut(&namespace) {
+            let view = raw.clone();
+            let mut view = Fields::parse(view.as_bytes())?;
             for key in ["viewOn", "pipeline"] {
                 if let Some(value) = command.remove(key) {
-                    view.insert(key, value);
+                    view.set(key, value);
                 }
             }
-            return;
+            *raw = view.to_raw()?;
+            return Ok(());
         }
-        if let Some(Bson::Document(change)) = command.remove("index") {
-            self.catalog.change_index(&namespace, &change);
+        if let Some(change) = command.remove("index") {
+            let change = change.fields()?;
+            self.catalog.change_index(&namespace, &change)?;
             // Those of the base are listed under the time-series collection.
-            self.catalog.change_index(&user_name(namespace.clone()), &change);
+            self.catalog.change_index(&user_name(namespace.clone()), &change)?;
         }
         command.remove("collMod");
         if command.is_empty() {
-            return;
+            return Ok(());
         }
         let namespace = user_name(namespace);
-        let mut all = bson::doc! { "collMod": namespace.collection };
-        all.extend(command);
-        actions.push(Action::Structure(Structure::Run { database: namespace.database, command: all }));
+        let mut all = Fields::default().with("collMod", namespace.collection.as_str());
+        all.0.extend(command.0);
+        let command = all.to_raw()?;
+        actions.push(Action::Structure(Structure::Run { database: namespace.database, command }));
+        Ok(())
     }
 
-    fn rename(&mut self, command: &Document, actions: &mut Vec<Action>) -> Result<(), ReplayError> {
-        let name = |key| command.get_str(key).ok().and_then(Namespace::parse);
+    fn rename(&mut self, command: &Fields<'_>, actions: &mut Vec<Action>) -> Result<(), ReplayError> {
+        let name = |key| command.get(key).and_then(Value::as_str).and_then(Namespace::parse);
         let (Some(from), Some(to)) = (name("renameCollection"), name("to")) else {
             return Err(malformed("a renameCollection without names"));
         };
@@ -160,7 +181,7 @@ impl Replayer {
             return Ok(());
         }
         // A UUID of the collection that goes, or a boolean.
-        let drop_target = !matches!(command.get("dropTarget"), None | Some(Bson::Boolean(false)));
+        let drop_target = command.get("dropTarget").is_some_and(|target| !target.is(false));
         self.catalog.rename(&from, &to);
         actions.push(Action::Structure(Structure::Rename { from, to, drop_target }));
         Ok(())
@@ -176,18 +197,18 @@ fn user_name(namespace: Namespace) -> Namespace {
 }
 
 /// `createIndexes` carries one specification among its own fields; `commitIndexBuild` a list.
-fn index_specs(command: &mut Document) -> Vec<Document> {
-    if let Some(Bson::Array(indexes)) = command.remove("indexes") {
-        return indexes
-            .into_iter()
-            .filter_map(|index| match index {
-                Bson::Document(index) => Some(index),
-                _ => None,
-            })
-            .collect();
+fn index_specs<'a>(command: &'a Fields<'a>) -> Result<Vec<Fields<'a>>, ReplayError> {
+    if let Some(indexes) = command.get("indexes") {
+        let all = indexes.fields()?;
+        let mut specs = Vec::new();
+        for (_, index) in &all.0 {
+            specs.push(Fields::parse(&index.bytes)?.into_owned());
+        }
+        return Ok(specs);
     }
-    command.remove("createIndexes");
-    vec![std::mem::take(command)]
+    let mut index = command.clone();
+    index.remove("createIndexes");
+    Ok(vec![index])
 }
 
 fn unknown(name: &str, at: Stamp) -> ReplayError {

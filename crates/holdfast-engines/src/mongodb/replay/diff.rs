@@ -3,118 +3,155 @@
 //! A diff must not become dotted `$set` paths: field names may hold dots, digits and dollars. So it is applied to the image,
 //! by mongod's own rules for images that do not fit, which are what makes applying entries again converge.
 
-use bson::spec::BinarySubtype;
-use bson::{Binary, Bson, Document};
+use std::borrow::Cow;
 
-/// Applies `diff` to `document`, in place. Sections that are not known are an error, told by their name.
+use super::ReplayError;
+use super::fields::{BINARY, Fields, Value};
+
+/// Subtypes of binary data that a column of a time-series bucket may have: plain, and compressed.
+const COLUMN_SUBTYPES: [u8; 2] = [0, 7];
+
+/// The image that `diff` makes of `document`. Sections that are not known are an error, told by their name.
 ///
 /// # Errors
-/// The name of a section that no known mongod writes, or a value of the wrong type.
-pub fn apply(document: &mut Document, diff: &Document) -> Result<(), String> {
-    for (section, value) in diff {
-        match (section.as_str(), value) {
-            ("d", Bson::Document(fields)) => {
-                for field in fields.keys() {
-                    document.remove(field);
+/// A section that no known mongod writes, a value of the wrong type, or damaged bytes.
+pub fn apply(document: &[u8], diff: &[u8]) -> Result<Vec<u8>, ReplayError> {
+    let mut fields = Fields::parse(document)?;
+    apply_to_document(&mut fields, &Fields::parse(diff)?)?;
+    Ok(fields.to_bytes())
+}
+
+fn apply_to_document<'a>(document: &mut Fields<'a>, diff: &Fields<'a>) -> Result<(), ReplayError> {
+    for (section, value) in &diff.0 {
+        if !value.is_document() {
+            return Err(unknown("", section));
+        }
+        match section.as_ref() {
+            b"d" => {
+                for (field, _) in value.fields()?.0 {
+                    document.take(&field);
                 }
             }
-            ("u", Bson::Document(fields)) => {
-                for (field, value) in fields {
-                    document.insert(field.clone(), value.clone());
+            b"u" => {
+                for (field, value) in value.fields()?.into_owned().0 {
+                    document.put(field, value);
                 }
             }
-            ("i", Bson::Document(fields)) => {
-                for (field, value) in fields {
-                    document.remove(field);
-                    document.insert(field.clone(), value.clone());
+            b"i" => {
+                for (field, value) in value.fields()?.into_owned().0 {
+                    document.take(&field);
+                    document.0.push((field, value));
                 }
             }
-            ("b", Bson::Document(fields)) => {
-                for (field, patch) in fields {
-                    patch_binary(document.get_mut(field), patch)?;
+            b"b" => {
+                for (field, patch) in value.fields()?.0 {
+                    patch_binary(document.find_mut(&field), &patch)?;
                 }
             }
-            (section, Bson::Document(inner)) if section.starts_with('s') => {
-                if let Some(value) = document.get_mut(&section[1..]) {
-                    apply_inside(value, inner)?;
+            section if section.first() == Some(&b's') => {
+                if let Some(place) = document.find_mut(&section[1..]) {
+                    *place = apply_inside(place, value)?;
                 }
             }
-            (section, _) => return Err(format!("a diff with section {section:?}")),
+            section => return Err(unknown("", section)),
         }
     }
     Ok(())
 }
 
 /// A diff of what a field or an element holds; null if it holds another type than the diff is for.
-fn apply_inside(value: &mut Bson, diff: &Document) -> Result<(), String> {
-    let for_array = diff.get("a") == Some(&Bson::Boolean(true));
-    match value {
-        Bson::Array(array) if for_array => apply_to_array(array, diff),
-        Bson::Document(document) if !for_array => apply(document, diff),
-        other => {
-            *other = Bson::Null;
-            Ok(())
-        }
+fn apply_inside(value: &Value<'_>, diff: &Value<'_>) -> Result<Value<'static>, ReplayError> {
+    let diff = diff.fields()?;
+    let for_array = diff.get("a").is_some_and(|array| array.is(true));
+    if for_array && value.is_array() {
+        return apply_to_array(value, &diff);
     }
+    if !for_array && value.is_document() {
+        let mut fields = value.fields()?;
+        apply_to_document(&mut fields, &diff)?;
+        return Ok(fields.into());
+    }
+    Ok(Value::null())
 }
 
-fn apply_to_array(array: &mut Vec<Bson>, diff: &Document) -> Result<(), String> {
+fn apply_to_array(array: &Value<'_>, diff: &Fields<'_>) -> Result<Value<'static>, ReplayError> {
+    let mut elements: Vec<Value<'_>> = array.fields()?.0.into_iter().map(|(_, value)| value).collect();
     if let Some(length) = diff.get("l") {
-        array.resize(index(length).ok_or("a diff with a wrong length")?, Bson::Null);
+        let length = length.as_integer().and_then(|length| usize::try_from(length).ok());
+        let length = length.ok_or_else(|| malformed("a diff with a wrong length"))?;
+        elements.resize(length.min(LONGEST_ARRAY), Value::null());
     }
-    for (section, value) in diff {
-        let Some(at) = section.get(1..).and_then(|digits| digits.parse::<usize>().ok()) else {
-            if matches!(section.as_str(), "a" | "l") {
+    for (section, value) in &diff.0 {
+        let digits = section.get(1..).and_then(|digits| std::str::from_utf8(digits).ok());
+        let Some(at) =
+            digits.and_then(|digits| digits.parse::<usize>().ok()).filter(|at| *at < LONGEST_ARRAY)
+        else {
+            if matches!(section.as_ref(), b"a" | b"l") {
                 continue;
             }
-            return Err(format!("a diff of an array with section {section:?}"));
+            return Err(unknown("of an array ", section));
         };
-        if array.len() <= at {
-            array.resize(at + 1, Bson::Null);
+        if elements.len() <= at {
+            elements.resize(at + 1, Value::null());
         }
-        match (&section[..1], value) {
-            ("u", value) => array[at] = value.clone(),
-            ("s", Bson::Document(inner)) => apply_inside(&mut array[at], inner)?,
-            _ => return Err(format!("a diff of an array with section {section:?}")),
-        }
+        elements[at] = match section[0] {
+            b'u' => value.clone(),
+            b's' => apply_inside(&elements[at], value)?,
+            _ => return Err(unknown("of an array ", section)),
+        };
     }
-    Ok(())
+    Ok(Fields::array(elements))
 }
+
+/// An element takes at least four bytes with its name, and a document 16 MiB at most: no array is longer.
+const LONGEST_ARRAY: usize = 4 << 20;
 
 /// A column of a compressed time-series bucket: what lies from the offset on is replaced. An image too short for it is one
 /// of which a later entry brings the whole.
-fn patch_binary(value: Option<&mut Bson>, patch: &Bson) -> Result<(), String> {
-    let wrong = || "a binary diff of an unknown shape".to_owned();
-    let patch = patch.as_document().ok_or_else(wrong)?;
-    let offset = patch.get("o").and_then(index).ok_or_else(wrong)?;
-    let Some(Bson::Binary(Binary { bytes, .. })) = patch.get("d") else { return Err(wrong()) };
-    match value {
-        Some(Bson::Binary(Binary {
-            subtype: BinarySubtype::Column | BinarySubtype::Generic,
-            bytes: old,
-        })) if offset <= old.len() => {
-            old.truncate(offset);
-            old.extend_from_slice(bytes);
-            Ok(())
-        }
-        _ => Ok(()),
+fn patch_binary(value: Option<&mut Value<'_>>, patch: &Value<'_>) -> Result<(), ReplayError> {
+    let wrong = || malformed("a binary diff of an unknown shape");
+    let patch = patch.fields()?;
+    let offset = patch.get("o").and_then(Value::as_integer).and_then(|at| usize::try_from(at).ok());
+    let (offset, new) =
+        (offset.ok_or_else(wrong)?, patch.get("d").filter(|d| d.kind == BINARY).ok_or_else(wrong)?);
+    let (_, new) = binary(&new.bytes).ok_or_else(wrong)?;
+    let Some(value) = value.filter(|value| value.kind == BINARY) else { return Ok(()) };
+    let Some((subtype, old)) = binary(&value.bytes) else { return Ok(()) };
+    if !COLUMN_SUBTYPES.contains(&subtype) || offset > old.len() {
+        return Ok(());
     }
+    let length = i32::try_from(offset + new.len()).map_err(|_| wrong())?;
+    value.bytes = Cow::Owned([&length.to_le_bytes()[..], &[subtype], &old[..offset], new].concat());
+    Ok(())
 }
 
-fn index(value: &Bson) -> Option<usize> {
-    match value {
-        Bson::Int32(number) => usize::try_from(*number).ok(),
-        Bson::Int64(number) => usize::try_from(*number).ok(),
-        _ => None,
-    }
+/// Subtype and content.
+fn binary(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    Some((*bytes.get(4)?, bytes.get(5..)?))
+}
+
+fn unknown(what: &str, section: &[u8]) -> ReplayError {
+    malformed(&format!("a diff {what}with section {:?}", String::from_utf8_lossy(section)))
+}
+
+fn malformed(what: &str) -> ReplayError {
+    ReplayError::Malformed(what.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    use bson::doc;
+    use bson::spec::BinarySubtype;
+    use bson::{Binary, Bson, Document, doc};
     use proptest::prelude::*;
 
     use super::*;
+
+    fn patch(image: &mut Document, diff: &Document) -> Result<(), ReplayError> {
+        let bytes = |document: &Document| bson::serialize_to_vec(document).expect("a document");
+        let after = apply(&bytes(image), &bytes(diff))?;
+        *image = bson::deserialize_from_slice(&after).expect("a document");
+        Ok(())
+    }
 
     /// The diff that mongod writes for this update: sections in its order, sub-diffs where both are of one type.
     fn diff(before: &Document, after: &Document) -> Document {
@@ -201,7 +238,7 @@ mod tests {
         #[test]
         fn a_diff_leads_from_one_image_to_the_next(before in document(), after in document()) {
             let mut image = before.clone();
-            apply(&mut image, &diff(&before, &after)).expect("it is well formed");
+            patch(&mut image, &diff(&before, &after)).expect("it is well formed");
             prop_assert_eq!(unordered(&image.into()), unordered(&after.into()));
         }
 
@@ -213,7 +250,7 @@ mod tests {
             for copied in &images {
                 let mut image = copied.clone();
                 for diff in diffs.iter().chain(&diffs) {
-                    apply(&mut image, diff).expect("it is well formed");
+                    patch(&mut image, diff).expect("it is well formed");
                 }
                 prop_assert_eq!(unordered(&image.into()), newest.clone());
             }
@@ -223,15 +260,33 @@ mod tests {
     #[test]
     fn what_is_not_known_is_an_error_and_what_does_not_fit_is_not() {
         let mut image = doc! { "a": 1, "bytes": Bson::Binary(Binary { subtype: BinarySubtype::Column, bytes: vec![1, 2, 3] }) };
-        assert!(apply(&mut image, &doc! { "x": {} }).is_err());
-        assert!(apply(&mut image, &doc! { "sa": { "a": true, "zz": 1 } }).is_ok(), "another type: null");
+        assert!(patch(&mut image, &doc! { "x": {} }).is_err());
+        assert!(patch(&mut image, &doc! { "sa": { "a": true, "zz": 1 } }).is_ok(), "another type: null");
         assert_eq!(image.get("a"), Some(&Bson::Null));
-        apply(&mut image, &doc! { "smissing": { "u": { "x": 1 } } }).expect("nothing to do");
+        patch(&mut image, &doc! { "smissing": { "u": { "x": 1 } } }).expect("nothing to do");
         assert!(!image.contains_key("missing"));
-        let patch = Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: vec![9] });
-        apply(&mut image, &doc! { "b": { "bytes": { "o": 2, "d": patch } } }).expect("a patch");
+        let nine = Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: vec![9] });
+        patch(&mut image, &doc! { "b": { "bytes": { "o": 2, "d": nine } } }).expect("a patch");
         assert!(
             matches!(image.get("bytes"), Some(Bson::Binary(Binary { bytes, .. })) if bytes == &[1, 2, 9])
         );
+    }
+
+    #[test]
+    fn text_that_is_no_text_and_names_that_come_twice_stay() {
+        let text = |name: &str| Value {
+            kind: 2,
+            bytes: [&3_i32.to_le_bytes()[..], name.as_bytes(), &[0xff, 0]].concat().into(),
+        };
+        let mut image = Fields::default();
+        for (name, value) in [("a", text("x")), ("b", 1_i32.into()), ("b", 2_i32.into()), ("c", text("y"))] {
+            image.0.push((name.as_bytes().into(), value));
+        }
+        let change =
+            bson::serialize_to_vec(&doc! { "u": { "c": 5 }, "i": { "new": 1 } }).expect("a document");
+        let after = apply(&image.to_bytes(), &change).expect("it applies");
+        image.set("c", 5_i32);
+        image.set("new", 1_i32);
+        assert_eq!(after, image.to_bytes());
     }
 }

@@ -4,6 +4,7 @@ use bson::raw::{RawBsonRef, RawDocument};
 use bson::{RawDocumentBuf, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::fields::{Fields, Value};
 use super::{ReplayError, malformed};
 
 /// An entry's place in the oplog: seconds, and a number in that second. Unique on mongod.
@@ -59,6 +60,11 @@ impl Entry {
     }
 
     #[must_use]
+    pub fn into_raw(self) -> RawDocumentBuf {
+        self.raw
+    }
+
+    #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.raw.as_bytes()
     }
@@ -100,18 +106,45 @@ impl Entry {
         Some((session, number))
     }
 
-    /// Whether a collection changes its name in it. A copy that runs meanwhile may miss the collection.
-    #[must_use]
-    pub fn renames(&self) -> bool {
-        let is_rename = |raw: &RawDocument| {
-            raw.get_document("o").is_ok_and(|o| matches!(o.get("renameCollection"), Ok(Some(_))))
-                && raw.get_str("ns").is_ok_and(|ns| !ns.starts_with("config.") && !ns.starts_with("local."))
-        };
-        let inner = || {
-            let operations = self.object().ok()?.get_array("applyOps").ok()?;
-            let mut all = operations.into_iter().flatten();
-            Some(all.any(|operation| operation.as_document().is_some_and(is_rename)))
-        };
-        self.op() == "c" && (is_rename(&self.raw) || inner().unwrap_or(false))
+    /// The collections that it makes, and those that it gives another name, by their UUIDs.
+    ///
+    /// # Errors
+    /// An entry that is damaged.
+    pub fn moves(&self) -> Result<Moves, ReplayError> {
+        let mut moves = Moves::default();
+        if self.op() == "c" {
+            moves.add(&Fields::parse(self.bytes())?)?;
+        }
+        Ok(moves)
+    }
+}
+
+/// UUIDs of collections; empty where an entry of an old server tells none.
+#[derive(Debug, Default)]
+pub struct Moves {
+    pub made: Vec<Vec<u8>>,
+    pub renamed: Vec<Vec<u8>>,
+}
+
+impl Moves {
+    fn add(&mut self, entry: &Fields<'_>) -> Result<(), ReplayError> {
+        let namespace = entry.get("ns").and_then(Value::as_str).unwrap_or_default();
+        if ["config.", "local."].iter().any(|own| namespace.starts_with(own)) {
+            return Ok(());
+        }
+        let Some(object) = entry.get("o").filter(|object| object.is_document()) else { return Ok(()) };
+        let object = object.fields()?;
+        let uuid = || entry.get("ui").and_then(Value::binary).unwrap_or_default().to_vec();
+        match object.iter().next() {
+            Some((b"create", _)) => self.made.push(uuid()),
+            Some((b"renameCollection", _)) => self.renamed.push(uuid()),
+            Some((b"applyOps", operations)) if operations.is_array() => {
+                for (_, operation) in operations.fields()?.iter().filter(|(_, one)| one.is_document()) {
+                    self.add(&operation.fields()?)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
     }
 }

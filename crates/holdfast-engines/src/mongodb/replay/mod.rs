@@ -12,17 +12,20 @@ mod catalog;
 mod command;
 mod diff;
 mod entry;
+mod fields;
 mod frames;
 
 use std::collections::HashMap;
 
+use bson::RawDocumentBuf;
 use bson::raw::{RawBsonRef, RawDocument};
-use bson::{Bson, Document, RawDocumentBuf};
 
 pub use batch::{Batch, Key, Write};
 pub use catalog::Catalog;
 pub use diff::apply as apply_diff;
-pub use entry::{Entry, Stamp};
+pub use entry::{Entry, Moves, Stamp};
+pub(super) use fields::TIMESTAMP;
+pub use fields::{Fields, Value};
 pub use frames::Frames;
 
 /// Why an entry cannot be replayed. Going on would make other data than the source had.
@@ -83,9 +86,8 @@ impl Change {
         self.0.as_bytes().len()
     }
 
-    fn apply(&self, document: &mut Document) -> Result<(), ReplayError> {
-        let parsed = Document::try_from(self.0.as_ref()).map_err(malformed)?;
-        diff::apply(document, &parsed).map_err(ReplayError::Malformed)
+    fn apply(&self, document: &[u8]) -> Result<Vec<u8>, ReplayError> {
+        diff::apply(document, self.0.as_bytes())
     }
 }
 
@@ -99,19 +101,19 @@ pub enum Action {
     },
     Delete {
         namespace: Namespace,
-        id: Bson,
+        id: Value<'static>,
     },
     /// The document, if it is there, changes. One that is not there was deleted later.
     Change {
         namespace: Namespace,
-        id: Bson,
+        id: Value<'static>,
         change: Change,
     },
     /// An update by operators (`$set`, `$unset`), as mongod wrote them up to 4.4.
     Operators {
         namespace: Namespace,
-        id: Bson,
-        update: Document,
+        id: Value<'static>,
+        update: RawDocumentBuf,
     },
     Structure(Structure),
 }
@@ -122,7 +124,7 @@ pub enum Structure {
     /// Unless it exists.
     Create {
         namespace: Namespace,
-        options: Document,
+        options: RawDocumentBuf,
     },
     Drop(Namespace),
     DropDatabase(String),
@@ -134,7 +136,7 @@ pub enum Structure {
     /// A command that names the collection in its first field.
     Run {
         database: String,
-        command: Document,
+        command: RawDocumentBuf,
     },
     /// Removes all documents.
     Empty(Namespace),
@@ -227,14 +229,14 @@ impl Replayer {
             return self.command(&namespace.database, object, at, actions);
         }
         if namespace.is_of_views() {
-            return self.catalog.view_entry(op, &namespace.database, raw);
+            return self.catalog.view_entry(op, &namespace.database, &Fields::parse(raw.as_bytes())?);
         }
         if namespace.is_internal() {
             return Ok(());
         }
         actions.push(match op {
             "i" => Action::Put { namespace, document: object.to_owned() },
-            "d" => Action::Delete { namespace, id: id_of(object)? },
+            "d" => Action::Delete { namespace, id: id_of(object.as_bytes())? },
             "u" => update(namespace, raw, object, at)?,
             other => return Err(ReplayError::Unknown { what: format!("operation {other:?}"), at }),
         });
@@ -249,40 +251,31 @@ fn update(
     object: &RawDocument,
     at: Stamp,
 ) -> Result<Action, ReplayError> {
-    let id = id_of(raw.get_document("o2").map_err(malformed)?)?;
-    let first = object.into_iter().next().transpose().map_err(malformed)?;
-    let by_operators = first.is_some_and(|(name, _)| name.as_str().starts_with('$'));
-    if !by_operators && object.get("diff").map_err(malformed)?.is_none() {
+    let id = id_of(raw.get_document("o2").map_err(malformed)?.as_bytes())?;
+    let mut fields = Fields::parse(object.as_bytes())?;
+    let by_operators = fields.iter().next().is_some_and(|(name, _)| name.first() == Some(&b'$'));
+    // The whole document has its _id, whatever its other fields are called (SERVER-124369).
+    if fields.get("_id").is_some() || !by_operators {
         return Ok(Action::Put { namespace, document: object.to_owned() });
     }
-    if !by_operators && object.get("$v").map_err(malformed)?.is_none() {
-        return Ok(Action::Put { namespace, document: object.to_owned() }); // a document with a field named "diff"
-    }
-    let version = match object.get("$v").map_err(malformed)? {
-        Some(RawBsonRef::Int32(version)) => i64::from(version),
-        Some(RawBsonRef::Int64(version)) => version,
+    let version = match fields.remove("$v") {
         None => 1,
-        Some(other) => {
-            return Err(ReplayError::Unknown { what: format!("update version {other:?}"), at });
-        }
+        Some(version) => version.as_integer().unwrap_or(-1),
     };
-    let diff = object.get("diff").map_err(malformed)?;
-    if let (2, Some(RawBsonRef::Document(diff))) = (version, diff) {
-        return Ok(Action::Change { namespace, id, change: Change(diff.to_owned()) });
+    if let (2, Some(diff)) = (version, fields.get("diff").filter(|diff| diff.is_document())) {
+        return Ok(Action::Change { namespace, id, change: Change(diff.fields()?.to_raw()?) });
     }
-    let mut update = Document::try_from(object).map_err(malformed)?;
-    update.remove("$v");
-    if version == 1 && update.keys().all(|key| key == "$set" || key == "$unset") {
-        return Ok(Action::Operators { namespace, id, update });
+    if version == 1 && fields.iter().all(|(name, _)| matches!(name, b"$set" | b"$unset")) {
+        return Ok(Action::Operators { namespace, id, update: fields.to_raw()? });
     }
-    let what = format!("an update of version {version} with {:?}", update.keys().collect::<Vec<_>>());
-    Err(ReplayError::Unknown { what, at })
+    let names: Vec<_> = fields.iter().map(|(name, _)| String::from_utf8_lossy(name)).collect();
+    Err(ReplayError::Unknown { what: format!("an update of version {version} with {names:?}"), at })
 }
 
-fn id_of(document: &RawDocument) -> Result<Bson, ReplayError> {
-    let id =
-        document.get("_id").map_err(malformed)?.ok_or_else(|| malformed("an operation without an _id"))?;
-    Bson::try_from(id).map_err(malformed)
+fn id_of(document: &[u8]) -> Result<Value<'static>, ReplayError> {
+    let fields = Fields::parse(document)?;
+    let id = fields.get("_id").ok_or_else(|| malformed("an operation without an _id"))?;
+    Ok(id.clone().into_owned())
 }
 
 fn malformed(error: impl std::fmt::Display) -> ReplayError {

@@ -4,6 +4,10 @@ use bson::{Document, RawDocumentBuf, Timestamp, doc};
 
 use super::*;
 
+fn raw(document: Document) -> RawDocumentBuf {
+    RawDocumentBuf::try_from(&document).expect("a document")
+}
+
 fn feed(replayer: &mut Replayer, mut entry: Document) -> Vec<Action> {
     entry.insert("ts", Timestamp { time: 7, increment: 1 });
     let raw = RawDocumentBuf::try_from(&entry).expect("a document");
@@ -57,7 +61,7 @@ fn views_and_time_series_are_made_from_what_mongod_writes_for_them() {
     let options = doc! { "create": "system.buckets.s", "timeseries": { "timeField": "t" }, "validator": {}, "clusteredIndex": true };
     let made = feed(&mut replayer, doc! { "op": "c", "ns": "d.$cmd", "o": options });
     let namespace = Namespace::new("d", "s");
-    let options = doc! { "timeseries": { "timeField": "t" } };
+    let options = raw(doc! { "timeseries": { "timeField": "t" } });
     assert_eq!(made, [Action::Structure(Structure::Create { namespace: namespace.clone(), options })]);
     let view =
         doc! { "_id": "d.s", "viewOn": "system.buckets.s", "pipeline": [{ "$_internalUnpackBucket": {} }] };
@@ -98,12 +102,13 @@ fn views_of_admin_count_and_a_drop_of_all_views_drops_them() {
 fn a_change_of_a_buckets_index_finds_the_one_that_the_base_has() {
     let listed = Namespace::new("d", "s");
     let mut catalog = Catalog::default();
-    catalog.create_index(&listed, doc! { "v": 2, "key": { "m": 1 }, "name": "m_1" });
+    let index = raw(doc! { "v": 2, "key": { "m": 1 }, "name": "m_1" });
+    catalog.create_index(&listed, Fields::parse(index.as_bytes()).expect("an index")).expect("an index");
     let mut replayer = Replayer::new(catalog);
     let change = doc! { "collMod": "system.buckets.s", "index": { "name": "m_1", "hidden": true } };
     assert_eq!(feed(&mut replayer, doc! { "op": "c", "ns": "d.$cmd", "o": change }), []);
     let hidden = doc! { "v": 2, "key": { "m": 1 }, "name": "m_1", "hidden": true };
-    assert_eq!(replayer.catalog.indexes[&listed], [hidden]);
+    assert_eq!(replayer.catalog.indexes[&listed], [raw(hidden)]);
     let gone = doc! { "dropIndexes": "system.buckets.s", "index": "m_1" };
     assert_eq!(feed(&mut replayer, doc! { "op": "c", "ns": "d.$cmd", "o": gone }), []);
     assert!(replayer.catalog.indexes[&listed].is_empty());
@@ -134,7 +139,7 @@ fn a_batch_counts_what_changes_weigh() {
     let (namespace, long) = (Namespace::new("d", "c"), "x".repeat(50_000));
     let mut unseen = Batch::default();
     for n in 0..100 {
-        unseen.change(&namespace, Bson::Int32(n % 5), diff(&long)).expect("a change");
+        unseen.change(&namespace, Value::from(n % 5), diff(&long)).expect("a change");
     }
     assert_eq!(unseen.len(), 5);
     assert!(unseen.size_bytes() > 100 * long.len(), "{}", unseen.size_bytes());
@@ -142,10 +147,10 @@ fn a_batch_counts_what_changes_weigh() {
     let mut known = Batch::default();
     let document = RawDocumentBuf::try_from(&doc! { "_id": 1 }).expect("a document");
     known.put(&namespace, document).expect("an insert");
-    known.change(&namespace, Bson::Int32(1), diff(&long)).expect("a change");
+    known.change(&namespace, Value::from(1), diff(&long)).expect("a change");
     assert!(known.size_bytes() > long.len(), "the image grew: {}", known.size_bytes());
     for _ in 0..10 {
-        known.change(&namespace, Bson::Int32(1), diff(&long)).expect("a change");
+        known.change(&namespace, Value::from(1), diff(&long)).expect("a change");
     }
     assert!(known.size_bytes() < 2 * long.len(), "and then no more: {}", known.size_bytes());
 }
@@ -153,21 +158,20 @@ fn a_batch_counts_what_changes_weigh() {
 #[test]
 fn a_batch_gives_away_what_was_read_and_keeps_the_rest_in_order() {
     let namespace = Namespace::new("d", "c");
-    let raw = |document: Document| RawDocumentBuf::try_from(&document).expect("a document");
     let mut batch = Batch::default();
-    batch.change(&namespace, Bson::Int32(1), diff("a")).expect("a change");
-    batch.change(&namespace, Bson::Int32(1), diff("b")).expect("a change");
-    batch.change(&namespace, Bson::Int32(2), diff("of one that is gone")).expect("a change");
+    batch.change(&namespace, Value::from(1), diff("a")).expect("a change");
+    batch.change(&namespace, Value::from(1), diff("b")).expect("a change");
+    batch.change(&namespace, Value::from(2), diff("of one that is gone")).expect("a change");
     batch.put(&namespace, raw(doc! { "_id": 4 })).expect("an insert");
-    batch.delete(&namespace, Bson::Int32(3)).expect("a delete");
+    batch.delete(&namespace, Value::from(3));
     assert_eq!(batch.to_read()[&namespace].len(), 2);
     let image = raw(doc! { "_id": 1_i64, "text": "old", "n": 1 });
     let document = raw(doc! { "_id": 1_i64, "text": "b", "n": 1 });
-    let id = Bson::Int32(1);
+    let id = Value::from(1);
     assert_eq!(batch.resolve(&namespace, &image).expect("it applies"), Some(Write::Put { id, document }));
     assert_eq!(batch.resolve(&namespace, &image).expect("nothing"), None, "once");
     assert_eq!(batch.resolve(&namespace, &raw(doc! { "_id": 4 })).expect("nothing"), None, "not asked for");
-    let (put, delete) = (Bson::Int32(4), Bson::Int32(3));
+    let (put, delete) = (Value::from(4), Value::from(3));
     let rest = [Write::Put { id: put, document: raw(doc! { "_id": 4 }) }, Write::Delete { id: delete }];
     assert_eq!(batch.finish()[&namespace], rest);
 }

@@ -3,5 +3,6 @@
 mod follow;
 mod kinds;
 mod points;
+mod strange;
 mod tls;
 mod world;

@@ -201,6 +201,14 @@ impl BackupSink for Objects {
 }
 
 impl Objects {
+    /// All but one.
+    pub(crate) fn without(&self, name: &str) -> Self {
+        let mut all = self.0.lock().expect("no test panics with it").clone();
+        all.0.retain(|known| known != name);
+        assert!(all.1.remove(name).is_some(), "no {name}");
+        Self(Arc::new(Mutex::new(all)))
+    }
+
     pub(crate) fn names(&self) -> Vec<String> {
         self.0.lock().expect("no test panics with it").0.clone()
     }
