@@ -82,6 +82,17 @@ pub struct BackupFacts {
     /// What the engine's driver needs to restore it, and its fingerprint; null where the tool's repository knows.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub engine: serde_json::Value,
+    /// The method by which it was made, where that is not the one that was asked for, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead: Option<MethodInstead>,
+}
+
+/// Another method than was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MethodInstead {
+    pub method: String,
+    /// What the asked one cannot hold.
+    pub reason: String,
 }
 
 impl Backup {

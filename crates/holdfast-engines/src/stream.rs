@@ -95,6 +95,15 @@ pub struct StreamBackup {
     pub database_bytes: u64,
     /// The driver's own facts, kept with the backup for its restore: versions, position, fingerprint (R24).
     pub facts: serde_json::Value,
+    /// Where it was made by another method than the one that was asked for.
+    pub instead: Option<Instead>,
+}
+
+/// Another method than was asked for, and why: what the asked one cannot hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instead {
+    pub method: &'static str,
+    pub reason: String,
 }
 
 /// What is restored, to whom.

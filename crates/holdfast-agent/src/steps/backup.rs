@@ -237,6 +237,7 @@ async fn write(
         database_bytes: copied.database_bytes,
         manifest_sha256: String::new(),
         engine: serde_json::Value::Null,
+        instead: None,
     };
     write_with(agent, local, input, key, facts, objects).await
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use holdfast_api::agent::RunBackup;
 use holdfast_core::Timestamp;
-use holdfast_core::backup::BackupFacts;
+use holdfast_core::backup::{BackupFacts, MethodInstead};
 use holdfast_core::position::Coverage;
 use holdfast_engines::{BackupSink, EngineError, ProgressSink, StreamBackupRequest, StreamDriver};
 use holdfast_seal::ManifestObject;
@@ -69,6 +69,9 @@ pub(super) async fn copy(
         database_bytes: made.database_bytes,
         manifest_sha256: String::new(),
         engine: made.facts,
+        instead: made
+            .instead
+            .map(|instead| MethodInstead { method: instead.method.to_owned(), reason: instead.reason }),
     };
     Ok((facts, objects))
 }

@@ -63,6 +63,7 @@ async fn a_backup_keeps_its_facts_and_its_identity() {
         database_bytes: 1,
         manifest_sha256: "ab".repeat(32),
         engine: serde_json::Value::Null,
+        instead: None,
     };
     let stranger = backup(ServiceId::random(), BackupType::Automated, at(100));
     let after = fixture

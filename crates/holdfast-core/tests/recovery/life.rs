@@ -163,6 +163,7 @@ impl Life {
             database_bytes: 1,
             manifest_sha256: String::new(),
             engine: serde_json::Value::Null,
+            instead: None,
         });
         let status = if fails { BackupStatus::Failed } else { BackupStatus::Completed };
         self.backups.push(Backup {

@@ -89,6 +89,7 @@ impl Mongodb {
             consistent_at: super::instant(copied_log.newest_wall_ms + 1)?,
             database_bytes: copied.max(database_bytes),
             facts: serde_json::to_value(&facts).expect("plain data"),
+            instead: None,
         })
     }
 }

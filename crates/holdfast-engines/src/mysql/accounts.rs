@@ -6,17 +6,21 @@
 //! fit, the server takes the one with the longer mask (MySQL 9.7 manual, "Access Control, Stage 1").
 //! Accounts that a tenant makes by itself have the hosts that it gives them.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use holdfast_core::engine::lets_in_everybody;
 use mysql_async::Conn;
 
 use super::sql::{literal, rows, run, text};
-use crate::{EngineError, Instance, Result, UserSpec};
+use crate::{EngineError, Instance, Paths, Result, UserSpec, files};
 
-/// Marks the accounts that are Holdfast's own; holds the user's role.
+/// Marks the accounts that are Holdfast's own, for people, and for instances of before 2026-12; holds the user's role. A tenant can
+/// change it, so the agent goes by its own file.
 const MARK: &str = "holdfast_role";
 const ANYWHERE: &str = "%";
+/// In the instance's folder of settings, which only the agent writes.
+const KNOWN: &str = "users.json";
 
 const READ: &str = "SELECT, SHOW DATABASES, SHOW VIEW, EXECUTE";
 const WRITE: &str = "SELECT, SHOW DATABASES, SHOW VIEW, EXECUTE, INSERT, UPDATE, DELETE, CREATE, DROP, REFERENCES, INDEX, ALTER, \
@@ -85,10 +89,27 @@ fn is_open(host: &str, allowed: &[Network]) -> bool {
 /// The default database and the tenant's users, with passwords, rights and hosts as given. Idempotent, so that a repeated
 /// step finds its own work.
 pub(super) async fn make_tenant(conn: &mut Conn, instance: &Instance, users: &[UserSpec]) -> Result<()> {
+    remember(instance, users)?;
     for user in users {
         ensure(conn, instance, user).await?;
+        give_password(conn, instance, user).await?; // also to those that a tenant made under the name
     }
     restrict(conn, instance).await
+}
+
+/// The service's users by name, with their roles: what is theirs in the server is found by this alone.
+type Known = BTreeMap<String, String>;
+
+fn known(instance: &Instance) -> Known {
+    let file = Paths(&instance.folder).conf().join(KNOWN);
+    std::fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+fn remember(instance: &Instance, users: &[UserSpec]) -> Result<()> {
+    let mut all = known(instance);
+    all.extend(users.iter().map(|user| (user.username.clone(), user.role.clone())));
+    let text = serde_json::to_vec(&all).expect("names");
+    files::write_secret(&Paths(&instance.folder).conf().join(KNOWN), &text)
 }
 
 pub(super) async fn make_default_database(conn: &mut Conn) -> Result<()> {
@@ -138,33 +159,46 @@ fn rights_on_databases(rights: &str) -> String {
     rights.join(", ")
 }
 
-/// Gives all of the user's accounts that are Holdfast's a new password.
-pub(super) async fn set_password(conn: &mut Conn, user: &UserSpec) -> Result<()> {
-    let doing = format!("set the password of {}", user.username);
-    for (name, host, _) in own(conn).await?.into_iter().filter(|(name, ..)| *name == user.username) {
-        let account = account(&name, &host);
-        run(conn, &doing, format!("ALTER USER {account} IDENTIFIED BY {}", literal(&user.password))).await?;
+/// Gives all accounts of the user's name a new password; makes them where there is none any more.
+pub(super) async fn set_password(conn: &mut Conn, instance: &Instance, user: &UserSpec) -> Result<()> {
+    remember(instance, std::slice::from_ref(user))?;
+    if give_password(conn, instance, user).await? == 0 {
+        ensure(conn, instance, user).await?;
     }
-    Ok(())
+    restrict(conn, instance).await
+}
+
+/// Returns how many accounts there are.
+async fn give_password(conn: &mut Conn, instance: &Instance, user: &UserSpec) -> Result<usize> {
+    let doing = format!("set the password of {}", user.username);
+    let mut accounts = own(conn, instance).await?;
+    accounts.retain(|own| own.name == user.username);
+    for Own { name, host, .. } in &accounts {
+        let account = account(name, host);
+        run(conn, &doing, format!("ALTER USER {account} IDENTIFIED BY {}", literal(&user.password))).await?;
+        // A second one that was kept is no way in either.
+        run(conn, &doing, format!("ALTER USER {account} DISCARD OLD PASSWORD")).await?;
+    }
+    Ok(accounts.len())
 }
 
 /// Opens the accounts of allowed networks, making those that are missing, and locks the others.
 pub(super) async fn restrict(conn: &mut Conn, instance: &Instance) -> Result<()> {
     let allowed = networks(&instance.allowed_cidrs)?;
     let doing = "restrict who may connect";
-    let accounts = own(conn).await?;
-    for (name, _, role) in accounts.iter().filter(|(_, host, _)| host == ANYWHERE) {
+    let accounts = own(conn, instance).await?;
+    for Own { name, role, .. } in accounts.iter().filter(|own| own.host == ANYWHERE) {
         for host in allowed.iter().map(|network| network.host()) {
-            if !accounts.iter().any(|(known, at, _)| known == name && *at == host) {
+            if !accounts.iter().any(|own| own.name == *name && own.host == host) {
                 copy_account(conn, name, &host, role).await?;
             }
         }
     }
-    for (name, host, _) in own(conn).await? {
+    for Own { name, host, .. } in own(conn, instance).await? {
         let lock = if is_open(&host, &allowed) { "UNLOCK" } else { "LOCK" };
         run(conn, doing, format!("ALTER USER {} ACCOUNT {lock}", account(&name, &host))).await?;
     }
-    end_sessions_from_elsewhere(conn, &allowed).await
+    end_sessions_from_elsewhere(conn, instance, &allowed).await
 }
 
 /// The account of a user at one more host, with the password that it has.
@@ -186,12 +220,16 @@ async fn copy_account(conn: &mut Conn, name: &str, host: &str, role: &str) -> Re
 }
 
 /// Sessions that are there already came before the list was as it is.
-async fn end_sessions_from_elsewhere(conn: &mut Conn, allowed: &[Network]) -> Result<()> {
+async fn end_sessions_from_elsewhere(
+    conn: &mut Conn,
+    instance: &Instance,
+    allowed: &[Network],
+) -> Result<()> {
     if allowed.is_empty() {
         return Ok(());
     }
     let doing = "end sessions of networks that are not allowed";
-    let names: Vec<String> = own(conn).await?.into_iter().map(|(name, ..)| name).collect();
+    let names: Vec<String> = own(conn, instance).await?.into_iter().map(|own| own.name).collect();
     let sessions = "SELECT id, user, host FROM information_schema.processlist WHERE host <> 'localhost'";
     for session in rows(conn, doing, sessions).await? {
         let from = text(&session, "host");
@@ -204,14 +242,30 @@ async fn end_sessions_from_elsewhere(conn: &mut Conn, allowed: &[Network]) -> Re
     Ok(())
 }
 
-/// Name, host and role of each account of ours.
-async fn own(conn: &mut Conn) -> Result<Vec<(String, String, String)>> {
+/// An account of one of the service's users.
+struct Own {
+    name: String,
+    host: String,
+    role: String,
+}
+
+async fn own(conn: &mut Conn, instance: &Instance) -> Result<Vec<Own>> {
+    let known = known(instance);
     let query = format!(
-        "SELECT user AS name, host AS host, attribute->>'$.{MARK}' AS role FROM information_schema.user_attributes \
-         WHERE attribute->>'$.{MARK}' IS NOT NULL"
+        "SELECT user AS name, host AS host, user_attributes->>'$.metadata.{MARK}' AS role FROM mysql.user ORDER BY user, host"
     );
-    let found = rows(conn, "list the users", &query).await?;
-    Ok(found.iter().map(|row| (text(row, "name"), text(row, "host"), text(row, "role"))).collect())
+    let mut all = Vec::new();
+    for row in rows(conn, "list the users", &query).await? {
+        let (name, host, marked) = (text(&row, "name"), text(&row, "host"), text(&row, "role"));
+        // The agent has no file of an instance that is older than this release.
+        let role = match known.get(&name) {
+            Some(role) => role.clone(),
+            None if known.is_empty() && !marked.is_empty() => marked,
+            None => continue,
+        };
+        all.push(Own { name, host, role });
+    }
+    Ok(all)
 }
 
 pub(super) fn account(name: &str, host: &str) -> String {

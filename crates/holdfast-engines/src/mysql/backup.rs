@@ -22,10 +22,10 @@ use tokio_util::io::StreamReader;
 use super::gtid::GtidSet;
 use super::sql::{one, rows, run, text};
 use super::verify::{DumpWatch, Snapshot};
-use super::views::{self, BrokenView};
-use super::{Mysql, clone, config, probe, sql, users};
+use super::views::BrokenView;
+use super::{Mysql, clone, config, holds, probe, sql, users};
 use crate::exec::{self, ProcessSpec};
-use crate::{BackupSink, EngineError, Instance, ProgressSink, Result, StreamBackup};
+use crate::{BackupSink, EngineError, Instance, Instead, ProgressSink, Result, StreamBackup};
 
 /// Object of a backup that holds the dump.
 pub(super) const DUMP: &str = "dump.sql";
@@ -61,11 +61,17 @@ pub(super) struct DumpFacts {
     pub databases: Vec<String>,
     /// Events that were disabled; all others ran.
     pub disabled_events: Vec<(String, String)>,
-    /// Views that the dump does not have.
+    /// Views that the dump does not have; of bases of before 2026-12 only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub broken_views: Vec<BrokenView>,
     pub fingerprint: String,
     pub dump_bytes: u64,
+}
+
+enum Made {
+    Base(StreamBackup),
+    /// None was made: what a dump cannot hold.
+    Unheld(String),
 }
 
 /// A dump on its way, and what was seen of it so far.
@@ -87,7 +93,7 @@ impl Mysql {
         for tried in 1.. {
             let made = match method {
                 "clone" => self.try_clone(instance, sink, progress).await,
-                _ => self.try_dump(instance, sink, progress).await,
+                _ => self.dump_or_clone(instance, sink, progress).await,
             };
             match made {
                 Err(error) if tried < TRIES && waited_for_a_lock(&error) => {
@@ -101,25 +107,52 @@ impl Mysql {
         unreachable!("the last try returns")
     }
 
-    async fn try_dump(
+    /// A dump, or a physical copy where a dump would not be the database.
+    async fn dump_or_clone(
         &self,
         instance: &Instance,
         sink: &dyn BackupSink,
         progress: &ProgressSink,
     ) -> Result<StreamBackup> {
+        let reason = match self.try_dump(instance, sink, progress).await? {
+            Made::Base(base) => return Ok(base),
+            Made::Unheld(reason) => reason,
+        };
+        tracing::info!(stanza = %instance.stanza, reason, "a physical copy is made instead of a dump");
+        match self.try_clone(instance, sink, progress).await {
+            Ok(base) => Ok(StreamBackup { instead: Some(Instead { method: "clone", reason }), ..base }),
+            Err(error) if waited_for_a_lock(&error) => Err(error),
+            Err(error) => Err(EngineError::Unfit {
+                doing: "back up".to_owned(),
+                what: format!(
+                    "a dump cannot hold {reason}, and a physical copy cannot be made: {}",
+                    crate::error::whole(&error)
+                ),
+            }),
+        }
+    }
+
+    async fn try_dump(
+        &self,
+        instance: &Instance,
+        sink: &dyn BackupSink,
+        progress: &ProgressSink,
+    ) -> Result<Made> {
         progress.phase("preparing");
         let mut lock = sql::connect(instance).await?;
         run(&mut lock, "lock the instance for the backup", "LOCK INSTANCE FOR BACKUP").await?;
+        if let Some(reason) = holds::unheld(&mut lock).await? {
+            return Ok(Made::Unheld(reason));
+        }
         let database_bytes = probe::database_bytes(instance).await?;
         let prepared = no_prepared(&mut lock, None).await?;
         let databases = databases(&mut lock).await?;
         let accounts = users::save(&mut lock).await?;
         let disabled_events = disabled_events(&mut lock).await?;
-        let broken_views = views::broken(&mut lock).await?;
         progress.phase("dumping the databases");
         let watched = Arc::new(Mutex::new(Watched { watch: DumpWatch::new(), snapshot: None }));
         let options = client_file(instance, "dump")?;
-        let output = self.dump(instance, options.path(), &databases, &broken_views, true)?;
+        let output = self.dump(instance, options.path(), &databases, &[], true)?;
         let begun = Arc::new(Notify::new());
         let progress_of_dump = progress.clone();
         let mut output =
@@ -154,12 +187,12 @@ impl Mysql {
             consistent_at,
             databases,
             disabled_events,
-            broken_views,
+            broken_views: Vec::new(),
             fingerprint: watched.watch.finish()?,
             dump_bytes,
         };
         let facts = serde_json::to_value(Facts::Dump(facts)).expect("strings and numbers");
-        Ok(StreamBackup { consistent_at, database_bytes, facts })
+        Ok(Made::Base(StreamBackup { consistent_at, database_bytes, facts, instead: None }))
     }
 
     /// The output of `mysqldump`; `with_position` wants a server that writes a binlog.

@@ -107,7 +107,7 @@ impl Mysql {
             tar_bytes,
         });
         let facts = serde_json::to_value(facts).expect("strings and numbers");
-        Ok(StreamBackup { consistent_at, database_bytes, facts })
+        Ok(StreamBackup { consistent_at, database_bytes, facts, instead: None })
     }
 
     /// Unpacks a copy and starts a server on it, which runs with `options`.

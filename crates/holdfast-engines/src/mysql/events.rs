@@ -4,12 +4,17 @@
 use std::collections::BTreeMap;
 
 use mysql_async::Conn;
+use mysql_async::prelude::Queryable as _;
 
 use super::sql::{identifier, literal, rows, run, text};
-use crate::Result;
+use crate::{EngineError, Result};
 
-/// Database and name.
+/// Database and name, the latter in small letters: the server takes `Nightly` and `nightly` for one event.
 type Event = (String, String);
+
+fn named(database: String, name: &str) -> Event {
+    (database, name.to_lowercase())
+}
 
 /// What the statements of a log say, the last one counting.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,19 +83,17 @@ impl EventStatus {
     fn runs(&self, event: &Event, disabled_in_base: &[Event]) -> bool {
         self.enabled.get(event).copied().unwrap_or_else(|| {
             let name = self.renamed.get(event).unwrap_or(event);
-            !disabled_in_base.contains(name)
+            !disabled_in_base.iter().any(|(database, disabled)| named(database.clone(), disabled) == *name)
         })
     }
 
     /// Gives the events that replay disabled the status that they had, each with the definer that it has.
     pub(super) async fn apply(&self, conn: &mut Conn, disabled_in_base: &[Event]) -> Result<()> {
         let doing = "enable the events";
-        let query = "SELECT event_schema AS db, event_name AS name, definer AS definer FROM information_schema.events \
-            WHERE status NOT IN ('ENABLED', 'DISABLED')";
-        for row in rows(conn, doing, query).await? {
-            let event = (text(&row, "db"), text(&row, "name"));
+        for row in rows(conn, doing, &listed("status NOT IN ('ENABLED', 'DISABLED')")).await? {
+            let event = named(text(&row, "db"), &text(&row, "name"));
             let status = if self.runs(&event, disabled_in_base) { "ENABLE" } else { "DISABLE" };
-            if let Err(error) = run(conn, doing, alter(&row, status)).await {
+            if let Err(error) = alter(conn, doing, &row, status).await {
                 // Its time has passed: it would not run any more on the source either.
                 tracing::info!(%error, db = event.0, event = event.1, "an event stays disabled");
             }
@@ -104,31 +107,50 @@ impl EventStatus {
 pub(super) async fn disable_passed(conn: &mut Conn) -> Result<()> {
     let doing = "disable events whose time has passed";
     // There are no zones by name here, so all are offsets.
-    let query = "SELECT event_schema AS db, event_name AS name, definer AS definer FROM information_schema.events \
-        WHERE event_type = 'ONE TIME' AND status = 'ENABLED' \
+    let passed = "event_type = 'ONE TIME' AND status = 'ENABLED' \
         AND COALESCE(CONVERT_TZ(execute_at, REPLACE(time_zone, 'SYSTEM', '+00:00'), '+00:00'), execute_at) <= UTC_TIMESTAMP()";
-    for row in rows(conn, doing, query).await? {
+    for row in rows(conn, doing, &listed(passed)).await? {
         tracing::info!(
             db = text(&row, "db"),
             event = text(&row, "name"),
             "an event whose time has passed is disabled"
         );
-        run(conn, doing, alter(&row, "DISABLE")).await?;
+        alter(conn, doing, &row, "DISABLE").await?;
     }
     Ok(())
 }
 
-/// The statement that gives an event a status and leaves it its definer.
-fn alter(row: &mysql_async::Row, status: &str) -> String {
+fn listed(which: &str) -> String {
+    format!(
+        "SELECT event_schema AS db, event_name AS name, definer AS definer, character_set_client AS client, \
+         collation_connection AS connection FROM information_schema.events WHERE {which}"
+    )
+}
+
+/// Gives an event a status and leaves it its definer and its character set: the server takes the session's, so the session has
+/// the event's, and the statement is written in it.
+async fn alter(conn: &mut Conn, doing: &str, row: &mysql_async::Row, status: &str) -> Result<()> {
     let definer = text(row, "definer");
     let (user, host) = definer.rsplit_once('@').unwrap_or((&*definer, "%"));
-    format!(
+    let statement = format!(
         "ALTER DEFINER = {}@{} EVENT {}.{} {status}",
         literal(user),
         literal(host),
         identifier(&text(row, "db")),
         identifier(&text(row, "name"))
-    )
+    );
+    let client = text(row, "client");
+    let written = format!("SELECT HEX(CONVERT({} USING {}))", literal(&statement), identifier(&client));
+    let written: String = super::sql::one(conn, doing, &written).await?;
+    let session = format!(
+        "SET character_set_client = {}, collation_connection = {}",
+        literal(&client),
+        literal(&text(row, "connection"))
+    );
+    run(conn, doing, session).await?;
+    let altered = conn.query_drop(hex::decode(written).unwrap_or_default()).await;
+    run(conn, doing, "SET NAMES utf8mb4").await?; // plain letters in every character set of clients
+    altered.map_err(EngineError::mysql(doing))
 }
 
 /// The name at `at`, with its database, and where the statement goes on.
@@ -139,8 +161,8 @@ fn name(tokens: &[Token], at: usize, database: &str) -> Option<(Event, usize)> {
     };
     let first = part(at)?;
     match tokens.get(at + 1) {
-        Some(Token::Mark('.')) => Some(((first, part(at + 2)?), at + 3)),
-        _ => Some(((database.to_owned(), first), at + 1)),
+        Some(Token::Mark('.')) => Some((named(first, &part(at + 2)?), at + 3)),
+        _ => Some((named(database.to_owned(), &first), at + 1)),
     }
 }
 
@@ -202,10 +224,6 @@ fn quoted(text: &str, quote: char) -> (String, &str) {
 mod tests {
     use super::*;
 
-    fn event(db: &str, name: &str) -> Event {
-        (db.to_owned(), name.to_owned())
-    }
-
     #[test]
     fn the_last_statement_tells_whether_an_event_runs() {
         let rows: [(&[&str], bool); 10] = [
@@ -223,20 +241,24 @@ mod tests {
                 ],
                 false,
             ),
-            (&["CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO x", "ALTER EVENT e DISABLE"], false),
+            (&["CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO x", "ALTER EVENT E DISABLE"], false),
             (&["CREATE EVENT e ON SCHEDULE EVERY 1 DAY DISABLE DO x", "ALTER EVENT d.e ENABLE"], true),
             (
                 &["CREATE EVENT e ON SCHEDULE EVERY 1 DAY DISABLE DO x", "ALTER EVENT e COMMENT 'ENABLE'"],
                 false,
             ),
             (&["CREATE EVENT o ON SCHEDULE EVERY 1 DAY DISABLE DO x", "ALTER EVENT o RENAME TO e"], false),
-            (&["ALTER EVENT in_base RENAME TO e"], false),
+            (&["ALTER EVENT IN_BASE RENAME TO e"], false),
             (&["ALTER EVENT other RENAME TO d.e", "INSERT INTO event VALUES ('DISABLE')"], true),
         ];
         for (statements, expected) in rows {
             let mut status = EventStatus::default();
             statements.iter().for_each(|statement| status.see("d", statement));
-            assert_eq!(status.runs(&event("d", "e"), &[event("d", "in_base")]), expected, "{statements:?}");
+            assert_eq!(
+                status.runs(&named("d".to_owned(), "E"), &[("d".to_owned(), "In_base".to_owned())]),
+                expected,
+                "{statements:?}"
+            );
         }
     }
 }

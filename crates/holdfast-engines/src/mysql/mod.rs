@@ -18,6 +18,7 @@ mod config;
 mod disk;
 mod events;
 pub mod gtid;
+mod holds;
 mod log;
 mod probe;
 mod process;
@@ -95,7 +96,7 @@ impl Driver for Mysql {
     }
 
     async fn set_password(&self, instance: &Instance, user: &UserSpec) -> Result<()> {
-        accounts::set_password(&mut sql::connect(instance).await?, user).await
+        accounts::set_password(&mut sql::connect(instance).await?, instance, user).await
     }
 
     async fn probe(&self, instance: &Instance) -> Result<Probe> {

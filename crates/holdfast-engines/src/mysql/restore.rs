@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use holdfast_core::Timestamp;
 use mysql_async::Conn;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::Instant;
 
 use super::backup::{DUMP, DUMP_SECONDS, DumpFacts, Facts, client_file};
@@ -135,13 +136,13 @@ impl Mysql {
         tokio::io::AsyncReadExt::read_to_end(&mut reader, &mut saved)
             .await
             .map_err(|error| damaged(&error.to_string()))?;
-        let saved: Vec<users::SavedAccount> =
+        let saved: users::Saved =
             serde_json::from_slice(&saved).map_err(|error| damaged(&error.to_string()))?;
         let mut conn = sql::connect(instance).await?;
-        users::make(&mut conn, &saved).await?;
+        saved.make(&mut conn).await?;
         // A crash during the load throws the restore away, so nothing needs to be logged for it.
         run(&mut conn, "prepare the load", "ALTER INSTANCE DISABLE INNODB REDO_LOG").await?;
-        let mut dump = source.read(DUMP).await?;
+        let (mut dump, added) = with_every_date(source.read(DUMP).await?).await?;
         let options = client_file(instance, "load")?;
         let spec = ProcessSpec::new(self.program(instance, "mysql")?, &instance.folder)
             .args([format!("--defaults-file={}", options.path().display())])
@@ -158,6 +159,7 @@ impl Mysql {
             FeedError::Input(source) => damaged(&source.to_string()),
             FeedError::Exec(source) => EngineError::exec("load the base")(source),
         })?;
+        let loaded = loaded.saturating_sub(added);
         if loaded != facts.dump_bytes {
             return Err(damaged(&format!(
                 "the dump has {loaded} bytes and should have {}",
@@ -166,7 +168,7 @@ impl Mysql {
         }
         run(&mut conn, "end the load", "ALTER INSTANCE ENABLE INNODB REDO_LOG").await?;
         views::make_broken(&mut conn, &facts.broken_views).await?;
-        users::grant(&mut conn, &saved).await?;
+        saved.check(&mut conn).await?;
         assert_reached(&sql::executed(&mut conn).await?, &facts.gtids)
     }
 
@@ -215,6 +217,26 @@ impl Mysql {
         assert_reached(&sql::executed(conn).await?, &replay.expected)?;
         Ok(replay)
     }
+}
+
+/// Settings that the dump makes for its session, and the same with which dates go in that sessions may have allowed themselves
+/// (`ALLOW_INVALID_DATES`: the thirty-first of each month).
+const MODE: &[u8] = b"SQL_MODE='NO_AUTO_VALUE_ON_ZERO'";
+const MODE_OF_EVERY_DATE: &[u8] = b"SQL_MODE='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'";
+/// They stand in the dump's first lines.
+const HEAD_BYTES: u64 = 16 << 10;
+
+/// The dump with those settings, and how many bytes it is longer.
+async fn with_every_date(
+    dump: Box<dyn AsyncRead + Send + Unpin>,
+) -> Result<(Box<dyn AsyncRead + Send + Unpin>, u64)> {
+    let (mut head, mut dump) = (Vec::new(), dump);
+    (&mut dump).take(HEAD_BYTES).read_to_end(&mut head).await.map_err(|error| damaged(&error.to_string()))?;
+    let found = head.windows(MODE.len()).position(|window| window == MODE);
+    let Some(at) = found else { return Ok((Box::new(std::io::Cursor::new(head).chain(dump)), 0)) };
+    head.splice(at..at + MODE.len(), MODE_OF_EVERY_DATE.iter().copied());
+    let added = (MODE_OF_EVERY_DATE.len() - MODE.len()) as u64;
+    Ok((Box::new(std::io::Cursor::new(head).chain(dump)), added))
 }
 
 /// Lets the server's own replica threads apply the relay logs.

@@ -72,8 +72,7 @@ pub(super) async fn fingerprint(conn: &mut Conn) -> Result<String> {
         hash = hashed.await.map_err(EngineError::mysql(DOING))?;
         hash.update(table);
     }
-    let accounts = serde_json::to_vec(&users::save(conn).await?).expect("strings");
-    hash.update(&accounts);
+    hash.update(&users::as_statements(conn).await?);
     Ok(format!("sha256:{}", hexadecimal(&hash.finalize())))
 }
 

@@ -29,9 +29,15 @@ pub(super) async fn connect(instance: &Instance) -> Result<Conn> {
         .map_err(EngineError::mysql(doing()))
 }
 
-/// Runs a statement without an answer.
+/// Runs one statement without an answer. A text that is more than one is refused by the server: it is prepared first.
 pub(super) async fn run(conn: &mut Conn, doing: &str, statement: impl AsRef<str>) -> Result<()> {
-    conn.query_drop(statement.as_ref()).await.map_err(EngineError::mysql(doing))
+    const NOT_PREPARED: u16 = 1295; // ER_UNSUPPORTED_PS: it is a statement, of a kind that is not prepared
+    match conn.exec_drop(statement.as_ref(), ()).await {
+        Err(mysql_async::Error::Server(error)) if error.code == NOT_PREPARED => {
+            conn.query_drop(statement.as_ref()).await.map_err(EngineError::mysql(doing))
+        }
+        done => done.map_err(EngineError::mysql(doing)),
+    }
 }
 
 /// The first column of the first row.

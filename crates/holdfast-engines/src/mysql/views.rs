@@ -1,6 +1,6 @@
 //! Views that cannot be read any more: a table or column of theirs is gone, or their definer. `mysqldump` ends at the first one,
-//! so it is told to leave them out, and a restore makes views in their place that cannot be read either: statements of the log
-//! that drop or replace them find them. What they said is kept with the backup, for people.
+//! so a database with any is copied otherwise. Dumps of before 2026-12 left them out, and a restore of one makes views in their
+//! place that cannot be read either: statements of the log that drop or replace them find them.
 
 use mysql_async::Conn;
 use serde::{Deserialize, Serialize};
@@ -25,18 +25,17 @@ impl BrokenView {
     }
 }
 
-/// The caller holds the backup lock.
-pub(super) async fn broken(conn: &mut Conn) -> Result<Vec<BrokenView>> {
-    let query = "SELECT table_schema AS db, table_name AS name, view_definition AS definition FROM information_schema.views \
+/// Database and name of each. The caller holds the backup lock.
+pub(super) async fn broken(conn: &mut Conn) -> Result<Vec<(String, String)>> {
+    let query = "SELECT table_schema AS db, table_name AS name FROM information_schema.views \
         WHERE table_schema NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema') ORDER BY 1, 2";
     let mut broken = Vec::new();
     for row in rows(conn, DOING, query).await? {
         let (database, name) = (text(&row, "db"), text(&row, "name"));
         let fields = format!("SHOW FIELDS FROM {}.{}", identifier(&database), identifier(&name));
         // As mysqldump asks.
-        if let Err(error) = rows(conn, DOING, &fields).await {
-            tracing::info!(database, name, error = %crate::error::whole(&error), "a view cannot be read; the backup keeps its text");
-            broken.push(BrokenView { database, name, definition: text(&row, "definition") });
+        if rows(conn, DOING, &fields).await.is_err() {
+            broken.push((database, name));
         }
     }
     Ok(broken)
@@ -48,8 +47,12 @@ pub(super) async fn make_broken(conn: &mut Conn, views: &[BrokenView]) -> Result
     for BrokenView { database, name, .. } in views {
         let stub = format!("{}.{}", identifier(database), identifier("holdfast_gone"));
         run(conn, doing, format!("CREATE TABLE {stub} (gone INT PRIMARY KEY)")).await?;
-        let view =
-            format!("CREATE VIEW {}.{} AS SELECT gone FROM {stub}", identifier(database), identifier(name));
+        // What a tenant may put in the table's place must not run with the agent's rights.
+        let view = format!(
+            "CREATE DEFINER = 'nobody'@'nowhere.invalid' SQL SECURITY INVOKER VIEW {}.{} AS SELECT gone FROM {stub}",
+            identifier(database),
+            identifier(name)
+        );
         run(conn, doing, view).await?;
         run(conn, doing, format!("DROP TABLE {stub}")).await?;
     }

@@ -82,7 +82,7 @@ pub(super) async fn run(
         users: users::read(instance)?,
     };
     let facts = serde_json::to_value(facts).expect("facts have only string keys");
-    Ok(StreamBackup { consistent_at, database_bytes: database_bytes.max(base_bytes), facts })
+    Ok(StreamBackup { consistent_at, database_bytes: database_bytes.max(base_bytes), facts, instead: None })
 }
 
 fn next_second(at: Timestamp) -> Timestamp {

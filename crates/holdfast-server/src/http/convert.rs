@@ -108,6 +108,8 @@ fn restored_from(from: RestoredFrom) -> service::RestoredFrom {
 pub(crate) fn backup(view: BackupView) -> backup::Backup {
     let BackupView { backup, engine, expires_at, progress: how_far } = view;
     let size_bytes = backup.facts.as_ref().map(|facts| facts.stored_bytes);
+    let instead = backup.facts.and_then(|facts| facts.instead);
+    let asked = backup.method.unwrap_or_else(|| engine.capability().usual_method().to_owned());
     backup::Backup {
         id: backup.id.to_string(),
         service_id: backup.service_id.0,
@@ -128,7 +130,8 @@ pub(crate) fn backup(view: BackupView) -> backup::Backup {
         encryption_enabled: true,
         encryption_algorithm: ALGORITHM.to_owned(),
         encryption_key_id: backup.key_id.to_string(),
-        backup_method: backup.method.unwrap_or_else(|| engine.capability().usual_method().to_owned()),
+        backup_method: instead.as_ref().map_or(asked, |instead| instead.method.clone()),
+        backup_method_reason: instead.map(|instead| instead.reason),
         incremental: backup.mode == BackupMode::Incremental,
         retention_days: backup.retention_days,
         expires_at,

@@ -293,6 +293,7 @@ fn destroyed(service: &FoundService, found: &Found, order: &[BackupId], there: &
                 database_bytes: 0,
                 manifest_sha256: tombstone.manifest_sha256.clone(),
                 engine: serde_json::Value::Null,
+                instead: None,
             }),
             delisted_at: Some(tombstone.deleted_at),
             shredded_at: Some(tombstone.deleted_at),

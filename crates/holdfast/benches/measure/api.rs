@@ -187,6 +187,7 @@ fn backup(service: &Service, k: usize) -> Result<Backup> {
             database_bytes: 20 << 20,
             manifest_sha256: "00".repeat(32),
             engine: serde_json::Value::Null,
+            instead: None,
         }),
         delisted_at: None,
         shredded_at: None,

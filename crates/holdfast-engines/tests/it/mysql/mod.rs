@@ -2,6 +2,8 @@
 
 mod archive;
 mod clone;
+mod holds;
+mod hostile;
 mod lifecycle;
 mod odd;
 mod restore;

@@ -1,5 +1,4 @@
-//! What real servers have in them and dumps or replays stumble over: rights on tables that are gone, views that cannot be
-//! read, events whose time has passed, JSON whose numbers were decimals, accounts of odd names.
+//! What real servers have in them and dumps or replays stumble over: rights on tables that are gone, events whose time has passed, JSON whose numbers were decimals, accounts of odd names.
 
 use std::time::Duration;
 
@@ -16,8 +15,6 @@ const ODD: &[&str] = &[
     "GRANT SELECT ON defaultdb.gone TO 'u'@'%'",
     "GRANT SELECT (b), UPDATE (c) ON defaultdb.thin TO 'u'@'%'",
     "GRANT INSERT (b) ON defaultdb.gone TO 'root'@'%'",
-    "CREATE VIEW blind AS SELECT a FROM gone",
-    "CREATE VIEW `b``lind 2` AS SELECT b FROM thin",
     "DROP TABLE gone",
     "ALTER TABLE thin DROP COLUMN b",
     // A view that calls a function, by a definer who may run that function alone.
@@ -68,6 +65,7 @@ async fn oddities_come_back_and_stop_neither_dump_nor_replay() -> Result<()> {
         by.query_drop(*statement).await.with_context(|| (*statement).to_owned())?;
     }
     let base = base(&server, &archive).await?;
+    assert_eq!(base.facts.instead, None, "a dump holds it");
     let expected = looks(&server).await?;
     // The event runs, and the server drops it by itself.
     tokio::time::sleep(Duration::from_secs(7)).await;
@@ -75,8 +73,6 @@ async fn oddities_come_back_and_stop_neither_dump_nor_replay() -> Result<()> {
     assert_eq!(fired, Some(1), "the event has run");
     for statement in [
         "DROP EVENT until",
-        "DROP VIEW blind",
-        "CREATE OR REPLACE VIEW `b``lind 2` AS SELECT 1 AS one",
         "REVOKE SELECT ON defaultdb.gone FROM 'u'@'%'",
         "ALTER USER 'root'@'%' IDENTIFIED BY 'y'",
         "DROP USER 'root'@'%'",
@@ -88,8 +84,6 @@ async fn oddities_come_back_and_stop_neither_dump_nor_replay() -> Result<()> {
 
     let (copy, _) = server.restored(&engines, &base, None, &archive).await?;
     assert_eq!(looks(&copy).await?, expected, "by the dump alone");
-    let read = copy.root().await?.query_drop("SELECT * FROM defaultdb.blind").await;
-    assert!(read.is_err(), "it could not be read, and cannot be");
     let fired: Option<u64> = copy.root().await?.query_first("SELECT COUNT(*) FROM defaultdb.fired").await?;
     assert_eq!(fired, Some(0), "an event whose time has passed does not run again");
     drop(copy);

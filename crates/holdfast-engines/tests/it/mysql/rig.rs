@@ -232,6 +232,12 @@ pub(crate) async fn base_by(method: &str, server: &Server, archive: &Archive) ->
 pub(crate) struct MemorySink(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
 
 impl MemorySink {
+    /// Puts something else in an object's place.
+    pub(crate) fn replace(&self, name: &str, bytes: Vec<u8>) {
+        let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(objects.insert(name.to_owned(), bytes).is_some(), "no {name}");
+    }
+
     /// Changes a bit wherever `text` is stored; returns at how many places.
     pub(crate) fn damage(&self, text: &[u8]) -> usize {
         let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -415,11 +421,22 @@ pub(crate) async fn wait(what: &str, mut ready: impl FnMut() -> bool) -> Result<
     Ok(())
 }
 
+/// A value, which prints itself shortened.
+fn whole(value: Option<&mysql_async::Value>) -> String {
+    match value {
+        Some(mysql_async::Value::Bytes(bytes)) => match std::str::from_utf8(bytes) {
+            Ok(text) => format!("{text:?}"),
+            Err(_) => format!("{bytes:02x?}"),
+        },
+        other => format!("{other:?}"),
+    }
+}
+
 /// The text that a query's rows make.
 pub(crate) async fn table(conn: &mut Conn, query: &str) -> Result<String> {
     let rows: Vec<mysql_async::Row> = conn.query(query).await.with_context(|| query.to_owned())?;
     let text = rows.iter().map(|row| {
-        let columns: Vec<String> = (0..row.len()).map(|i| format!("{:?}", row.as_ref(i))).collect();
+        let columns: Vec<String> = (0..row.len()).map(|at| whole(row.as_ref(at))).collect();
         columns.join("|")
     });
     Ok(text.collect::<Vec<_>>().join("\n"))

@@ -235,6 +235,7 @@ impl Platform {
                 database_bytes: 30 * 1024 * 1024,
                 manifest_sha256: "00".repeat(32),
                 engine: serde_json::Value::Null,
+                instead: None,
             }),
             delisted_at: None,
             shredded_at: None,

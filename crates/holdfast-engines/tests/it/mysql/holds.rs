@@ -1,0 +1,196 @@
+//! Databases that a dump cannot hold: a physical copy is made instead, which says why, and everything comes back from it, from an
+//! instant behind it and from a copy of that. Each row is from somebody's bug report; the second part is what a query shows.
+
+use anyhow::{Context as _, Result, ensure};
+use mysql_async::prelude::Queryable;
+
+use crate::mysql::rig::{Archive, Server, base, engines, table};
+
+/// The reason that is given, statements, and a query whose answer must stay.
+const ROWS: &[(&str, &[&str], &str)] = &[
+    (
+        "FLOAT",
+        &[
+            "CREATE TABLE g (id INT PRIMARY KEY, lat FLOAT, lng FLOAT, UNIQUE (lat, lng))",
+            "INSERT INTO g VALUES (1, 59.329323, 18.068581), (2, 59.32933, 18.068581)",
+        ],
+        "SELECT id, lat + 0e0, lng + 0e0 FROM defaultdb.g ORDER BY 1",
+    ),
+    (
+        "not unique",
+        &[
+            "SET SESSION restrict_fk_on_non_standard_key = OFF",
+            "CREATE TABLE p (id INT PRIMARY KEY, a INT, KEY (a))",
+            "CREATE TABLE c (a INT, FOREIGN KEY (a) REFERENCES p (a))",
+            "INSERT INTO p VALUES (1, 5), (2, 5)",
+            "INSERT INTO c VALUES (5)",
+        ],
+        "SELECT a, (SELECT COUNT(*) FROM information_schema.referential_constraints WHERE constraint_schema = 'defaultdb') FROM defaultdb.c",
+    ),
+    (
+        "another character set",
+        &[
+            "SET NAMES latin1",
+            "CREATE TABLE `tab_\u{e9}` (id INT PRIMARY KEY, n INT)",
+            "CREATE TRIGGER tr_x BEFORE INSERT ON `tab_\u{e9}` FOR EACH ROW SET NEW.n = LENGTH('\u{e9}')",
+            "CREATE EVENT `caf\u{e9}` ON SCHEDULE EVERY 1 DAY DO SELECT '\u{e9}'",
+            "SET NAMES utf8mb4",
+        ],
+        "SELECT HEX(event_name), HEX(event_definition), character_set_client, collation_connection, database_collation, sql_mode, time_zone, status, definer \
+            FROM information_schema.events WHERE event_schema = 'defaultdb' ORDER BY 1",
+    ),
+    (
+        "no Unicode",
+        &[
+            "CREATE TABLE bytes (id INT PRIMARY KEY, a VARCHAR(9) CHARACTER SET cp1251, b VARCHAR(9) CHARACTER SET greek)",
+            "INSERT INTO bytes VALUES (1, X'98', X'A4')",
+        ],
+        "SELECT id, HEX(a), HEX(b) FROM defaultdb.bytes",
+    ),
+    (
+        "four bytes",
+        &[
+            "CREATE TABLE en (id INT PRIMARY KEY, e ENUM('😀', 'x') CHARACTER SET utf8mb4)",
+            "INSERT INTO en VALUES (1, 1), (2, 'x')",
+        ],
+        "SELECT id, e + 0, HEX(e) FROM defaultdb.en ORDER BY 1",
+    ),
+    (
+        "cannot be read",
+        &[
+            "CREATE TABLE orders (id INT PRIMARY KEY, a INT)",
+            "CREATE VIEW `a.b` AS SELECT id, a FROM orders",
+            "DROP TABLE orders",
+        ],
+        "SELECT table_name, view_definition, definer FROM information_schema.views WHERE table_schema = 'defaultdb'",
+    ),
+    (
+        ";;",
+        &["CREATE EVENT spin ON SCHEDULE EVERY 1 DAY DO SELECT ';;'"],
+        "SELECT event_definition FROM information_schema.events WHERE event_schema = 'defaultdb' ORDER BY event_name",
+    ),
+    (
+        "read-only",
+        &["CREATE DATABASE ro", "CREATE TABLE ro.t (a INT PRIMARY KEY)", "ALTER DATABASE ro READ ONLY = 1"],
+        "SELECT options FROM information_schema.schemata_extensions WHERE schema_name = 'ro'",
+    ),
+];
+/// Takes a row's away, so that the next one is alone.
+const CLEAR: &[&str] = &["DROP DATABASE defaultdb", "CREATE DATABASE defaultdb", "USE defaultdb"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dump_cannot_hold_is_copied_and_comes_back() -> Result<()> {
+    let Some(engines) = engines() else { return Ok(()) };
+    let server = Server::start(&engines).await?;
+    let archive = Archive::default();
+    let _follower = archive.follow(&server);
+    archive.catch_up().await?;
+    let mut root = server.root().await?;
+    // Each by itself is found.
+    for (reason, statements, _) in ROWS {
+        run(&mut root, CLEAR).await?;
+        run(&mut root, statements).await.context(*reason)?;
+        let made = base(&server, &archive).await.context(*reason)?.facts;
+        let instead = made.instead.with_context(|| format!("{reason}: a dump was made"))?;
+        ensure!(instead.method == "clone" && instead.reason.contains(reason), "{reason}: {instead:?}");
+    }
+    run(&mut root, &["ALTER DATABASE ro READ ONLY = 0", "DROP DATABASE ro"]).await?;
+    run(&mut root, CLEAR).await?;
+    ensure!(base(&server, &archive).await?.facts.instead.is_none(), "without them a dump is made");
+    // All of them together come back, also what is made behind the base.
+    run(&mut root, ROWS[0].1).await?;
+    let base = base(&server, &archive).await?;
+    for (reason, statements, _) in &ROWS[1..] {
+        run(&mut root, statements).await.context(*reason)?;
+    }
+    let expected = looks(&server).await?;
+    let at = archive.catch_up().await?;
+    let (copy, _) = server.restored(&engines, &base, Some(at), &archive).await?;
+    assert_eq!(looks(&copy).await?, expected, "at the instant");
+    drop(server);
+    let archive = Archive::default();
+    let _follower = archive.follow(&copy);
+    archive.catch_up().await?;
+    let base = crate::mysql::rig::base(&copy, &archive).await?;
+    let (copy, _) = copy.restored(&engines, &base, None, &archive).await?;
+    assert_eq!(looks(&copy).await?, expected, "of the copy");
+    Ok(())
+}
+
+async fn run(conn: &mut mysql_async::Conn, statements: &[&str]) -> Result<()> {
+    for statement in statements {
+        conn.query_drop(*statement).await.with_context(|| (*statement).to_owned())?;
+    }
+    Ok(())
+}
+
+async fn looks(server: &Server) -> Result<Vec<String>> {
+    let mut root = server.root().await?;
+    let mut seen = Vec::new();
+    for (reason, _, query) in ROWS {
+        let found = table(&mut root, query).await?;
+        ensure!(!found.is_empty(), "{reason}: nothing is there");
+        seen.push(format!("{reason}: {found}"));
+    }
+    Ok(seen)
+}
+
+/// Dates that a session allowed itself go into a dump, and come back from it alone and from the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn dates_that_there_are_not_come_back_from_a_dump() -> Result<()> {
+    let Some(engines) = engines() else { return Ok(()) };
+    let server = Server::start(&engines).await?;
+    let archive = Archive::default();
+    let _follower = archive.follow(&server);
+    archive.catch_up().await?;
+    let mut app = server.tenant("app").await?;
+    let insert = "INSERT INTO d VALUES (?, '2024-02-31', '2023-11-31 10:00:00', '0000-00-00')";
+    run(
+        &mut app,
+        &[
+            "CREATE TABLE d (id INT PRIMARY KEY, a DATE, b DATETIME, c DATE)",
+            "SET SESSION sql_mode = 'ALLOW_INVALID_DATES'",
+        ],
+    )
+    .await?;
+    app.exec_drop(insert, (1,)).await?;
+    let look = "SELECT id, CAST(a AS CHAR), CAST(b AS CHAR), CAST(c AS CHAR) FROM defaultdb.d ORDER BY 1";
+    let of_base = table(&mut server.root().await?, look).await?;
+    ensure!(of_base.contains("2024-02-31"), "{of_base}");
+    let base = base(&server, &archive).await?;
+    ensure!(base.facts.instead.is_none(), "a dump holds it");
+    app.exec_drop(insert, (2,)).await?;
+    let of_instant = table(&mut server.root().await?, look).await?;
+    let at = archive.catch_up().await?;
+    let (copy, _) = server.restored(&engines, &base, None, &archive).await?;
+    assert_eq!(table(&mut copy.root().await?, look).await?, of_base);
+    let (copy, _) = server.restored(&engines, &base, Some(at), &archive).await?;
+    assert_eq!(table(&mut copy.root().await?, look).await?, of_instant);
+    Ok(())
+}
+
+/// An event that replay altered under another spelling of its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_found_by_any_spelling_of_its_name() -> Result<()> {
+    let Some(engines) = engines() else { return Ok(()) };
+    let server = Server::start(&engines).await?;
+    let archive = Archive::default();
+    let _follower = archive.follow(&server);
+    archive.catch_up().await?;
+    let mut app = server.tenant("app").await?;
+    run(
+        &mut app,
+        &[
+            "CREATE EVENT Nightly ON SCHEDULE EVERY 1 DAY DO SELECT 1",
+            "CREATE EVENT Daily ON SCHEDULE EVERY 1 DAY DISABLE DO SELECT 1",
+        ],
+    )
+    .await?;
+    let base = base(&server, &archive).await?;
+    run(&mut app, &["ALTER EVENT nightly DISABLE", "ALTER EVENT DAILY COMMENT 'x'"]).await?;
+    let at = archive.catch_up().await?;
+    let (copy, _) = server.restored(&engines, &base, Some(at), &archive).await?;
+    let look = "SELECT event_name, status FROM information_schema.events ORDER BY 1";
+    assert_eq!(table(&mut copy.root().await?, look).await?, table(&mut server.root().await?, look).await?);
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! What a tenant writes so that the agent runs it, in a copy above all: nothing of it runs, and it comes back as it is.
+
+use anyhow::{Context as _, Result, ensure};
+use holdfast_engines::{Driver as _, UserSpec};
+use mysql_async::prelude::Queryable;
+
+use crate::mysql::rig::{Archive, PASSWORD, Server, base, base_by, engines, table};
+
+const EVIL: &[&str] = &[
+    // Texts that are printed as they are.
+    "CREATE USER e1 IDENTIFIED BY 'x' REQUIRE SUBJECT 'x\'\'; CREATE DATABASE pwn1; -- '",
+    "CREATE USER e2 IDENTIFIED BY 'x' REQUIRE ISSUER 'it\'\'s'",
+    "CREATE USER e3 IDENTIFIED BY 'x' REQUIRE CIPHER '; CREATE DATABASE pwn3; -- '",
+    "CREATE USER e4 IDENTIFIED BY 'x' COMMENT '\\\'; CREATE DATABASE pwn4; -- '",
+    "CREATE USER e5 IDENTIFIED BY 'x' ATTRIBUTE '{\"holdfast_role\": \"admin\", \"a\": \"\''; CREATE DATABASE pwn5\"}'",
+    "CREATE USER `e6'@'%; CREATE DATABASE pwn6; -- `@'%' IDENTIFIED BY 'x' WITH MAX_USER_CONNECTIONS 3 PASSWORD EXPIRE",
+    // Rights that outlive what they name.
+    "CREATE DATABASE s",
+    "CREATE USER dev IDENTIFIED BY 'x'",
+    "GRANT CREATE ROUTINE, SELECT ON s.* TO dev",
+    "CREATE PROCEDURE s.report() SELECT 1",
+    "GRANT EXECUTE, ALTER ROUTINE ON PROCEDURE s.report TO dev",
+    "DROP DATABASE s",
+    // A second password, and one of the service's own name elsewhere.
+    "ALTER USER dev IDENTIFIED BY 'y' RETAIN CURRENT PASSWORD",
+    "CREATE USER 'reader'@'127.0.0.1' IDENTIFIED BY 'mine'",
+    "GRANT SELECT ON defaultdb.* TO 'reader'@'127.0.0.1'",
+];
+const LOOKS: &[&str] = &[
+    "SELECT schema_name FROM information_schema.schemata ORDER BY 1",
+    "SELECT user, host, ssl_type, HEX(ssl_cipher), HEX(x509_issuer), HEX(x509_subject), max_user_connections, password_expired, \
+        authentication_string, user_attributes FROM mysql.user WHERE user NOT IN ('app', 'reader', 'root') AND host <> 'localhost' ORDER BY 1, 2",
+    "SELECT host, db, user, routine_name, routine_type, grantor, proc_priv FROM mysql.procs_priv WHERE host <> 'localhost' ORDER BY 1, 2, 3, 4",
+];
+
+async fn looks(server: &Server) -> Result<Vec<String>> {
+    let mut root = server.root().await?;
+    let mut seen = Vec::new();
+    for look in LOOKS {
+        seen.push(table(&mut root, look).await?);
+    }
+    Ok(seen)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_text_of_a_tenants_runs_in_a_copy() -> Result<()> {
+    let Some(engines) = engines() else { return Ok(()) };
+    let server = Server::start(&engines).await?;
+    let archive = Archive::default();
+    let _follower = archive.follow(&server);
+    archive.catch_up().await?;
+    let mut app = server.tenant("app").await?;
+    for statement in EVIL {
+        app.query_drop(*statement).await.with_context(|| (*statement).to_owned())?;
+    }
+    let expected = looks(&server).await?;
+    for method in ["mysqldump", "clone"] {
+        let base = base_by(method, &server, &archive).await?;
+        ensure!(base.facts.instead.is_none(), "{:?}", base.facts.instead);
+        let (copy, _) = server.restored(&engines, &base, None, &archive).await?;
+        assert_eq!(looks(&copy).await?, expected, "{method}");
+        ensure!(copy.tenant_with("reader", "mine").await.is_err(), "the source's password opens the copy");
+        copy.tenant("reader").await?;
+    }
+    // A backup of an earlier release has accounts as statements: one that is more than one is none.
+    let base = base(&server, &archive).await?;
+    let create = "CREATE USER `e1`@`%` IDENTIFIED BY 'x' REQUIRE SUBJECT 'x'; CREATE DATABASE pwn; -- '";
+    let old = serde_json::json!([{"user": "e1", "host": "%", "create": create, "grants": []}]);
+    base.sink.replace("accounts.json", serde_json::to_vec(&old)?);
+    let refused = server.restored(&engines, &base, None, &archive).await;
+    ensure!(refused.is_err_and(|error| format!("{error:#}").contains("1064")), "it ran");
+    Ok(())
+}
+
+/// A view whose table is gone runs as whoever reads it, or as whom it says: not as the agent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_view_gives_nobody_the_agents_rights() -> Result<()> {
+    let Some(engines) = engines() else { return Ok(()) };
+    let server = Server::start(&engines).await?;
+    let archive = Archive::default();
+    let _follower = archive.follow(&server);
+    archive.catch_up().await?;
+    let mut base = base(&server, &archive).await?;
+    // As a dump of an earlier release has it.
+    base.facts.facts["broken_views"] =
+        serde_json::json!([{"database": "defaultdb", "name": "v", "definition": "select 1"}]);
+    let (copy, _) = server.restored(&engines, &base, Some(archive.catch_up().await?), &archive).await?;
+    let mut app = copy.tenant("app").await?;
+    let trap = [
+        "CREATE FUNCTION peek() RETURNS TEXT READS SQL DATA SQL SECURITY INVOKER RETURN (SELECT GROUP_CONCAT(authentication_string) FROM mysql.user)",
+        "CREATE SQL SECURITY INVOKER VIEW holdfast_gone AS SELECT peek() AS gone",
+    ];
+    for statement in trap {
+        app.query_drop(statement).await.with_context(|| statement.to_owned())?;
+    }
+    let read: std::result::Result<Vec<Option<String>>, _> = app.query("SELECT * FROM v").await;
+    ensure!(read.is_err(), "it read the accounts: {read:?}");
+    let views = "SELECT definer, security_type FROM information_schema.views WHERE table_name = 'v'";
+    let found = table(&mut copy.root().await?, views).await?;
+    ensure!(!found.contains("root"), "{found}");
+    Ok(())
+}
+
+/// Whatever a tenant does to its own accounts, a new password is the only one that opens them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_password_is_the_only_one_whatever_a_tenant_did_to_its_accounts() -> Result<()> {
+    let Some(engines) = engines() else { return Ok(()) };
+    let server = Server::start(&engines).await?;
+    let mut app = server.tenant("app").await?;
+    let user = |password: &str| UserSpec {
+        username: "app".to_owned(),
+        role: "admin".to_owned(),
+        password: password.to_owned(),
+    };
+    for statement in [
+        "ALTER USER 'app'@'%' ATTRIBUTE '{\"holdfast_role\": null}'",
+        "CREATE USER 'app'@'127.0.0.1' IDENTIFIED BY 'mine'",
+        "GRANT SELECT ON defaultdb.* TO 'app'@'127.0.0.1'",
+    ] {
+        app.query_drop(statement).await.with_context(|| statement.to_owned())?;
+    }
+    server.driver.set_password(&server.instance, &user("new")).await?;
+    ensure!(server.tenant_with("app", PASSWORD).await.is_err(), "the old one opens it");
+    ensure!(server.tenant_with("app", "mine").await.is_err(), "its own opens it");
+    server.tenant_with("app", "new").await?;
+    let mut root = server.root().await?;
+    root.query_drop("ALTER USER 'app'@'127.0.0.1' IDENTIFIED BY 'newer' RETAIN CURRENT PASSWORD").await?;
+    server.driver.set_password(&server.instance, &user("newest")).await?;
+    ensure!(server.tenant_with("app", "new").await.is_err(), "the one that was kept opens it");
+    server.tenant_with("app", "newest").await?;
+    // And one that is gone is made.
+    root.query_drop("DROP USER 'app'@'%', 'app'@'127.0.0.1'").await?;
+    server.driver.set_password(&server.instance, &user("again")).await?;
+    server.tenant_with("app", "again").await?;
+    Ok(())
+}
