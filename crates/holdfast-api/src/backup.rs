@@ -63,7 +63,8 @@ pub struct Backup {
     pub encryption_key_id: String,
     /// The engine's tool: `pgbackrest`, `mysqldump`, `clone`, `mongodump`, `rdb`, `kafka_full`, `snapshot`.
     pub backup_method: String,
-    /// Why it was made by this method and not by the one that was asked for; null where that was followed.
+    /// What the method that was asked for cannot hold, where it was made by another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_method_reason: Option<String>,
     /// Whether it builds on an earlier backup.
     pub incremental: bool,

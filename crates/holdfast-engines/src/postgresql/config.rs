@@ -101,6 +101,10 @@ pub fn hba_conf(allowed_cidrs: &[String]) -> String {
     text
 }
 
+/// While a copy is made: its data, and so its passwords, are still the source's.
+const HBA_OF_A_COPY: &str = "# Written by Holdfast while this instance is made: nobody comes in by the network.\n\
+    local all postgres peer map=holdfast\n";
+
 fn ident_conf(run_as: Option<&RunAs>) -> String {
     let own = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name);
     let mut text = String::from("# Written by Holdfast: the agent and pgBackRest are the only superusers.\n");
@@ -154,6 +158,13 @@ pub(super) fn write_all(instance: &Instance, pgbackrest: &Path, tail: WalTail) -
     Certificate::make(instance)?;
     write_pgbackrest_conf(instance, &instance.repository, "pgbackrest.conf")?;
     write_private(&settings_file(instance), include_line(instance).as_bytes(), user)
+}
+
+/// The same for a copy that is being made: only the agent comes in.
+pub(super) fn write_private_all(instance: &Instance, pgbackrest: &Path, tail: WalTail) -> Result<()> {
+    write_all(instance, pgbackrest, tail)?;
+    let hba = Paths(&instance.folder).conf().join("pg_hba.conf");
+    write_readable(&hba, HBA_OF_A_COPY.as_bytes(), instance.run_as.as_ref())
 }
 
 /// Whether the engine's own settings are as [`write_all`] would write them.

@@ -29,6 +29,10 @@ const SOURCE_CONF: &str = "source.conf";
 /// PostgreSQL 17, 19.11 (there since 14).
 const SYNC_AT_ONCE: &str = "-c recovery_init_sync_method=syncfs";
 
+/// A standby that answers queries waits for ever where it may have fewer connections than its source had; nobody asks a copy
+/// before it is there (PostgreSQL 17, 26.4.3).
+const NOT_HOT: &str = "-c hot_standby=off";
+
 /// How a round of recovery ended.
 enum Ended {
     Promoted,
@@ -54,7 +58,7 @@ impl Postgresql {
             bulk.finish().await.map_err(EngineError::io("bring the copied files to disk"))?;
         }
         progress.phase("creating the backup repository");
-        config::write_all(instance, &self.pgbackrest()?, self.tail)?;
+        config::write_private_all(instance, &self.pgbackrest()?, self.tail)?;
         if request.archives {
             self.stanza_create(instance).await?;
         } else {
@@ -65,8 +69,37 @@ impl Postgresql {
         progress.phase("setting credentials");
         self.clear_recovery_settings(instance).await?;
         sql::make_tenant(instance, request.users).await?;
+        self.let_in(instance, request.archives).await?;
         let engine_version = self.server_version(instance).await?;
         Ok(Restored { engine_version, replayed_to })
+    }
+
+    /// Lets those in who may come, now that the passwords are the copy's own. Back once the engine goes by it.
+    async fn let_in(&self, instance: &Instance, archives: bool) -> Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        const LOADED: &str = "SELECT pg_conf_load_time()::text";
+        let doing = "let clients in";
+        config::write_all(instance, &self.pgbackrest()?, self.tail)?;
+        if !archives {
+            config::stop_archiving(instance)?;
+        }
+        // A new session has the time at which the one that lets it in has read its settings.
+        let loaded = async || -> Result<String> {
+            let client = sql::connect(instance, "postgres").await?;
+            Ok(client.query_one(LOADED, &[]).await.map_err(EngineError::sql(doing))?.get(0))
+        };
+        let before = loaded().await?;
+        let client = sql::connect(instance, "postgres").await?;
+        client.query_one("SELECT pg_reload_conf()", &[]).await.map_err(EngineError::sql(doing))?;
+        let began = Instant::now();
+        while loaded().await? == before {
+            if began.elapsed() > PATIENCE {
+                let last = last_log_lines(instance);
+                return Err(EngineError::NotReady { seconds: PATIENCE.as_secs(), last });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
 
     async fn copy_base(
@@ -159,8 +192,8 @@ impl Postgresql {
         // What is read below is this round's.
         remove_logs(instance)?;
         // The engine, too, brings every file of a copied cluster to disk before it recovers, one by one by default.
-        let at_once = BulkSync::open(&Paths(&instance.folder).data()).map(|_| SYNC_AT_ONCE);
-        self.pg_ctl_start(instance, at_once).await?;
+        let at_once = BulkSync::open(&Paths(&instance.folder).data()).map_or("", |_| SYNC_AT_ONCE);
+        self.pg_ctl_start(instance, Some(&format!("{NOT_HOT} {at_once}"))).await?;
         let began = Instant::now();
         loop {
             if promoted(instance).await {

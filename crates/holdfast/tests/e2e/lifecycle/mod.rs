@@ -2,6 +2,7 @@
 //! back, deletion, restores that must not or cannot work, and what must never leave the host.
 
 mod access;
+mod copies;
 mod deletion;
 mod first_start;
 mod host;
