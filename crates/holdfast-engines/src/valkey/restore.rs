@@ -34,17 +34,18 @@ const RESTORED_LOG: u64 = 1;
 const OWN_LOG: u64 = 2;
 
 /// The deadlines of one page of a database's keys are moved by `ARGV[2]` milliseconds, those of hash fields too if `ARGV[3]`
-/// says that there are any. What was past its own at `ARGV[4]` goes: the server had not reclaimed it yet. Returns where the
+/// says that there are any; one that is some 285,000 years away, which a script's numbers do not hold exactly, stays as it is. What was past its own at `ARGV[4]` goes: the server had not reclaimed it yet. Returns where the
 /// next page begins; "0" at the end.
 const MOVE_DEADLINES: &str = r"
 local passed, reached = tonumber(ARGV[2]), tonumber(ARGV[4])
+local last = 9007199254740991 - passed
 local page = redis.call('SCAN', ARGV[1], 'COUNT', 2000)
 for _, key in ipairs(page[2]) do
   local at = redis.call('PEXPIRETIME', key)
   if at > 0 and at <= reached then
     redis.call('UNLINK', key)
   else
-    if at > 0 then redis.call('PEXPIREAT', key, string.format('%.0f', at + passed)) end
+    if at > 0 and at < last then redis.call('PEXPIREAT', key, string.format('%.0f', at + passed)) end
     if ARGV[3] == '1' and redis.call('TYPE', key).ok == 'hash' then
       local names = redis.call('HKEYS', key)
       for from = 1, #names, 500 do
@@ -54,7 +55,7 @@ for _, key in ipairs(page[2]) do
           local name = names[from + index - 1]
           if time > 0 and time <= reached then
             redis.call('HDEL', key, name)
-          elseif time > 0 then
+          elseif time > 0 and time < last then
             redis.call('HPEXPIREAT', key, string.format('%.0f', time + passed), 'FIELDS', 1, name)
           end
         end

@@ -30,6 +30,8 @@ const FORBIDDEN: &[&str] = &[
     "CLIENT KILL TYPE normal",
     "SLOWLOG GET",
     "CLUSTER RESET",
+    "SCRIPT DEBUG YES",
+    "WAITAOF 1 0 0",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -14,12 +14,19 @@ use redis::aio::MultiplexedConnection;
 
 use crate::valkey::harness::{Archive, Server, Writer, judge};
 
+/// Deadlines that a script's numbers cannot hold, and the last that they can, about.
+const FAR: [(&str, i64); 3] = [("end", i64::MAX), ("beyond", (1 << 53) + 1), ("edge", (1 << 53) - 1)];
+
 /// One of each kind that the server has, in several databases, with and without deadlines.
 async fn fill(client: &mut MultiplexedConnection) -> Result<()> {
     let mut all = redis::pipe();
     all.cmd("SET").arg("brief").arg("1").arg("PX").arg(3000).ignore();
     all.cmd("SET").arg("forever").arg("1").ignore();
     all.cmd("SET").arg("day").arg("1").arg("EX").arg(86400).ignore();
+    for (key, at) in FAR {
+        all.cmd("SET").arg(key).arg("1").ignore();
+        all.cmd("PEXPIREAT").arg(key).arg(at).ignore();
+    }
     all.cmd("HSET").arg("hash").arg("a").arg(1).arg("b").arg(2).ignore();
     all.cmd("HPEXPIRE").arg("hash").arg(3000).arg("FIELDS").arg(1).arg("a").ignore();
     all.cmd("RPUSH").arg("list").arg("a").arg("b").ignore();
@@ -46,6 +53,10 @@ async fn check_filled(server: &Server) -> Result<()> {
     let (brief, forever, day) = (left("brief").await?, left("forever").await?, left("day").await?);
     ensure!((1..=5000).contains(&brief), "brief lives for {brief} ms");
     ensure!(forever == -1 && (86_000_000..=86_402_000).contains(&day), "{forever} {day}");
+    for (key, at) in FAR {
+        let found: i64 = redis::cmd("PEXPIRETIME").arg(key).query_async(&mut client).await?;
+        ensure!(found == at, "{key} is to go at {found}");
+    }
     let field: Vec<i64> = redis::cmd("HPTTL")
         .arg("hash")
         .arg("FIELDS")
