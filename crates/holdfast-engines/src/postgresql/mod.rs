@@ -10,6 +10,7 @@
 mod archive;
 mod backup;
 mod config;
+mod cut;
 mod position;
 mod probe;
 mod process;

@@ -1,7 +1,8 @@
 //! A base backup and its log into a new instance, at the exact instant.
 //!
-//! Recovery to a time stops at the first commit or abort record later than it. Three ends are possible, and each is
-//! checked, never trusted:
+//! Recovery goes behind the last commit or abort that is not later than the instant, where reading the log tells which that is
+//! ([`super::cut`]). Otherwise to the time: it stops at the first commit or abort record later than it, and three ends are
+//! possible, each checked, never trusted:
 //! - such a record was met: the instance holds exactly what was committed up to the instant;
 //! - the log ended before, at or behind the position up to which the archive is proven: nothing was committed between the
 //!   last record and the instant. PostgreSQL gives up here; recovery is repeated to the very record it ended at;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use holdfast_core::position::Position;
 use jiff::Timestamp;
 
+use super::cut::Cut;
 use super::position::{SEGMENT_BYTES, format_lsn, parse_lsn};
 use super::{Postgresql, config, sql};
 use crate::bulk_sync::BulkSync;
@@ -65,7 +67,18 @@ impl Postgresql {
             config::stop_archiving(instance)?;
         }
         progress.phase("replaying log");
-        let replayed_to = self.replay(instance, request).await?;
+        let reader = Instance { stanza: request.source_stanza.to_owned(), ..instance.clone() };
+        let cut = match &request.target {
+            Some(to) => self.find_cut(&reader, request, to).await?,
+            None => Cut::Unknown,
+        };
+        tracing::debug!(stanza = %instance.stanza, ?cut, "where the restore ends");
+        match cut {
+            Cut::Behind(lsn) => self.target_record(instance, lsn)?,
+            Cut::Base => target(instance, "recovery_target = 'immediate'\n")?,
+            Cut::Unknown => {}
+        }
+        let replayed_to = self.replay(instance, request, cut).await?;
         progress.phase("setting credentials");
         self.clear_recovery_settings(instance).await?;
         sql::make_tenant(instance, request.users).await?;
@@ -130,7 +143,7 @@ impl Postgresql {
         let tail = Paths(&instance.folder).tail();
         if tail.exists() {
             spec =
-                spec.args([format!("--recovery-option=restore_command={}", self.restore_command(&reader)?)]);
+                spec.args([format!("--recovery-option=restore_command={}", restore_command(self, &reader)?)]);
         }
         let spec = spec.args(["restore"]);
         exec::run_lines(spec, |line| {
@@ -142,23 +155,7 @@ impl Postgresql {
         .map_err(EngineError::exec("copy the base backup into the new instance"))
     }
 
-    /// As pgBackRest writes it by itself; a segment that the repository does not have (it ends with 1 then, and with another
-    /// code when it could not tell) comes from the tail. The tail's is never newer: a segment's pieces go when the repository
-    /// has it.
-    fn restore_command(&self, reader: &Instance) -> Result<String> {
-        let paths = Paths(&reader.folder);
-        let tail = paths.tail();
-        Ok(format!(
-            "\"{}\" --config=\"{}\" --stanza={} archive-get %f \"%p\" || \
-             {{ code=$?; test $code -eq 1 || exit $code; test -f \"{tail}/%f\" && cp \"{tail}/%f\" \"%p\"; }}",
-            self.pgbackrest()?.display(),
-            paths.conf().join(SOURCE_CONF).display(),
-            reader.stanza,
-            tail = tail.display(),
-        ))
-    }
-
-    async fn replay(&self, instance: &Instance, request: &RestoreRequest<'_>) -> Result<Position> {
+    async fn replay(&self, instance: &Instance, request: &RestoreRequest<'_>, cut: Cut) -> Result<Position> {
         let timeline = request.base_stop.timeline;
         match self.recover_once(instance).await? {
             Ended::Promoted => {}
@@ -166,14 +163,14 @@ impl Postgresql {
                 let Some(to) = &request.target else {
                     return Err(self.hole(instance, last_record, request.base_stop.offset));
                 };
-                if last_record_is_before(last_record, to) {
+                if cut != Cut::Unknown || last_record_is_before(last_record, to) {
                     return Err(self.hole(instance, last_record, to.covered_to.offset));
                 }
                 tracing::info!(
                     stanza = %instance.stanza,
                     "nothing was committed between the end of the log and the restore point; ending at its last record"
                 );
-                self.target_last_record(instance, last_record)?;
+                self.target_record(instance, last_record)?;
                 if let Ended::OutOfLog { last_record } = self.recover_once(instance).await? {
                     return Err(self.hole(instance, last_record, to.covered_to.offset));
                 }
@@ -219,11 +216,11 @@ impl Postgresql {
         }
     }
 
-    /// Names the record at which the log ended as the target of the next round, so that log archived meanwhile is not
-    /// replayed: `recovery_target_lsn` is inclusive and compares the record's start.
-    fn target_last_record(&self, instance: &Instance, last_record: u64) -> Result<()> {
-        rewrite_auto_conf(instance, |line| !line.starts_with("recovery_target_time"))?;
-        append_auto_conf(instance, &format!("recovery_target_lsn = '{}'\n", format_lsn(last_record)))
+    /// Makes the end of a record the end of the next round, so that log behind it is not replayed: `recovery_target_lsn` is
+    /// inclusive and compares the record's start.
+    #[expect(clippy::unused_self, reason = "reads as part of the driver")]
+    fn target_record(&self, instance: &Instance, record: u64) -> Result<()> {
+        target(instance, &format!("recovery_target_lsn = '{}'\n", format_lsn(record)))
     }
 
     /// The source's repository is out of reach from here on. The targets stay until the next start, which removes them
@@ -251,11 +248,35 @@ impl Postgresql {
     }
 }
 
+/// As pgBackRest writes it by itself; a segment that the repository does not have (it ends with 1 then, and with another
+/// code when it could not tell) comes from the tail. The tail's is never newer: a segment's pieces go when the repository
+/// has it.
+pub(super) fn restore_command(driver: &Postgresql, reader: &Instance) -> Result<String> {
+    let paths = Paths(&reader.folder);
+    let tail = paths.tail();
+    Ok(format!(
+        "\"{}\" --config=\"{}\" --stanza={} archive-get %f \"%p\" || \
+         {{ code=$?; test $code -eq 1 || exit $code; test -f \"{tail}/%f\" && cp \"{tail}/%f\" \"%p\"; }}",
+        driver.pgbackrest()?.display(),
+        paths.conf().join(SOURCE_CONF).display(),
+        reader.stanza,
+        tail = tail.display(),
+    ))
+}
+
 /// Where the archive is proven up to a segment's end, a log that ends inside that last segment is whole (the rest of a closed
 /// segment is empty), one that ends in an earlier segment is not. Where it is proven up to a byte of a tail, that byte was
 /// there before the restore began, and the last record may begin a segment before it.
 fn last_record_is_before(last_record: u64, to: &RestoreTo) -> bool {
     last_record + SEGMENT_BYTES < to.covered_to.offset
+}
+
+/// Names another target than the time that the tool wrote.
+fn target(instance: &Instance, line: &str) -> Result<()> {
+    rewrite_auto_conf(instance, |line| {
+        !line.starts_with("recovery_target_time ") && !line.starts_with("recovery_target_time=")
+    })?;
+    append_auto_conf(instance, line)
 }
 
 fn auto_conf(instance: &Instance) -> PathBuf {
@@ -374,7 +395,7 @@ mod tests {
         let tail = Paths(&instance.folder).tail();
         std::fs::create_dir_all(&tail).expect("made");
         std::fs::write(&tool, "").expect("written");
-        let command = driver.restore_command(&instance).expect("the tool is there");
+        let command = restore_command(&driver, &instance).expect("the tool is there");
         let (segment, got) = ("000000010000000000000002", folder.path().join("got"));
         std::fs::write(tail.join(segment), "from the tail").expect("written");
         let command = command.replace("%f", segment).replace("%p", &got.display().to_string());

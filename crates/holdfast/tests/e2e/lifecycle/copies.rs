@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use holdfast_testkit::client::text;
+use holdfast_testkit::ledger::connect;
 use holdfast_testkit::{Holdfast, wait_for};
+use jiff::Timestamp;
 use serde_json::json;
 
-use super::support::{execute, note, patch, start, value, wait_archived};
+use super::support::{execute, note, patch, start, value, value_at, wait_archived};
 
 /// The source has twice the connections that the copy may have (CloudNativePG #4721, PGO #2829), and enough log behind its base
 /// that somebody who knows the source's password could come in meanwhile.
@@ -85,4 +87,58 @@ async fn knock(source: String, settings: std::path::PathBuf) -> Result<usize> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Ok(answered)
+}
+
+/// The folder of a dropped database goes before the drop is committed, and no later commit stops a recovery in time (barman #723,
+/// pgBackRest #1350): an instant before the drop has the database, idle or with others at work.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_was_dropped_later_is_there() -> Result<()> {
+    let Some(holdfast) = start("dropped").await? else { return Ok(()) };
+    let client = holdfast.client();
+    let id = client.create("source").await?;
+    client.wait_running(&id, 60).await?;
+    client.wait_first_backup(&id).await?;
+    execute(&client, &id, "CREATE TABLE notes (number serial, note text)").await?;
+    let mut points = Vec::new();
+    for (database, busy) in [("crm", false), ("erp", true)] {
+        execute(&client, &id, &format!("CREATE DATABASE {database}")).await?;
+        let url = client.connection_string(&id).await?.replace("/defaultdb", &format!("/{database}"));
+        connect(&url)
+            .await?
+            .batch_execute("CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n")
+            .await?;
+        let stop = tokio_util::sync::CancellationToken::new();
+        let writer = tokio::spawn(write(client.connection_string(&id).await?, stop.clone()));
+        if !busy {
+            stop.cancel();
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let at = Timestamp::now();
+        tokio::time::sleep(Duration::from_millis(if busy { 0 } else { 1500 })).await;
+        execute(&client, &id, &format!("DROP DATABASE {database}")).await?;
+        stop.cancel();
+        writer.await??;
+        points.push((database, Timestamp::from_microsecond(at.as_microsecond())?));
+    }
+    let last = note(&client, &id, "behind both").await?;
+    wait_archived(&client, &id, last).await?;
+    for (database, at) in points {
+        let copy = client.restore_to(&id, &at.to_string(), &format!("with-{database}")).await?;
+        client.wait_running(&copy, 60).await?;
+        let url = client.connection_string(&copy).await?.replace("/defaultdb", &format!("/{database}"));
+        let kept = value_at(&url, "SELECT count(*)::text FROM kept")
+            .await
+            .with_context(|| format!("{database} at {at}"))?;
+        ensure!(kept == "1000", "{database}: {kept} rows");
+    }
+    Ok(())
+}
+
+async fn write(url: String, stop: tokio_util::sync::CancellationToken) -> Result<()> {
+    let database = connect(&url).await?;
+    while !stop.is_cancelled() {
+        database.batch_execute("INSERT INTO notes (note) VALUES ('busy')").await?;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
 }
