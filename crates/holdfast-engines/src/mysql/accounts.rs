@@ -89,7 +89,7 @@ fn is_open(host: &str, allowed: &[Network]) -> bool {
 /// The default database and the tenant's users, with passwords, rights and hosts as given. Idempotent, so that a repeated
 /// step finds its own work.
 pub(super) async fn make_tenant(conn: &mut Conn, instance: &Instance, users: &[UserSpec]) -> Result<()> {
-    remember(instance, users)?;
+    remember(conn, instance, users).await?;
     for user in users {
         ensure(conn, instance, user).await?;
         give_password(conn, instance, user).await?; // also to those that a tenant made under the name
@@ -100,13 +100,23 @@ pub(super) async fn make_tenant(conn: &mut Conn, instance: &Instance, users: &[U
 /// The service's users by name, with their roles: what is theirs in the server is found by this alone.
 type Known = BTreeMap<String, String>;
 
-fn known(instance: &Instance) -> Known {
+/// `None` for an instance of before 2026-12, until its users are written down.
+fn known(instance: &Instance) -> Result<Option<Known>> {
     let file = Paths(&instance.folder).conf().join(KNOWN);
-    std::fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    let doing = || format!("read {}", file.display());
+    match std::fs::read(&file) {
+        Ok(text) => serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|error| EngineError::Unexpected { doing: doing(), what: error.to_string() }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(EngineError::io(doing())(error)),
+    }
 }
 
-fn remember(instance: &Instance, users: &[UserSpec]) -> Result<()> {
-    let mut all = known(instance);
+/// Writes users down, beside those that are known.
+async fn remember(conn: &mut Conn, instance: &Instance, users: &[UserSpec]) -> Result<()> {
+    let mut all: Known = own(conn, instance).await?.into_iter().map(|own| (own.name, own.role)).collect();
+    all.extend(known(instance)?.unwrap_or_default());
     all.extend(users.iter().map(|user| (user.username.clone(), user.role.clone())));
     let text = serde_json::to_vec(&all).expect("names");
     files::write_secret(&Paths(&instance.folder).conf().join(KNOWN), &text)
@@ -161,7 +171,7 @@ fn rights_on_databases(rights: &str) -> String {
 
 /// Gives all accounts of the user's name a new password; makes them where there is none any more.
 pub(super) async fn set_password(conn: &mut Conn, instance: &Instance, user: &UserSpec) -> Result<()> {
-    remember(instance, std::slice::from_ref(user))?;
+    remember(conn, instance, std::slice::from_ref(user)).await?;
     if give_password(conn, instance, user).await? == 0 {
         ensure(conn, instance, user).await?;
     }
@@ -250,19 +260,18 @@ struct Own {
 }
 
 async fn own(conn: &mut Conn, instance: &Instance) -> Result<Vec<Own>> {
-    let known = known(instance);
+    let known = known(instance)?;
     let query = format!(
         "SELECT user AS name, host AS host, user_attributes->>'$.metadata.{MARK}' AS role FROM mysql.user ORDER BY user, host"
     );
     let mut all = Vec::new();
     for row in rows(conn, "list the users", &query).await? {
         let (name, host, marked) = (text(&row, "name"), text(&row, "host"), text(&row, "role"));
-        // The agent has no file of an instance that is older than this release.
-        let role = match known.get(&name) {
-            Some(role) => role.clone(),
-            None if known.is_empty() && !marked.is_empty() => marked,
-            None => continue,
+        let role = match &known {
+            Some(known) => known.get(&name).cloned(),
+            None => Some(marked).filter(|role| !role.is_empty()),
         };
+        let Some(role) = role else { continue };
         all.push(Own { name, host, role });
     }
     Ok(all)

@@ -62,7 +62,7 @@ impl Postgresql {
             if !self.fetch(reader, at(newest + ahead * SEGMENT_BYTES)).await? {
                 return Ok(Cut::Unknown);
             }
-            ends = self.ends_from(reader, at(newest), base).await;
+            ends = self.ends_from(reader, at(newest), base).await?;
             if cut(&ends, to.point) != Cut::Unknown {
                 break;
             }
@@ -78,7 +78,7 @@ impl Postgresql {
             if !self.fetch(reader, at(from)).await? {
                 break;
             }
-            ends = self.ends_from(reader, at(from), base).await;
+            ends = self.ends_from(reader, at(from), base).await?;
         }
         Ok(Cut::Unknown)
     }
@@ -102,10 +102,10 @@ impl Postgresql {
     }
 
     /// Ends of transactions in the fetched log, in its order, none before the base. Reading ends with an error where the log does.
-    async fn ends_from(&self, reader: &Instance, from: Position, base: u64) -> Vec<End> {
+    async fn ends_from(&self, reader: &Instance, from: Position, base: u64) -> Result<Vec<End>> {
+        const LOG_ENDS: i32 = 1;
         let mut ends = Vec::new();
-        let Ok(program) = self.program(reader, "pg_waldump") else { return ends };
-        let spec = ProcessSpec::new(program, &reader.folder)
+        let spec = ProcessSpec::new(self.program(reader, "pg_waldump")?, &reader.folder)
             .args([format!("--path={}", Paths(&reader.folder).run().join("cut").display())])
             .args([format!("--timeline={}", from.timeline), format!("--start={}", format_lsn(from.offset))])
             .args(["--rmgr=Transaction"])
@@ -113,8 +113,12 @@ impl Postgresql {
             .timeout_seconds(FETCH_SECONDS);
         let read =
             exec::run_lines(spec, |line| ends.extend(end_of(line).filter(|end| end.lsn >= base))).await;
-        tracing::debug!(stanza = %reader.stanza, from = format_lsn(from.offset), ends = ends.len(), ?read, "read the log around the restore point");
-        ends
+        match read {
+            Err(error) if error.exit_code() != Some(LOG_ENDS) => {
+                Err(EngineError::exec("read the log around the restore point")(error))
+            }
+            _ => Ok(ends),
+        }
     }
 }
 

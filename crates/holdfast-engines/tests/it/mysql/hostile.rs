@@ -112,6 +112,12 @@ async fn a_new_password_is_the_only_one_whatever_a_tenant_did_to_its_accounts() 
         role: "admin".to_owned(),
         password: password.to_owned(),
     };
+    // An instance of an earlier release has no list of its users: it is made of all that were marked.
+    let list = server.instance.folder.join("conf/users.json");
+    std::fs::remove_file(&list)?;
+    server.driver.set_password(&server.instance, &user("first")).await?;
+    let known: serde_json::Value = serde_json::from_slice(&std::fs::read(&list)?)?;
+    ensure!(known == serde_json::json!({"app": "admin", "reader": "readonly"}), "{known}");
     for statement in [
         "ALTER USER 'app'@'%' ATTRIBUTE '{\"holdfast_role\": null}'",
         "CREATE USER 'app'@'127.0.0.1' IDENTIFIED BY 'mine'",
@@ -120,7 +126,9 @@ async fn a_new_password_is_the_only_one_whatever_a_tenant_did_to_its_accounts() 
         app.query_drop(statement).await.with_context(|| statement.to_owned())?;
     }
     server.driver.set_password(&server.instance, &user("new")).await?;
-    ensure!(server.tenant_with("app", PASSWORD).await.is_err(), "the old one opens it");
+    for old in [PASSWORD, "first"] {
+        ensure!(server.tenant_with("app", old).await.is_err(), "an old one opens it");
+    }
     ensure!(server.tenant_with("app", "mine").await.is_err(), "its own opens it");
     server.tenant_with("app", "new").await?;
     let mut root = server.root().await?;
