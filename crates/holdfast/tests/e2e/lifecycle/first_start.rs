@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use holdfast_testkit::holdfast::{PASSWORD, assert_mode};
 use holdfast_testkit::{Client, Holdfast, holdfast};
 
-use super::support::files;
+use super::support::{files, holders};
 use crate::BINARY;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,11 +45,9 @@ async fn the_first_start_tells_the_password_and_the_kit_once_and_keeps_keys_priv
     ensure!(log.contains("the agent is up"), "the log is read where it is written: {log}");
     for (what, secret) in [("admin password", password.as_str()), ("recovery key", key)] {
         ensure!(!log.contains(secret), "the {what} is in the log");
-        for file in files(&holdfast.data()).iter().filter(|file| **file != Path::new(&kit)) {
-            let content = std::fs::read(file)?;
-            let found = content.windows(secret.len()).any(|window| window == secret.as_bytes());
-            ensure!(!found, "the {what} is in {}", file.display());
-        }
+        let found = holders(secret.as_bytes(), &holdfast.data())?;
+        let away: Vec<&str> = found.lines().filter(|file| *file != kit).collect();
+        ensure!(away.is_empty(), "the {what} is in {away:?}");
     }
     Ok(())
 }

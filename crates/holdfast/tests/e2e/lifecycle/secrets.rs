@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +15,7 @@ use jiff::Timestamp;
 use rand::RngCore;
 use serde_json::Value;
 
-use super::support::{note, reveal, wait_archived};
+use super::support::{holders, note, reveal, wait_archived};
 use crate::BINARY;
 
 /// 100 MB that cannot be compressed, so that a stored copy that is only compressed shows them as they are.
@@ -198,25 +197,6 @@ fn look_at_processes(secrets: &[Needle]) -> Vec<String> {
         }
     }
     hits
-}
-
-/// Files below a path that hold these bytes.
-fn holders(needle: &[u8], path: &Path) -> Result<String> {
-    let pattern = std::env::temp_dir().join(format!("holdfast-needle-{:016x}", rand::random::<u64>()));
-    std::fs::write(&pattern, needle)?;
-    let ended = Command::new("grep")
-        .args(["-r", "-l", "-a", "-F", "-f"])
-        .args([&pattern, path])
-        .env("LC_ALL", "C")
-        .output();
-    std::fs::remove_file(&pattern)?;
-    let ended = ended?;
-    ensure!(
-        ended.status.code().is_some_and(|code| code < 2),
-        "grep: {}",
-        String::from_utf8_lossy(&ended.stderr)
-    );
-    Ok(String::from_utf8_lossy(&ended.stdout).into_owned())
 }
 
 fn nowhere(holdfast: &Holdfast, canaries: &[Needle], secrets: &[Needle]) -> Result<()> {

@@ -1,7 +1,7 @@
 //! What the tests of this suite share.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use holdfast_testkit::client::text;
@@ -11,6 +11,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::BINARY;
+
+/// Looks at a folder until one has seen it at rest.
+const LOOKS: usize = 50;
 
 /// A Holdfast of the test's own; `None` after saying why the test is skipped.
 pub(crate) async fn start(name: &str) -> Result<Option<Holdfast>> {
@@ -111,7 +114,7 @@ pub(crate) async fn wait_job(client: &Client, id: &str, kind: &str, seconds: u64
 /// psql of the engine's own, with a connection string and one statement; what it printed, or its error.
 pub(crate) fn psql(connection: &str, sql: &str) -> Result<Result<String, String>> {
     let engines = holdfast::engines().context("no engines")?;
-    let ended = std::process::Command::new(engines.join("postgresql-17/bin/psql"))
+    let ended = Command::new(engines.join("postgresql-17/bin/psql"))
         .args(["-XAtw", "-c", sql, connection])
         .env_remove("PGPASSWORD")
         .env("PGPASSFILE", "/dev/null")
@@ -133,6 +136,31 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// Files below a path that hold these bytes, from a look during which no file was moved: what waits in `.writing` is in its
+/// place a moment later, perhaps behind the look's back.
+pub(crate) fn holders(needle: &[u8], path: &Path) -> Result<String> {
+    let pattern = std::env::temp_dir().join(format!("holdfast-needle-{:016x}", rand::random::<u64>()));
+    std::fs::write(&pattern, needle)?;
+    let found = (0..LOOKS).find_map(|_| look_for(&pattern, path).transpose());
+    std::fs::remove_file(&pattern)?;
+    found.with_context(|| format!("files went away in each of {LOOKS} looks at {}", path.display()))?
+}
+
+/// One look; `None` if a file went away meanwhile.
+fn look_for(pattern: &Path, path: &Path) -> Result<Option<String>> {
+    let ended = Command::new("grep")
+        .args(["-r", "-l", "-a", "-F", "-f"])
+        .args([pattern, path])
+        .env("LC_ALL", "C")
+        .output()?;
+    if ended.status.code().is_some_and(|code| code < 2) {
+        return Ok(Some(String::from_utf8_lossy(&ended.stdout).into_owned()));
+    }
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    ensure!(errors.lines().all(|line| line.ends_with(": No such file or directory")), "grep: {errors}");
+    Ok(None)
 }
 
 /// A user's credentials as the API reveals them.
