@@ -1,7 +1,5 @@
 //! The first start: what it makes, with which rights, and what it tells only once.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, ensure};
 use holdfast_testkit::holdfast::{PASSWORD, assert_mode};
 use holdfast_testkit::{Client, Holdfast, holdfast};
