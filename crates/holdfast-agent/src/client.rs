@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 use crate::error::AgentError;
 
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(5);
-const TIMEOUT: Duration = Duration::from_secs(40);
+/// A step that is handed out may wait 30 s for the store to take its keys, after up to [`LEASE_WAIT_MS`].
+const TIMEOUT: Duration = Duration::from_secs(70);
 /// How long the control plane may hold back an answer when there is nothing to do.
 const LEASE_WAIT_MS: u64 = 20_000;
 pub(crate) const CONFLICT: u16 = 409;

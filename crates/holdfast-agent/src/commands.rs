@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_api::agent::{LeasedStep, ProgressReport, StepOutput, StepResult};
+use holdfast_core::job::JobError;
 use holdfast_engines::ProgressSink;
 use holdfast_fault::Moment;
 use tokio::sync::Semaphore;
@@ -17,6 +18,8 @@ use crate::{Agent, steps};
 /// Steps that run at once on one host.
 const SLOTS: usize = 8;
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Refusals that end by themselves: who asks, and how often.
+const PASSING: [u16; 3] = [401, 408, 429];
 const RETRY: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(agent: &Arc<Agent>) {
@@ -77,12 +80,19 @@ async fn perform(agent: &Arc<Agent>, step: LeasedStep) {
     }
     let outcome = outcome.map_err(|error| error.to_job_error());
     let phases = progress.finish();
-    let result = StepResult { agent_id: agent.host.id, generation, step_index: index, outcome, phases };
+    let mut result = StepResult { agent_id: agent.host.id, generation, step_index: index, outcome, phases };
     // The control plane may be away for long: the outcome waits, and the lease's generation says whether it still counts.
     loop {
         match agent.client.result(job, &result).await {
             Ok(()) => return,
             Err(AgentError::Refused { status, .. }) if status == CONFLICT || status == 404 => return,
+            // Nothing that waiting changes: the job ends and says so, rather than holding its slot for ever.
+            Err(error @ AgentError::Refused { status, .. })
+                if (400..500).contains(&status) && !PASSING.contains(&status) && result.outcome.is_ok() =>
+            {
+                tracing::error!(%job, error = %crate::error::chain(&error), "the result is refused");
+                result.outcome = Err(JobError { retryable: false, ..error.to_job_error() });
+            }
             Err(_) => tokio::time::sleep(RETRY).await,
         }
     }

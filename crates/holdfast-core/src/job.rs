@@ -131,8 +131,9 @@ impl JobKind {
     pub fn max_attempts(self, step_index: u32) -> u32 {
         let of_kind = match self {
             // A user waits: fail within minutes and say why.
-            Self::Provision | Self::Restore | Self::ResetPassword | Self::Stop | Self::Start => 3,
-            Self::Backup | Self::Configure => 5,
+            Self::ResetPassword | Self::Stop | Self::Start => 3,
+            // With the store's own patience, over two minutes in which it is away.
+            Self::Provision | Self::Restore | Self::Backup | Self::Configure => 6,
             // Until the next round, for backups wait meanwhile.
             Self::Expire => 10,
             // Nobody waits and it must happen.

@@ -95,7 +95,8 @@ pub async fn boot(settings: Settings, admin_password: Option<String>) -> Result<
     if data.join(crate::rebuild::REBUILDING).exists() {
         return Err(BootError::HalfRebuilt(data));
     }
-    let store = open_store(&settings.store_url, StoreSettings::default())?;
+    let brief = StoreSettings { limits: Limits::brief(), ..StoreSettings::default() };
+    let store = open_store(&settings.store_url, brief)?;
     let store_is_known = store_fits(&settings.store_url).await?;
     let catalog = Catalog::open(&data.join("catalog.db")).await?;
     if catalog.setting(ADMIN_HASH).await?.is_some() && !Vault::has_keys(&data.join("keys")) {

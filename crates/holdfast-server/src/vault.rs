@@ -17,7 +17,7 @@ use holdfast_core::key::{KeyPurpose, KeyRecord};
 use holdfast_core::service::Service;
 use holdfast_core::{KeyId, LineageId, OrganizationId, ServiceId, Timestamp};
 use holdfast_seal::{DataKey, Kek, KeyIdentity, RecoveryPrivate, RecoveryPublic};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync;
 use zeroize::Zeroizing;
 
 pub use files::write_secret;
@@ -55,7 +55,7 @@ pub struct Vault {
     /// Never empty.
     keks: RwLock<BTreeMap<u32, Kek>>,
     recovery: RecoveryPublic,
-    wrappings: Mutex<()>,
+    wrappings: sync::RwLock<()>,
 }
 
 /// A secret wrapped by the KEK of this version.
@@ -127,7 +127,12 @@ impl Vault {
     }
 
     fn new(folder: &Path, keks: BTreeMap<u32, Kek>, recovery: RecoveryPublic) -> Self {
-        Self { folder: folder.to_owned(), keks: RwLock::new(keks), recovery, wrappings: Mutex::default() }
+        Self {
+            folder: folder.to_owned(),
+            keks: RwLock::new(keks),
+            recovery,
+            wrappings: sync::RwLock::default(),
+        }
     }
 
     /// Version of the KEK that wraps what is new.
@@ -168,11 +173,17 @@ impl Vault {
         Ok(())
     }
 
-    /// Held by whoever writes wrapped keys into the bucket, or destroys keys in the catalog, for as long as that takes.
-    /// So no wrapping of a key is written after the key was destroyed: the writer looks under this lock whether it
-    /// lives, and everything that was written is there to be removed when the destroyer goes on.
-    pub async fn lock_wrappings(&self) -> MutexGuard<'_, ()> {
-        self.wrappings.lock().await
+    /// Held by whoever writes wrapped keys into the bucket as the catalog has them, for as long as that takes; by any number
+    /// at once, for a slow bucket must not make them wait for each other.
+    pub async fn use_wrappings(&self) -> sync::RwLockReadGuard<'_, ()> {
+        self.wrappings.read().await
+    }
+
+    /// Held, alone, by whoever changes wrappings or destroys keys in the catalog. So no wrapping of a key is written after
+    /// the key was destroyed: the writer looks under the lock whether it lives, and everything that was written is there to
+    /// be removed when the destroyer goes on.
+    pub async fn lock_wrappings(&self) -> sync::RwLockWriteGuard<'_, ()> {
+        self.wrappings.write().await
     }
 
     /// Makes a new data key and its record, wrapped by the current KEK and for the recovery key.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::extract::{ConnectInfo, Path, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -26,6 +26,12 @@ use super::{StepError, chain, grant};
 use crate::ControlPlane;
 
 const LEASE_SECONDS: i64 = 10;
+/// How long keys may take on their way into the store before the step is tried again; with [`LONGEST_WAIT`] less
+/// than an agent waits for an answer (70 s).
+const EQUIP_PATIENCE: Duration = Duration::from_secs(30);
+const EQUIP_BEAT: Duration = Duration::from_secs(3);
+/// A result carries a backup's facts: of MongoDB some 200 bytes for each collection and index. With room for some 200,000.
+const LARGEST_BODY: usize = 64 << 20;
 const LONGEST_WAIT: Duration = Duration::from_secs(25);
 /// How often coverage that only grew in time is written to the catalog.
 const COVERAGE_EVERY: SignedDuration = SignedDuration::from_secs(5);
@@ -42,6 +48,7 @@ pub fn router(cp: ControlPlane, token: holdfast_api::agent::Secret) -> Router {
         .route("/agent/v1/jobs/{id}/result", post(result))
         .route("/agent/v1/report", post(report))
         .route("/agent/v1/coverage", post(coverage))
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .layer(from_fn_with_state(token, require_token))
         .layer(from_fn(require_loopback))
         .with_state(cp)
@@ -151,10 +158,29 @@ async fn only_agent(cp: &ControlPlane, id: AgentId) -> Result<(), Refusal> {
     }
 }
 
+/// Extends the lease while its step is equipped: a slow store is no silent worker. Returns when it cannot.
+async fn keep_lease(cp: &ControlPlane, job: &Job) -> CatalogError {
+    let mut beats = tokio::time::interval(EQUIP_BEAT);
+    loop {
+        beats.tick().await;
+        let lease_for = SignedDuration::from_secs(LEASE_SECONDS);
+        if let Err(error) =
+            cp.catalog.heartbeat(job.id, job.generation, Timestamp::now(), lease_for, None).await
+        {
+            return error;
+        }
+    }
+}
+
 /// Equips a leased job; `None` where its step had nothing to do or could not be equipped.
 async fn hand_over(cp: &ControlPlane, job: &Job) -> Result<Option<LeasedStep>, Refusal> {
     let now = Timestamp::now();
-    match grant::equip(cp, job).await {
+    let equipped = tokio::select! {
+        equipped = tokio::time::timeout(EQUIP_PATIENCE, grant::equip(cp, job)) =>
+            equipped.unwrap_or(Err(StepError::Slow { seconds: EQUIP_PATIENCE.as_secs() })),
+        lost = keep_lease(cp, job) => return Err(lost.into()),
+    };
+    match equipped {
         Ok(grant::Equipped::Run(service_id, input)) => {
             let step = job.step().expect("a leased job stands at a step");
             if matches!(

@@ -34,6 +34,8 @@ pub enum StepError {
     Vault(#[from] VaultError),
     #[error("the object store did not take a key")]
     Store(#[from] StoreError),
+    #[error("the object store did not take the keys that the step needs within {seconds} s")]
+    Slow { seconds: u64 },
     #[error("the restore is no longer possible: {0}")]
     Refused(#[from] holdfast_core::window::RestoreRefusal),
     #[error("job {job} waits for a restore that reads what is to be removed")]
@@ -61,6 +63,7 @@ impl StepError {
             Self::Vault(VaultError::MissingKek { .. }) => ("vault", true),
             Self::Vault(_) => ("vault", false),
             Self::Store(source) => (source.cause(), true),
+            Self::Slow { .. } => ("store_unreachable", true),
             Self::Refused(_) => ("restore_refused", false),
             Self::Busy { .. } => ("restore_reads", true),
             Self::KeysBusy => ("keys_busy", true),

@@ -21,7 +21,7 @@ pub async fn ensure_key(
     id: KeyId,
     purpose: KeyPurpose,
 ) -> Result<KeyRecord, StepError> {
-    let _lock = cp.vault.lock_wrappings().await;
+    let _lock = cp.vault.use_wrappings().await;
     if cp.catalog.key(id).await?.is_none() {
         let owner = (service.organization_id, service.id, service.lineage_id);
         let record = cp.vault.mint(id, owner, purpose, Timestamp::now());

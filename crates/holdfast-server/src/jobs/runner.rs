@@ -1,11 +1,10 @@
 //! The control plane's own worker: leases steps that run here and settles jobs that have ended. Most steps take
-//! milliseconds and are done one at a time; a rotation's, of which there is one at most, run beside them under a lease
-//! that is kept alive.
+//! milliseconds and are done one at a time; those that wait for the store run beside them under a lease that is kept alive.
 
 use std::time::Duration;
 
 use holdfast_catalog::ErrorKind;
-use holdfast_core::job::{Job, JobKind, Place};
+use holdfast_core::job::{Job, JobKind, Place, Step};
 use holdfast_core::{AgentId, Timestamp};
 use holdfast_fault::Moment;
 use jiff::SignedDuration;
@@ -29,7 +28,7 @@ const SCAN: Duration = Duration::from_secs(2);
 pub async fn run(cp: ControlPlane, stop: CancellationToken) {
     let worker = AgentId::random();
     let mut changed = cp.catalog.changed();
-    let mut beside = JoinSet::new();
+    let mut beside = Beside::default();
     loop {
         changed.mark_unchanged();
         while !stop.is_cancelled() && one(&cp, worker, &mut beside, &stop).await {}
@@ -40,7 +39,16 @@ pub async fn run(cp: ControlPlane, stop: CancellationToken) {
             () = tokio::time::sleep(SCAN) => {}
         }
     }
-    while beside.join_next().await.is_some() {}
+    while beside.rotation.join_next().await.is_some() || beside.keys.join_next().await.is_some() {}
+}
+
+/// Steps that wait for the store, whose lease is kept meanwhile.
+#[derive(Default)]
+struct Beside {
+    /// One at most.
+    rotation: JoinSet<()>,
+    /// New keys on their way into the bucket; one a service at most, as its jobs run one at a time.
+    keys: JoinSet<()>,
 }
 
 /// The step itself, between the points where tests make it fail.
@@ -53,7 +61,7 @@ async fn perform(cp: &ControlPlane, job: &Job, said: &Said) -> Result<Value, Ste
 }
 
 /// Leases and performs one step, or begins to; says whether there was one.
-async fn one(cp: &ControlPlane, worker: AgentId, beside: &mut JoinSet<()>, stop: &CancellationToken) -> bool {
+async fn one(cp: &ControlPlane, worker: AgentId, beside: &mut Beside, stop: &CancellationToken) -> bool {
     let job = match cp.catalog.lease(Place::ControlPlane, worker, Timestamp::now(), LEASE).await {
         Ok(Some(job)) => job,
         Ok(None) => return false,
@@ -62,10 +70,13 @@ async fn one(cp: &ControlPlane, worker: AgentId, beside: &mut JoinSet<()>, stop:
             return false;
         }
     };
+    while beside.keys.try_join_next().is_some() {}
     if job.kind == JobKind::RotateKeys {
         // An earlier one has ended, or has lost its lease without having noticed yet.
-        beside.shutdown().await;
-        beside.spawn(perform_beside(cp.clone(), job, stop.clone()));
+        beside.rotation.shutdown().await;
+        beside.rotation.spawn(perform_beside(cp.clone(), job, stop.clone()));
+    } else if job.step() == Some(Step::PrepareKeys) {
+        beside.keys.spawn(perform_beside(cp.clone(), job, stop.clone()));
     } else {
         let outcome = perform(cp, &job, &watch::Sender::new(None)).await;
         record(cp, &job, outcome).await;

@@ -139,7 +139,7 @@ async fn sweep_service(cp: &ControlPlane, service: ServiceScope) -> Result<Unkno
 }
 
 async fn store_again(cp: &ControlPlane, key: KeyId) -> Result<(), StepError> {
-    let _lock = cp.vault.lock_wrappings().await;
+    let _lock = cp.vault.use_wrappings().await;
     match cp.catalog.key(key).await? {
         Some(record) if record.destroyed_at.is_none() => store(cp, &record).await,
         _ => Ok(()),

@@ -13,8 +13,8 @@ pub struct StoreSettings {
 /// Bounds of every request. [`Limits::default`] is what runs; tests shorten it.
 ///
 /// From these follows how long one call can hang: a request is given up after its patience, repeated until
-/// [`Limits::retry_for`] has passed, and not a second longer than one more patience. With the defaults that is under
-/// four minutes for what is small and under seven for a part of 8 MiB.
+/// [`Limits::retry_for`] has passed, and not a second longer than one more pause and patience. With the defaults that is
+/// under four minutes for what is small and under seven for a part of 8 MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// For a connection to stand.
@@ -26,9 +26,8 @@ pub struct Limits {
     pub slowest_bytes_per_second: u64,
     /// For the answer to a finished multipart upload: stores put the parts together only then.
     pub joining: Duration,
-    /// Repetitions of one request.
-    pub retries: usize,
-    /// After this no repetition of a write begins. A signature is good for 15 minutes.
+    /// After this no repetition of a request begins; until then it is repeated however often, after growing pauses. A
+    /// signature is good for 15 minutes. A long read that got some bytes has all of it again.
     pub retry_for: Duration,
     /// An unfinished multipart upload is swept when it is older than this, by the store's own clock. A writer gives up
     /// after half of it, so that nobody's living upload is ever swept, whichever host it lives on.
@@ -42,7 +41,6 @@ impl Default for Limits {
             silence: Duration::from_secs(30),
             slowest_bytes_per_second: 64 << 10,
             joining: Duration::from_secs(300),
-            retries: 10,
             retry_for: Duration::from_secs(180),
             orphan_age: Duration::from_secs(24 * 3600),
         }
@@ -56,10 +54,20 @@ impl Limits {
         Self {
             connect: Duration::from_secs(5),
             silence: Duration::from_secs(15),
-            retries: 2,
             retry_for: Duration::from_secs(15),
             ..Self::default()
         }
+    }
+
+    /// For steps of the control plane, behind which others wait and which are tried again by the queue.
+    #[must_use]
+    pub fn brief() -> Self {
+        Self { retry_for: Duration::from_secs(20), ..Self::impatient() }
+    }
+
+    /// The longest pause between two tries of a request.
+    pub(super) fn longest_pause(&self) -> Duration {
+        (self.retry_for / 6).min(Duration::from_secs(15))
     }
 
     /// How long a request with a body of so many bytes may take until its answer begins.

@@ -9,6 +9,7 @@ mod clock;
 mod confirm;
 mod limits;
 mod local;
+mod resume;
 mod s3;
 mod sweep;
 mod wire;
@@ -23,7 +24,7 @@ use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use holdfast_core::disk::Space;
 use jiff::Timestamp;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
 use sha2::{Digest, Sha256};
 
 use crate::error::{ErrorKind, Result, StoreError};
@@ -67,7 +68,7 @@ pub struct ListedObject {
 pub struct Reading {
     /// Of the whole object.
     pub info: ObjectInfo,
-    /// The bytes asked for, as they arrive. An error ends it.
+    /// The bytes asked for, as they arrive, over breaks of the connection. An error ends it.
     pub bytes: BoxStream<'static, Result<Bytes>>,
 }
 
@@ -186,13 +187,7 @@ impl Store {
         let result =
             objects.get_opts(&path, options).await.map_err(|source| self.error("reading", name, source))?;
         let info = object_info(&result.meta);
-        let (store, text) = (self.clone(), name.to_string());
-        let bytes = match result.payload {
-            GetResultPayload::File(file, _) => local::read(file, result.range),
-            GetResultPayload::Stream(bytes) => bytes,
-        };
-        let bytes = bytes.map_err(move |source| store.error("reading", &text, source)).boxed();
-        Ok(Reading { info, bytes })
+        Ok(Reading { info, bytes: resume::resuming(self.clone(), name.clone(), result) })
     }
 
     /// Asks for an object's length and date.

@@ -12,15 +12,16 @@ use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody, HttpResponse};
 use object_store::path::Path;
 use object_store::signer::{SignedUrlOptions, Signer};
-use object_store::{ClientOptions, HeaderMap, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ClientOptions, HeaderMap, ObjectStore, RetryConfig};
 
 use super::clock::StoreClock;
 use super::limits::{Limits, StoreSettings};
 use super::wire::Wire;
 use crate::error::{Result, StoreError};
 
-/// A long object is read for hours, and breaks may be healed all the while; each one is bounded by its retries.
-const READ_RETRY_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Pauses between tries begin with this and grow threefold at most, by a random part.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const PAUSES_GROW: f64 = 3.0;
 /// How long a request of our own is good for.
 const SIGNED_FOR: Duration = Duration::from_secs(300);
 
@@ -99,10 +100,9 @@ impl Bucket {
             wrong("behind the ? stand encryption=aes256|elsewhere and checksums=sha256|none")
         })?;
         let clock = Arc::new(StoreClock::default());
-        let build = |create_only, headers, retry_timeout| {
+        let build = |create_only, headers| {
             let wire = Wire { create_only, limits, clock: Arc::clone(&clock) };
-            let retry = RetryConfig { max_retries: limits.retries, retry_timeout, ..RetryConfig::default() };
-            client(name, options, &settings.environment, headers, wire, retry)
+            client(name, options, &settings.environment, headers, wire)
                 .map(Arc::new)
                 .map_err(|source| StoreError::store("opening", &url, source))
         };
@@ -117,9 +117,9 @@ impl Bucket {
         Ok(Self {
             name: name.to_owned(),
             prefix,
-            overwriting: build(false, HeaderMap::new(), limits.retry_for)?,
-            creating: build(true, HeaderMap::new(), limits.retry_for)?,
-            reading: build(false, with_checksums, READ_RETRY_FOR)?,
+            overwriting: build(false, HeaderMap::new())?,
+            creating: build(true, HeaderMap::new())?,
+            reading: build(false, with_checksums)?,
             http,
             encryption: options.encryption,
             checksums: options.checksums,
@@ -205,7 +205,6 @@ fn client(
     environment: &[(&'static str, String)],
     headers: HeaderMap,
     wire: Wire,
-    retry: RetryConfig,
 ) -> object_store::Result<AmazonS3> {
     let mut builder = AmazonS3Builder::from_env();
     for (name, value) in environment {
@@ -221,6 +220,13 @@ fn client(
     if options.checksums {
         builder = builder.with_checksum_algorithm(Checksum::SHA256);
     }
+    // Bounded by time alone: a number of tries would be used up within seconds of a store that refuses at once.
+    let backoff = BackoffConfig {
+        init_backoff: FIRST_PAUSE,
+        max_backoff: wire.limits.longest_pause(),
+        base: PAUSES_GROW,
+    };
+    let retry = RetryConfig { backoff, max_retries: usize::MAX, retry_timeout: wire.limits.retry_for };
     builder
         .with_bucket_name(bucket)
         .with_client_options(client_options)

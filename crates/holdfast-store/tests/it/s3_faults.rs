@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::TryStreamExt;
 use holdfast_core::{KeyId, LineageId, OrganizationId, ServiceId, Timestamp};
 use holdfast_seal::DataKey;
 use holdfast_store::gateway::OwnedKey;
 use holdfast_store::log::{SEGMENT_FORMAT, SegmentHeader, compaction, segment_name, write_segment};
 use holdfast_store::{
-    ErrorKind, Limits, LineageScope, ObjectName, Refusal, RepositoryPath, Store, StoreError, StoreSettings,
-    Stored,
+    ErrorKind, Limits, LineageScope, ObjectName, ObjectPrefix, Refusal, RepositoryPath, Store, StoreError,
+    StoreSettings, Stored,
 };
 use holdfast_testkit::fault::Seen;
 use holdfast_testkit::s3::{BUCKET, Identity};
@@ -163,7 +164,6 @@ async fn a_hung_store_ends_one_write_and_not_the_next() {
     let store = bench.store(Limits {
         silence: Duration::from_secs(1),
         slowest_bytes_per_second: 16 << 20,
-        retries: 2,
         retry_for: Duration::from_secs(2),
         ..Limits::default()
     });
@@ -177,6 +177,71 @@ async fn a_hung_store_ends_one_write_and_not_the_next() {
     bench.proxy.heal();
     bench.write_long(&bench.store(limits()), &name).await.expect("stored");
     assert!(whole(&bench.store(limits()), &name).await == bench.content);
+}
+
+/// The limits that run in earnest, and a store that is restarted: whatever was asked meanwhile is done once it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_away_for_ten_seconds_fails_nothing() {
+    let Some(bench) = Bench::start().await else { return };
+    let store = bench.store(Limits::default());
+    let (old, short, long) = (bench.name("old"), bench.name("short"), bench.name("long"));
+    bench.write_long(&store, &old).await.expect("stored");
+    bench.proxy.go_away().await;
+    let prefix = ObjectPrefix::Repository { lineage: bench.lineage, folder: None };
+    let work = async {
+        let (put, wrote, read, head, listed) = tokio::join!(
+            store.put_if_absent(&short, Bytes::from("short")),
+            bench.write_long(&store, &long),
+            async { store.get(&old).await?.collect(1 << 30).await },
+            store.head(&old),
+            store.list(&prefix).try_collect::<Vec<_>>(),
+        );
+        put.expect("stored");
+        wrote.expect("stored");
+        assert!(read.expect("read") == bench.content);
+        head.expect("there");
+        assert!(!listed.expect("listed").is_empty());
+        store.delete(&old).await.expect("deleted");
+    };
+    let back = async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        bench.proxy.come_back().await.expect("it comes back");
+    };
+    tokio::join!(work, back);
+    assert!(whole(&store, &long).await == bench.content);
+}
+
+/// A backup is read for hours. Each break has the whole patience again, however long ago the first byte came.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_read_goes_on_over_any_number_of_breaks() {
+    let Some(bench) = Bench::start().await else { return };
+    let retry_for = Duration::from_secs(2);
+    let store = bench.store(Limits { retry_for, ..limits() });
+    let name = bench.name("long");
+    bench.write_long(&store, &name).await.expect("stored");
+    // Each answer ends half-way.
+    bench.proxy.inject_where(Fault::ResetAnswer, Some(8), Seen::reads_object);
+    let mut reading = store.get(&name).await.expect("there");
+    let (mut found, mut is_first) = (Vec::new(), true);
+    while let Some(piece) = reading.bytes.try_next().await.expect("it goes on") {
+        found.extend_from_slice(&piece);
+        if std::mem::take(&mut is_first) {
+            // What the store's client allows itself for the whole is used up.
+            tokio::time::sleep(retry_for * 5 / 4).await;
+        }
+    }
+    assert!(found == bench.content);
+    assert_eq!(bench.proxy.count(Fault::ResetAnswer), 8);
+    // Another object under the same name is not taken for the rest of this one.
+    bench.proxy.inject_where(Fault::ResetAnswer, Some(1), Seen::reads_object);
+    let mut reading = store.get(&name).await.expect("there");
+    reading.bytes.try_next().await.expect("begun");
+    store.put(&name, Bytes::from(vec![7; LONG])).await.expect("replaced");
+    let mut rest = Ok(Some(Bytes::new()));
+    while let Ok(Some(_)) = rest {
+        rest = reading.bytes.try_next().await;
+    }
+    rest.expect_err("the rest of another object was read");
 }
 
 /// T13: the answer is lost, and the write is repeated by its own means: one object, and `Ok`.
@@ -198,7 +263,7 @@ async fn a_lost_answer_makes_no_second_object() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_inside_a_success_never_counts_as_stored() {
     let Some(bench) = Bench::start().await else { return };
-    let store = bench.store(Limits { retries: 2, ..limits() });
+    let store = bench.store(Limits { retry_for: Duration::from_secs(3), ..limits() });
     for fault in [Fault::ErrorInsideOk, Fault::WrongEtag] {
         bench.proxy.inject(fault);
         let name = bench.name(&format!("{fault:?}"));
@@ -284,7 +349,7 @@ async fn a_slow_store_holds_the_writer_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_segment_that_cannot_be_read_back_is_not_taken_for_another_one() {
     let Some(bench) = Bench::start().await else { return };
-    let store = bench.store(Limits { retries: 1, retry_for: Duration::from_secs(2), ..limits() });
+    let store = bench.store(Limits { retry_for: Duration::from_secs(2), ..limits() });
     let key_id = KeyId::random();
     let key = OwnedKey { key_id, owner: key_id.to_string(), key: DataKey::from_bytes([7; 32]) };
     let find = |id| Some(key.clone()).filter(|_| id == key_id);
@@ -314,7 +379,7 @@ async fn a_segment_that_cannot_be_read_back_is_not_taken_for_another_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_merged_segment_that_is_not_confirmed_does_not_stay() {
     let Some(bench) = Bench::start().await else { return };
-    let store = bench.store(Limits { retries: 1, retry_for: Duration::from_secs(2), ..limits() });
+    let store = bench.store(Limits { retry_for: Duration::from_secs(2), ..limits() });
     let key_id = KeyId::random();
     let key = OwnedKey { key_id, owner: key_id.to_string(), key: DataKey::from_bytes([7; 32]) };
     let find = |id| Some(key.clone()).filter(|_| id == key_id);

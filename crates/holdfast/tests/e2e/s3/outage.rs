@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use holdfast_testkit::exactness::{between, later};
+use holdfast_testkit::exactness::{between, from_a_backup, later};
 use holdfast_testkit::{seed, wait_for};
 use jiff::Timestamp;
 
@@ -51,4 +51,52 @@ async fn an_outage_of_the_store_loses_nothing_and_shows() -> Result<()> {
     let backup = world.client.trigger(&source.id).await?;
     world.client.wait_backup(&source.id, &backup, 120).await?;
     Ok(())
+}
+
+/// Long enough for every request's first pauses, short enough for a test; `make soak` waits as long as the docs promise.
+fn long_outage() -> Duration {
+    let soaks = std::env::var("HOLDFAST_SOAK").as_deref() == Ok("1");
+    Duration::from_secs(if soaks { 120 } else { 30 })
+}
+
+/// A backup, a restore and an expiry, all asked for while the store is away: none is failed by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_outlast_an_outage() -> Result<()> {
+    // Without a recovery window, a deleted backup is needed by nothing.
+    let settings = [("HOLDFAST_PITR_DAYS", "0")];
+    let Some(world) = World::start_with("s3-jobs", &settings).await? else { return Ok(()) };
+    let (source, writer) = world.written_without_window().await?;
+    let (mut backups, mut times) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let from = Timestamp::now();
+        let backup = world.client.trigger(&source.id).await?;
+        world.client.wait_backup(&source.id, &backup, 120).await?;
+        backups.push(backup);
+        times.push((from, Timestamp::now()));
+    }
+    world.proxy.go_away().await;
+    let from = Timestamp::now();
+    let asked = world.client.trigger(&source.id).await?;
+    world.client.delete(&format!("/managed-services/{}/backups/{}", source.id, backups[0])).await?;
+    let outage = async {
+        tokio::time::sleep(long_outage()).await;
+        world.proxy.come_back().await
+    };
+    let work = async {
+        from_a_backup(&source, &backups[1], times[1]).await?;
+        world.client.wait_backup(&source.id, &asked, 240).await?;
+        from_a_backup(&source, &asked, (from, Timestamp::now())).await?;
+        wait_for("what was deleted is removed", 240, || async {
+            let job = world.job(&source.id, "expire").await?;
+            ensure!(job["status"] != "failed", "{job}");
+            Ok(world.manifests(&backups[0]).await?.is_empty().then_some(()))
+        })
+        .await
+    };
+    let (outage, work) = tokio::join!(outage, work);
+    outage.and(work)?;
+    let jobs = world.client.get("/jobs").await?;
+    let mut jobs = jobs["jobs"].as_array().into_iter().flatten();
+    ensure!(jobs.all(|job| job["status"] != "failed"), "{jobs:?}");
+    writer.stop().await.map(drop)
 }
