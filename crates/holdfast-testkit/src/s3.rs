@@ -216,6 +216,15 @@ impl S3Server {
         client(self.port, "admin", "admin-secret")
     }
 
+    /// Stores an object as the administrator.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn put(&self, key: &str, bytes: Vec<u8>) -> Result<()> {
+        self.bucket()?.put(&key.into(), bytes.into()).await?;
+        Ok(())
+    }
+
     /// Names of all objects below `prefix`, sorted.
     ///
     /// # Errors

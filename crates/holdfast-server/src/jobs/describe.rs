@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use holdfast_catalog::Undescribed;
-use holdfast_core::Timestamp;
-use holdfast_core::backup::Backup;
+use holdfast_core::backup::{Backup, BackupStatus};
+use holdfast_core::job::JobState;
 use holdfast_core::key::{KeyPurpose, KeyRecord};
 use holdfast_core::service::Service;
+use holdfast_core::{JobId, Timestamp};
 use holdfast_store::ServiceScope;
 use holdfast_store::description::{
     DescribedBackup, DescribedKey, DescribedOrganization, DescribedService, NewestManifest,
@@ -106,7 +107,8 @@ async fn description(
         service: DescribedService::from(service),
         policy: cp.settings.policy,
         newest_manifest: newest_manifest(&backups),
-        keys: keys
+        keys: used(cp, keys, &backups)
+            .await?
             .iter()
             .map(|key| DescribedKey { id: key.id, purpose: key.purpose, created_at: key.created_at })
             .collect(),
@@ -116,6 +118,34 @@ async fn description(
             .map(DescribedBackup::from)
             .collect(),
     }))
+}
+
+/// Without the keys of backups that were given up before they sealed anything, perhaps before the store had their keys: who
+/// reads the description later would miss them and call something lost.
+async fn used<'a>(
+    cp: &ControlPlane,
+    keys: &'a [KeyRecord],
+    backups: &[Backup],
+) -> Result<Vec<&'a KeyRecord>, StepError> {
+    let mut used = Vec::new();
+    for key in keys {
+        let is_given_up = match key.purpose {
+            KeyPurpose::Backup => {
+                let of_backup = backups.iter().find(|backup| backup.key_id == key.id);
+                of_backup.is_some_and(|backup| backup.status == BackupStatus::Failed)
+            }
+            // The epoch that would have begun with a backup has its job's id.
+            KeyPurpose::Epoch => {
+                let job = cp.catalog.job(JobId(key.id.0)).await?;
+                job.is_some_and(|job| matches!(job.state, JobState::Failed | JobState::Cancelled))
+            }
+            KeyPurpose::Repository | KeyPurpose::Coverage => false,
+        };
+        if !is_given_up {
+            used.push(key);
+        }
+    }
+    Ok(used)
 }
 
 /// The end of the chain, whether its backup is still there or left a tombstone.

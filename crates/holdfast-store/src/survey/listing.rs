@@ -46,6 +46,11 @@ pub(super) async fn lineages(store: &Store, scope: ServiceScope) -> Result<Vec<L
     Ok(folders.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
+/// Whether nothing lies there: stores that are a file system keep the folders of a service that was removed.
+pub(super) async fn is_empty(store: &Store, scope: ServiceScope) -> Result<bool> {
+    Ok(store.list(&ObjectPrefix::Service(scope)).try_next().await?.is_none())
+}
+
 /// Lists what a lineage's backups and log consist of.
 pub(super) async fn files(store: &Store, lineage: LineageScope, progress: &SurveyProgress) -> Result<Files> {
     let mut files = Files::default();

@@ -137,11 +137,15 @@ pub async fn survey(store: &Store, kit: &RecoveryPrivate, progress: &SurveyProgr
                 found.highest_kek_version = found.highest_kek_version.max(kek);
                 found.services.push(service);
             }
-            Err(error @ StoreError::Store { .. }) | Err(error @ StoreError::Io { .. }) => return Err(error),
-            Err(error) => {
-                found.unreadable.push((scope, crate::survey::chain(&error)));
+            Err(error) if is_of_an_object(&error) && listing::is_empty(store, scope).await? => {
+                tracing::debug!(service = %scope.service, %error, "a folder without objects");
+            }
+            Err(error) if is_of_an_object(&error) => {
+                found.unreadable.push((scope, chain(&error)));
                 other_kit = other_kit.or(Some(error).filter(is_other_kit));
             }
+            // Out of reach is not damaged: the survey would pass the service over for ever.
+            Err(error) => return Err(error),
         }
         progress.services_done.fetch_add(1, Ordering::Relaxed);
     }
@@ -232,8 +236,13 @@ pub async fn names(store: &Store, kit: &RecoveryPrivate) -> Result<Vec<(ServiceS
         let name = match keys::unwrap_all(store, kit, scope, &lineages, &progress, &mut ignored).await {
             Ok((_, keys, _)) => described(store, scope, &keys, &mut ignored).await?.map(|d| d.service.name),
             Err(error) if is_other_kit(&error) => return Err(error),
-            Err(error @ StoreError::Store { .. }) | Err(error @ StoreError::Io { .. }) => return Err(error),
-            Err(_) => None,
+            Err(error) if is_of_an_object(&error) => {
+                if listing::is_empty(store, scope).await? {
+                    continue;
+                }
+                None
+            }
+            Err(error) => return Err(error),
         };
         found.push((scope, name));
     }
@@ -320,14 +329,19 @@ fn tell_lost_log(service: &mut FoundService, document: &CoverageDocument) {
 
 /// An error of the bucket's goes on; one of a single object becomes its text.
 fn passed_over(error: StoreError) -> Result<String> {
-    match error {
+    if is_of_an_object(&error) { Ok(chain(&error)) } else { Err(error) }
+}
+
+/// Whether the store answered, and what it holds is the trouble.
+fn is_of_an_object(error: &StoreError) -> bool {
+    matches!(
+        error,
         StoreError::Seal { .. }
-        | StoreError::OtherKey { .. }
-        | StoreError::NoKey { .. }
-        | StoreError::Document { .. } => Ok(chain(&error)),
-        error if error.kind() == ErrorKind::NotFound => Ok(chain(&error)),
-        error => Err(error),
-    }
+            | StoreError::OtherKey { .. }
+            | StoreError::NoKey { .. }
+            | StoreError::Document { .. }
+            | StoreError::TooLarge { .. }
+    ) || error.kind() == ErrorKind::NotFound
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -22,6 +22,9 @@ pub(crate) struct RebuildArgs {
     /// Only say what would come back and what is damaged or missing; exit code 1 when anything is.
     #[arg(long)]
     check: bool,
+    /// Go on although nothing opens of some services: they will be missing.
+    #[arg(long)]
+    partial: bool,
 }
 
 /// # Errors
@@ -43,6 +46,11 @@ pub(super) async fn run(args: RebuildArgs, ui: Ui) -> Result<(), ClientError> {
         ui.note(&format!("damaged or missing: {problem}"));
     }
     match data.filter(|_| !args.check) {
+        Some(_) if !survey.unreadable.is_empty() && !args.partial => Err(ClientError::Failed {
+            text: format!("nothing opens of {} services, and they would be missing", survey.unreadable.len()),
+            hint: "mend the bucket if you can (another copy, another recovery kit); with --partial the others come back"
+                .to_owned(),
+        }),
         Some(data) => {
             rebuild(&data, &kit, &survey).await.map_err(|error| refused(&error))?;
             ui.note(&format!("the catalog of {} services is in {}", survey.services.len(), data.display()));

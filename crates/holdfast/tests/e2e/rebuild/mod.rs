@@ -6,6 +6,7 @@ mod bucket;
 mod damage;
 mod stranger;
 mod streams;
+mod stutter;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -59,6 +60,7 @@ async fn bucket_and_recovery_kit_are_enough() -> Result<()> {
     let left = take_what_is_left(&lost, &before)?;
 
     stranger::opens_every_kind_of_object(&left).await?;
+    stutter::is_waited_for(&left).await?;
     let data = rebuilt(&left).await?;
     let environment = [
         ("HOLDFAST_DATA", data.to_str().context("a path of text")?),

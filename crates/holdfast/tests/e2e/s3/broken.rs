@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use holdfast_testkit::exactness::fill;
 use holdfast_testkit::{Fault, seed, wait_for};
 use jiff::Timestamp;
@@ -41,6 +41,10 @@ async fn revoked_credentials_fail_a_backup_and_the_next_one_works() -> Result<()
     let ended = world.ended(&source.id, &backup, 400).await?;
     world.ensure_failed(&backup, &ended).await?;
     ensure!(world.job(&source.id, "backup").await?["error_cause"] == "store_credentials");
+    // This one does not come to storing its keys.
+    let keyless = world.client.trigger(&source.id).await?;
+    let ended = world.ended(&source.id, &keyless, 400).await?;
+    world.ensure_failed(&keyless, &ended).await?;
     let meanwhile = now()?;
     let pitr = world.client.get(&format!("/managed-services/{}/pitr", source.id)).await?;
     println!("while revoked: {pitr}");
@@ -53,6 +57,12 @@ async fn revoked_credentials_fail_a_backup_and_the_next_one_works() -> Result<()
     source.check("after the grant", now()?).await?;
     let longest = writer.stop().await?;
     ensure!(longest < LONGEST_PAUSE, "writes stood still for {longest:?}");
+    let whole = wait_for("the bucket misses nothing", 90, || async {
+        Ok((world.rebuild_check().await?.0 == 0).then_some(()))
+    });
+    if whole.await.is_err() {
+        bail!("the bucket misses something: {:?}", world.rebuild_check().await?);
+    }
     Ok(())
 }
 

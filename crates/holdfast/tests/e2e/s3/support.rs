@@ -15,7 +15,7 @@ use crate::BINARY;
 /// A Holdfast, and what lies between it and its bucket. The fields' order is the order in which they end.
 pub(crate) struct World {
     pub(crate) client: Client,
-    _holdfast: Holdfast,
+    holdfast: Holdfast,
     pub(crate) proxy: Proxy,
     pub(crate) identity: Identity,
     pub(crate) server: Arc<S3Server>,
@@ -44,7 +44,7 @@ impl World {
         environment.extend(settings.iter().map(|(name, value)| (*name, (*value).to_owned())));
         let environment: Vec<(&str, &str)> = environment.iter().map(|(k, v)| (*k, v.as_str())).collect();
         let holdfast = Holdfast::start_with(BINARY, name, &environment).await?;
-        Ok(Some(Self { client: holdfast.client(), _holdfast: holdfast, proxy, identity, server, prefix }))
+        Ok(Some(Self { client: holdfast.client(), holdfast, proxy, identity, server, prefix }))
     }
 
     /// A service with a first backup, a writer and a recovery window.
@@ -138,6 +138,19 @@ impl World {
         let took = began.elapsed().as_secs_f64();
         println!("{kind}: {} after {took:.1} s: {}", job["error_cause"], job["error_message"]);
         Ok(job)
+    }
+
+    /// What `holdfast rebuild --check` says of the bucket: exit code and messages.
+    pub(crate) async fn rebuild_check(&self) -> Result<(i32, String)> {
+        let kit = self.holdfast.data().join("recovery-kit.txt");
+        let ended = tokio::process::Command::new(BINARY)
+            .envs(self.identity.environment(self.proxy.port()))
+            .args(["rebuild", "--check", "--store", &format!("s3://{BUCKET}/{}", self.prefix)])
+            .arg("--recovery-kit")
+            .arg(kit)
+            .output()
+            .await?;
+        Ok((ended.status.code().unwrap_or(-1), String::from_utf8_lossy(&ended.stderr).into_owned()))
     }
 
     /// Manifests in the bucket of this backup.
