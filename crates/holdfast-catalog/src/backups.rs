@@ -1,4 +1,4 @@
-//! Backups as users list them. Rows are never deleted: an expired or deleted backup is delisted, later shredded.
+//! Backups as users list them. Rows are never deleted: an expired or deleted backup is delisted, later shredded and removed.
 
 use holdfast_core::backup::{Backup, BackupType};
 use holdfast_core::{BackupId, ServiceId};
@@ -133,8 +133,8 @@ async fn refuse_a_second_manual(tx: &mut Transaction, service: ServiceId) -> Res
 
 pub(crate) async fn insert(tx: &mut Transaction, backup: &Backup) -> Result<()> {
     let insert = "INSERT INTO backups (id, service_id, lineage_id, backup_type, mode, status, label, retention_days, \
-                  key_id, created_at, started_at, completed_at, error, facts, delisted_at, shredded_at, method, revision) \
-                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 1)";
+                  key_id, created_at, started_at, completed_at, error, facts, delisted_at, shredded_at, method, removed_at, revision) \
+                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 1)";
     sqlx::query(insert)
         .bind(backup.id.as_str())
         .bind(backup.service_id.to_string())
@@ -153,6 +153,7 @@ pub(crate) async fn insert(tx: &mut Transaction, backup: &Backup) -> Result<()> 
         .bind(micros_opt(backup.delisted_at))
         .bind(micros_opt(backup.shredded_at))
         .bind(&backup.method)
+        .bind(micros_opt(backup.removed_at))
         .execute(&mut **tx)
         .await
         .map_err(|e| match is_unique_violation(&e) {
@@ -170,7 +171,7 @@ pub(crate) async fn insert(tx: &mut Transaction, backup: &Backup) -> Result<()> 
 async fn write_back(tx: &mut Transaction, backup: &Backup, revision: i64) -> Result<Option<Backup>> {
     let update = "UPDATE backups SET mode = $3, status = $4, label = $5, retention_days = $6, started_at = $7, \
                   completed_at = $8, error = $9, facts = $10, delisted_at = $11, shredded_at = $12, \
-                  revision = revision + 1 WHERE id = $1 AND revision = $2 RETURNING *";
+                  removed_at = $13, revision = revision + 1 WHERE id = $1 AND revision = $2 RETURNING *";
     let row = sqlx::query(update)
         .bind(backup.id.as_str())
         .bind(revision)
@@ -184,6 +185,7 @@ async fn write_back(tx: &mut Transaction, backup: &Backup, revision: i64) -> Res
         .bind(json_opt("facts", backup.facts.as_ref())?)
         .bind(micros_opt(backup.delisted_at))
         .bind(micros_opt(backup.shredded_at))
+        .bind(micros_opt(backup.removed_at))
         .fetch_optional(&mut **tx)
         .await
         .map_err(database("updating a backup"))?;
@@ -209,5 +211,6 @@ fn from_row(row: &Row) -> Result<Backup> {
         facts: row.json_opt("facts")?,
         delisted_at: row.instant_opt("delisted_at")?,
         shredded_at: row.instant_opt("shredded_at")?,
+        removed_at: row.instant_opt("removed_at")?,
     })
 }

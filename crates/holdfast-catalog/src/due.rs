@@ -7,14 +7,15 @@ use holdfast_core::service::Service;
 use crate::error::{Result, database};
 use crate::{Catalog, JobFilter};
 
-const WITH_DATA: &str = "SELECT * FROM services WHERE status <> 'deleted' OR EXISTS \
-                         (SELECT 1 FROM backups WHERE backups.service_id = services.id AND backups.shredded_at IS NULL) \
-                         ORDER BY created_at, id";
+const WITH_DATA: &str = "SELECT * FROM services WHERE id IN \
+                         (SELECT id FROM services WHERE status <> 'deleted' \
+                          UNION SELECT service_id FROM backups WHERE removed_at IS NULL \
+                          UNION SELECT service_id FROM data_keys WHERE removed_at IS NULL) ORDER BY created_at, id";
 /// More open restores than this at once are not expected on any host.
 const MANY: u32 = 10_000;
 
 impl Catalog {
-    /// Services that live, and deleted ones that still have backups.
+    /// Services that live, and deleted ones of which backups or keys are still in the store.
     ///
     /// # Errors
     /// `Database`, `Corrupt`.

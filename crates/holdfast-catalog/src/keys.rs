@@ -13,6 +13,9 @@ use crate::{Catalog, Rewrapped, Row, Transaction};
 pub(crate) const LIST_BY_KEK: &str = "SELECT * FROM data_keys \
                                       WHERE kek_version = $1 AND id > $2 AND destroyed_at IS NULL ORDER BY id LIMIT $3";
 
+pub(crate) const LIST_UNREMOVED: &str = "SELECT id FROM data_keys \
+                                         WHERE service_id = $1 AND removed_at IS NULL AND destroyed_at IS NOT NULL";
+
 impl Catalog {
     /// Stores a key; the same key again is fine.
     ///
@@ -139,6 +142,37 @@ impl Catalog {
         crate::descriptions::touch(&mut tx, &service).await?;
         commit(tx, doing).await?;
         self.scrub_write_ahead_log().await
+    }
+}
+
+impl Catalog {
+    /// The service's destroyed keys of which copies may still lie in the store.
+    ///
+    /// # Errors
+    /// `Database`, `Corrupt`.
+    pub async fn unremoved_keys(&self, service: ServiceId) -> Result<Vec<KeyId>> {
+        let rows = sqlx::query(LIST_UNREMOVED)
+            .bind(service.to_string())
+            .fetch_all(self.reader())
+            .await
+            .map_err(database("listing the destroyed keys of a service"))?;
+        rows.iter().map(|row| row.parsed("id")).collect()
+    }
+
+    /// Notes that no copy of these destroyed keys lies in the store any more. A living one is passed over.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn keys_removed(&self, keys: &[KeyId], now: Timestamp) -> Result<()> {
+        let doing = "noting removed data keys";
+        let mut tx = self.write(doing).await?;
+        let update = "UPDATE data_keys SET removed_at = COALESCE(removed_at, $2) \
+                      WHERE id = $1 AND destroyed_at IS NOT NULL";
+        for key in keys {
+            let update = sqlx::query(update).bind(key.to_string()).bind(micros(now));
+            update.execute(&mut *tx).await.map_err(database(doing))?;
+        }
+        commit(tx, doing).await
     }
 }
 

@@ -10,12 +10,13 @@ use sqlx::error::BoxDynError;
 use sqlx::migrate::{Migration, MigrationSource, MigrationType, Migrator};
 
 /// Version, what it is about, and its SQL; the file is `migrations/000VERSION_DESCRIPTION.sql`.
-const ALL: [(i64, &str, &str); 5] = [
+const ALL: [(i64, &str, &str); 6] = [
     (1, "first", include_str!("../migrations/0001_first.sql")),
     (2, "description", include_str!("../migrations/0002_description.sql")),
     (3, "key rotation", include_str!("../migrations/0003_key_rotation.sql")),
     (4, "living services", include_str!("../migrations/0004_living_services.sql")),
     (5, "backup method", include_str!("../migrations/0005_backup_method.sql")),
+    (6, "removed", include_str!("../migrations/0006_removed.sql")),
 ];
 
 #[derive(Debug)]
@@ -75,6 +76,12 @@ mod tests {
         bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    const RELEASED: [&str; 5] =
-        ["7ac58947deb7560f", "51c4ba950db7fbfe", "1368e399231dd092", "78d233b191bde0c7", "269b71a4b87181ba"];
+    const RELEASED: [&str; 6] = [
+        "7ac58947deb7560f",
+        "51c4ba950db7fbfe",
+        "1368e399231dd092",
+        "78d233b191bde0c7",
+        "269b71a4b87181ba",
+        "968b6baab9e979ee",
+    ];
 }

@@ -21,9 +21,9 @@ async fn grown() -> (TempDir, Catalog) {
          SELECT 's' || n, 'o' || (n % 5 + 1), 'l' || n, 'name-' || n, 'postgresql', '17', 'running', 'tier-1', 'z', \
          '[]', '{}', n, n, 1 FROM n",
         "INSERT INTO backups (id, service_id, lineage_id, backup_type, mode, status, key_id, created_at, shredded_at, \
-         revision) WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 10) \
+         removed_at, revision) WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 10) \
          SELECT 'b' || s.id || '-' || n, s.id, s.lineage_id, 'automated', 'full', 'completed', 'k', n, \
-         CASE WHEN n < 8 THEN n END, 1 FROM n, services s",
+         CASE WHEN n < 8 THEN n END, CASE WHEN n < 8 THEN n END, 1 FROM n, services s",
         "INSERT INTO jobs (id, kind, service_id, state, step_index, place, generation, attempt, max_attempts, \
          not_before, input, outputs, cancel_requested, created_at, finished_at, settled) \
          WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 4) \
@@ -56,7 +56,7 @@ async fn lists_go_through_their_index_and_need_no_sorting() {
         sqlx::query_scalar("SELECT COUNT(*) FROM backups").fetch_one(catalog.reader()).await.expect("counts");
     assert_eq!(backups, 50_000);
     // The query, and the index (or indices) that its plan must name.
-    let rows: [(&str, &[&str]); 16] = [
+    let rows: [(&str, &[&str]); 17] = [
         (services::LIST, &["services_listed_all"]),
         (services::LIST_OF_ORGANIZATION, &["services_listed"]),
         (services::PAGE, &["services_living_all"]),
@@ -69,6 +69,7 @@ async fn lists_go_through_their_index_and_need_no_sorting() {
         (jobs::LIST_OF_SERVICE, &["jobs_of_service"]),
         (jobs::LIST_OPEN_OF_SERVICE, &["jobs_open_of_service"]),
         (keys::LIST_BY_KEK, &["data_keys_by_kek"]),
+        (keys::LIST_UNREMOVED, &["data_keys_unremoved"]),
         (queue::LIST_UNSETTLED, &["jobs_unsettled"]),
         (lease::ABANDONED, &["jobs_one_running"]),
         (lease::NEXT, &["jobs_open", "jobs_open_of_service"]),

@@ -56,8 +56,12 @@ pub struct Backup {
     pub facts: Option<BackupFacts>,
     /// No longer listed (deleted by its owner, or expired); kept while a shown restore point needs it.
     pub delisted_at: Option<Timestamp>,
-    /// Key destroyed and objects removed.
+    /// Key destroyed in the catalog: nobody can read it any more. Its objects, and the copies of its key in the store, are
+    /// there until `removed_at`.
     pub shredded_at: Option<Timestamp>,
+    /// Objects and copies of its key removed from the store.
+    #[serde(default)]
+    pub removed_at: Option<Timestamp>,
 }
 
 /// What the engine's tool and the store said of a completed backup.

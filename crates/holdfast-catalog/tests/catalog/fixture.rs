@@ -123,6 +123,7 @@ pub(crate) fn backup(service_id: ServiceId, backup_type: BackupType, created: Ti
         facts: None,
         delisted_at: None,
         shredded_at: None,
+        removed_at: None,
     }
 }
 

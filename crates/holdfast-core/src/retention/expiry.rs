@@ -66,7 +66,8 @@ pub fn plan_expiry(
     let delist: Vec<BackupId> = expiry.delisted().map(|backup| backup.id.clone()).collect();
     let reasons = expiry.reasons();
     let mut shred: Vec<&Backup> = (history.backups.iter())
-        .filter(|backup| backup.shredded_at.is_none() && !reasons.contains_key(&backup.id))
+        // Also what an earlier plan shredded and could not remove.
+        .filter(|backup| backup.removed_at.is_none() && !reasons.contains_key(&backup.id))
         .collect();
     shred.sort_by_key(|backup| std::cmp::Reverse(history.ancestors(backup).count()));
     let nothing_stays = reasons.is_empty() && reading.is_empty();

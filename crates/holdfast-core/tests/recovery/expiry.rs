@@ -105,7 +105,7 @@ proptest! {
         life.pass(11, 0);
         let last = expire(&mut life, &[], 0);
         prop_assert!(last.lineage_done, "{last:?}");
-        prop_assert!(life.backups.iter().all(|backup| backup.shredded_at.is_some()));
+        prop_assert!(life.backups.iter().all(|backup| backup.shredded_at.is_some() && backup.removed_at.is_some()));
         prop_assert!(life.logs.iter().flatten().all(|byte| *byte != Byte::Archived), "log was left behind");
     }
 

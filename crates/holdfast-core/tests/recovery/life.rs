@@ -184,6 +184,7 @@ impl Life {
             facts,
             delisted_at: None,
             shredded_at: None,
+            removed_at: None,
         });
     }
 
@@ -242,13 +243,14 @@ impl Life {
                 "{id} goes after its parent"
             );
         }
-        for (_, id) in plan.shred.iter().enumerate().filter(|(index, _)| goes_on(*index)) {
+        for (index, id) in plan.shred.iter().enumerate() {
             let backup = self.backups.iter_mut().find(|backup| backup.id == *id).expect("a known backup");
-            assert!(
-                backup.shredded_at.is_none() && !backup.is_listed(),
-                "{id} is listed or shredded already"
-            );
-            backup.shredded_at = Some(now);
+            assert!(backup.removed_at.is_none() && !backup.is_listed(), "{id} is listed or removed already");
+            // Interrupted before its key was destroyed, or before its objects were removed.
+            if goes_on(index) || goes_on(index + 7) {
+                backup.shredded_at = backup.shredded_at.or(Some(now));
+            }
+            backup.removed_at = Some(now).filter(|_| goes_on(index));
         }
         for (_, cut) in plan.remove_log_before.iter().enumerate().filter(|(index, _)| goes_on(63 - *index)) {
             let log = &mut self.logs[cut.timeline as usize - 1];

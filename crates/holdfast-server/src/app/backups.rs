@@ -77,6 +77,7 @@ pub async fn trigger(
         facts: None,
         delisted_at: None,
         shredded_at: None,
+        removed_at: None,
     };
     let asked = jobs::written(&input::Backup { backup_id: backup.id.clone() });
     let job = NewJob::new(JobKind::Backup, service.id, asked, now);

@@ -7,15 +7,12 @@ use holdfast_core::key::{KeyPurpose, KeyRecord};
 use holdfast_core::retention::ExpiryPlan;
 use holdfast_core::service::Service;
 use holdfast_core::{BackupId, KeyId, Timestamp};
-use jiff::SignedDuration;
 
 use super::grant::{Equipped, newest_manifest};
 use super::repository::repository;
+use super::steps::service_of;
 use super::{StepError, output_of, wrappings};
 use crate::ControlPlane;
-
-/// How long after a key's end in the catalog its copies in the bucket are looked for again.
-const LEFTOVERS_OF: SignedDuration = SignedDuration::from_hours(48);
 
 pub(super) async fn remove_expired(
     cp: &ControlPlane,
@@ -23,7 +20,7 @@ pub(super) async fn remove_expired(
     service: &Service,
 ) -> Result<Equipped, StepError> {
     let plan: ExpiryPlan = output_of(job, "select_expired")?;
-    if plan.shred.is_empty() && plan.remove_log_before.is_empty() && !plan.lineage_done {
+    if is_nothing(&plan) {
         return Ok(Equipped::Skip);
     }
     let backups = cp.catalog.backups_of(service.id).await?;
@@ -53,6 +50,10 @@ pub(super) async fn remove_expired(
     }
     let mut destroy_keys: Vec<KeyId> = going.iter().map(|backup| backup.key_id).collect();
     destroy_keys.extend(unneeded_epochs(cp, service, &backups, &plan).await?);
+    // Destroyed by a job that did not come to removing their copies from the bucket.
+    destroy_keys.extend(cp.catalog.unremoved_keys(service.id).await?);
+    destroy_keys.sort();
+    destroy_keys.dedup();
     let grant = repository(cp, service, |key| !destroy_keys.contains(&key.id)).await?;
     // From here on the catalog cannot give these keys to anybody; the agent removes their copies in the bucket, then the
     // objects.
@@ -76,6 +77,35 @@ pub(super) async fn remove_expired(
     Ok(Equipped::Run(service.id, Box::new(StepInput::RemoveExpired(Box::new(input)))))
 }
 
+/// What the agent removed is gone from the bucket too: nothing is looked for again. Jobs of a service run one at a time, so
+/// every key that is destroyed by now was among those that this one removed.
+pub(super) async fn forget_expired(cp: &ControlPlane, job: &Job, now: Timestamp) -> Result<(), StepError> {
+    let plan: ExpiryPlan = output_of(job, "select_expired")?;
+    let service = service_of(cp, job).await?;
+    for id in &plan.shred {
+        cp.catalog
+            .update_backup(id, |backup| {
+                backup.delisted_at = backup.delisted_at.or(Some(now));
+                backup.shredded_at = backup.shredded_at.or(Some(now));
+                backup.removed_at = backup.removed_at.or(Some(now));
+            })
+            .await?;
+    }
+    for before in &plan.remove_log_before {
+        cp.catalog.trim_coverage(service.lineage_id, *before).await?;
+    }
+    if !is_nothing(&plan) {
+        let keys = cp.catalog.unremoved_keys(service.id).await?;
+        cp.catalog.keys_removed(&keys, now).await?;
+    }
+    Ok(())
+}
+
+/// Whether the agent has nothing to do.
+fn is_nothing(plan: &ExpiryPlan) -> bool {
+    plan.shred.is_empty() && plan.remove_log_before.is_empty() && !plan.lineage_done
+}
+
 fn is_going(going: &[&Backup], id: &BackupId) -> bool {
     going.iter().any(|backup| backup.id == *id)
 }
@@ -95,10 +125,8 @@ async fn unneeded_epochs(
     backups: &[Backup],
     plan: &ExpiryPlan,
 ) -> Result<Vec<KeyId>, StepError> {
-    // Those destroyed of late too: a try that was cut off may have left their copies in the bucket.
-    let lately = Timestamp::now().checked_sub(LEFTOVERS_OF).unwrap_or(Timestamp::MIN);
     let mut keys = cp.catalog.keys_of(service.id).await?;
-    keys.retain(|key| key.lineage_id == service.lineage_id && key.destroyed_at.is_none_or(|at| at > lately));
+    keys.retain(|key| key.lineage_id == service.lineage_id && key.destroyed_at.is_none());
     let epochs: Vec<&KeyRecord> = keys.iter().filter(|key| key.purpose == KeyPurpose::Epoch).collect();
     if plan.lineage_done {
         return Ok(keys.iter().map(|key| key.id).collect());

@@ -56,7 +56,7 @@ pub async fn perform(cp: &ControlPlane, job: &Job, said: &rotation::Said) -> Out
     }
 }
 
-async fn service_of(cp: &ControlPlane, job: &Job) -> Result<Service, StepError> {
+pub(super) async fn service_of(cp: &ControlPlane, job: &Job) -> Result<Service, StepError> {
     cp.catalog
         .service(service_id(job)?)
         .await?
@@ -139,6 +139,7 @@ pub async fn enqueue_automated(
         facts: None,
         delisted_at: None,
         shredded_at: None,
+        removed_at: None,
     };
     let asked = input::Backup { backup_id: backup.id.clone() };
     let value = serde_json::to_value(asked).expect("an input has only string keys");
@@ -300,7 +301,7 @@ async fn finish(cp: &ControlPlane, job: &Job) -> Outcome {
         }
         JobKind::ResetPassword => new_password(cp, job).await?,
         JobKind::DeleteService => close_log(cp, job, now).await?,
-        JobKind::Expire => forget_expired(cp, job, now).await?,
+        JobKind::Expire => super::expiry::forget_expired(cp, job, now).await?,
         JobKind::Configure
         | JobKind::Provision
         | JobKind::Backup
@@ -344,23 +345,6 @@ async fn take_coverage(
 ) -> Result<(), StepError> {
     let all: Vec<_> = coverage.into_iter().map(|stretch| (service.lineage_id, stretch)).collect();
     Ok(cp.catalog.upsert_all_coverage(&all).await?)
-}
-
-async fn forget_expired(cp: &ControlPlane, job: &Job, now: Timestamp) -> Result<(), StepError> {
-    let plan: ExpiryPlan = output_of(job, "select_expired")?;
-    let service = service_of(cp, job).await?;
-    for id in &plan.shred {
-        cp.catalog
-            .update_backup(id, |backup| {
-                backup.delisted_at = backup.delisted_at.or(Some(now));
-                backup.shredded_at = backup.shredded_at.or(Some(now));
-            })
-            .await?;
-    }
-    for before in &plan.remove_log_before {
-        cp.catalog.trim_coverage(service.lineage_id, *before).await?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

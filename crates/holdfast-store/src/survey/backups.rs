@@ -190,6 +190,7 @@ fn completed(
         facts: Some(made.facts.clone()),
         delisted_at: described.and_then(|backup| backup.delisted_at),
         shredded_at: None,
+        removed_at: None,
     }
 }
 
@@ -241,6 +242,7 @@ fn without_manifest(service: &mut FoundService, found: &Found) -> Vec<Backup> {
             facts: None,
             delisted_at: described.delisted_at,
             shredded_at: None,
+            removed_at: None,
         });
     }
     for (id, why) in &found.unreadable {
@@ -297,6 +299,7 @@ fn destroyed(service: &FoundService, found: &Found, order: &[BackupId], there: &
             }),
             delisted_at: Some(tombstone.deleted_at),
             shredded_at: Some(tombstone.deleted_at),
+            removed_at: Some(tombstone.deleted_at),
         });
     }
     backups

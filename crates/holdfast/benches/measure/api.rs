@@ -191,5 +191,6 @@ fn backup(service: &Service, k: usize) -> Result<Backup> {
         }),
         delisted_at: None,
         shredded_at: None,
+        removed_at: None,
     })
 }

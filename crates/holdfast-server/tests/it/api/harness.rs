@@ -239,6 +239,7 @@ impl Platform {
             }),
             delisted_at: None,
             shredded_at: None,
+            removed_at: None,
         };
         let input = serde_json::json!({"backup_id": backup.id});
         let job = NewJob::new(JobKind::Backup, service.id, input, backup.created_at);
