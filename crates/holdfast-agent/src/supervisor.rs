@@ -141,6 +141,7 @@ async fn probe(agent: &Agent, local: &Local) -> Result<Probe, AgentError> {
 fn metrics(probe: &Statistics) -> InstanceMetrics {
     InstanceMetrics {
         connections_active: probe.connections_active,
+        database: probe.database.clone(),
         connections_max: probe.connections_max,
         transactions_total: probe.transactions_total,
         cache_hit_ratio: probe.cache_hit_ratio,

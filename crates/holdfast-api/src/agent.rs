@@ -346,6 +346,9 @@ pub struct ArchiveReport {
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct InstanceMetrics {
+    /// The database to connect to, where it may be another than the engine's default.
+    #[serde(default)]
+    pub database: Option<String>,
     pub connections_active: i64,
     pub connections_max: i64,
     pub transactions_total: i64,

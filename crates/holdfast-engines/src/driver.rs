@@ -48,6 +48,8 @@ pub struct Statistics {
     pub connections_max: i64,
     pub transactions_total: i64,
     pub cache_hit_ratio: Option<f64>,
+    /// The database that a client is to connect to, where tenants can rename the one that was made for them.
+    pub database: Option<String>,
 }
 
 /// The two shapes of an engine's data path (`docs/ARCHITECTURE.md`).

@@ -48,6 +48,7 @@ fn statistics_of(instance: &Instance, status: &Document) -> Statistics {
         connections_max: i64::from(instance.max_connections),
         transactions_total: ["insert", "update", "delete"].iter().map(|kind| number(&operations, kind)).sum(),
         cache_hit_ratio: None,
+        database: None,
     }
 }
 

@@ -27,6 +27,7 @@ pub(super) async fn probe(instance: &Instance) -> Result<Probe> {
         connections_max: i64::from(instance.max_connections),
         transactions_total: value("Handler_commit"),
         cache_hit_ratio: ratio,
+        database: None,
     };
     Ok(Probe { mark: None, statistics: Some(statistics) })
 }

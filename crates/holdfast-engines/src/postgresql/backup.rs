@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::position::parse_lsn;
-use super::{Postgresql, probe, wal_name_start};
+use super::{Postgresql, databases, probe, wal_name_start};
 use crate::exec;
 use crate::progress::percent_in;
 use crate::{BackupRequest, EngineError, Instance, ProgressSink, Result, ToolBackup};
@@ -16,6 +16,8 @@ const BACKUP_SECONDS: u64 = 24 * 3600;
 /// pgBackRest's exit code where another backup of the stanza runs (its lock is held).
 const LOCK_HELD: i32 = 50;
 const LOCK_TRIES: u32 = 30;
+/// How often a backup is made anew because a database was copied file by file meanwhile.
+const TRIES_BY_FILES: u32 = 3;
 
 /// The part of `pgbackrest info --output=json` that is used.
 #[derive(Debug, Deserialize)]
@@ -68,11 +70,40 @@ impl Postgresql {
     ) -> Result<ToolBackup> {
         progress.phase("preparing");
         let database_bytes = probe::database_bytes(instance).await?;
+        for _ in 0..TRIES_BY_FILES {
+            let before = databases::look(instance).await?;
+            progress.phase("copying files");
+            self.copy_files(instance, request, database_bytes, progress).await?;
+            let returned_at = Timestamp::now();
+            progress.phase("checking");
+            let found = self.find_backup(instance, request, returned_at).await?;
+            let is_readable = self.read_back(instance, &found.label).await;
+            if is_readable.is_ok() && !self.copied_by_files(instance, &before, &found).await? {
+                return Ok(found);
+            }
+            self.expire_labels(instance, std::slice::from_ref(&found.label)).await?;
+            is_readable?;
+            tracing::info!(stanza = %instance.stanza, "a database was created by STRATEGY file_copy meanwhile; the backup is made again");
+        }
+        Err(EngineError::Unfit {
+            doing: "copy the base backup".to_owned(),
+            what: "each time a database was created by STRATEGY file_copy meanwhile, which no base backup holds \
+                   exactly; leave the strategy out, or wait until the backup is made"
+                .to_owned(),
+        })
+    }
+
+    async fn copy_files(
+        &self,
+        instance: &Instance,
+        request: &BackupRequest<'_>,
+        database_bytes: u64,
+        progress: &ProgressSink,
+    ) -> Result<()> {
         let mode = match request.mode {
             BackupMode::Full => "full",
             BackupMode::Incremental => "incr",
         };
-        progress.phase("copying files");
         let mut tries = 0;
         loop {
             let spec = self
@@ -87,20 +118,25 @@ impl Postgresql {
             })
             .await;
             match ended {
-                Ok(()) => break,
                 // A killed agent's tool is still letting go of its lock.
                 Err(error) if error.exit_code() == Some(LOCK_HELD) && tries < LOCK_TRIES => {
                     tries += 1;
                     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
                 }
-                Err(source) => {
-                    return Err(EngineError::exec("copy the base backup")(source));
-                }
+                ended => return ended.map_err(EngineError::exec("copy the base backup")),
             }
         }
-        let returned_at = Timestamp::now();
-        progress.phase("checking");
-        self.find_backup(instance, request, returned_at).await
+    }
+
+    /// Has the tool read the backup's own list of files: what it cannot read it cannot restore.
+    async fn read_back(&self, instance: &Instance, label: &str) -> Result<()> {
+        let spec = self.pgbackrest_spec(instance, "pgbackrest.conf")?.args([
+            "--log-level-console=off",
+            "--output=json",
+            &format!("--set={label}"),
+            "info",
+        ]);
+        exec::run(spec).await.map(drop).map_err(EngineError::exec("read the backup's list of files back"))
     }
 
     async fn find_backup(

@@ -11,6 +11,7 @@ mod archive;
 mod backup;
 mod config;
 mod cut;
+mod databases;
 mod position;
 mod probe;
 mod process;

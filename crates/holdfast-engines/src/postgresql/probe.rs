@@ -28,7 +28,9 @@ const STATISTICS: &str = "SELECT \
      (SELECT (sum(blks_hit)::float8 / nullif(sum(blks_hit + blks_read), 0)) FROM pg_stat_database) AS hit_ratio, \
      (SELECT CASE WHEN last_failed_time > coalesce(last_archived_time, '-infinity') \
         THEN 'archiving ' || last_failed_wal || ' fails since ' || last_failed_time::text END FROM pg_stat_archiver) \
-        AS archiver_error";
+        AS archiver_error, \
+     (SELECT datname::text FROM pg_database WHERE NOT datistemplate AND datallowconn AND datname <> 'postgres' \
+        ORDER BY datname <> 'defaultdb', oid LIMIT 1) AS database";
 
 /// How long an engine may take over its figures.
 const STATISTICS_LIMIT: Duration = Duration::from_secs(3);
@@ -50,6 +52,7 @@ fn statistics_of(row: &Row) -> Statistics {
         connections_max: row.get("max"),
         transactions_total: row.get("transactions"),
         cache_hit_ratio: row.get("hit_ratio"),
+        database: row.get("database"),
     }
 }
 

@@ -81,7 +81,7 @@ impl Postgresql {
         let replayed_to = self.replay(instance, request, cut).await?;
         progress.phase("setting credentials");
         self.clear_recovery_settings(instance).await?;
-        sql::make_tenant(instance, request.users).await?;
+        sql::make_users(instance, request.users).await?;
         self.let_in(instance, request.archives).await?;
         let engine_version = self.server_version(instance).await?;
         Ok(Restored { engine_version, replayed_to })

@@ -39,10 +39,8 @@ pub(super) async fn connect(instance: &Instance, database: &str) -> Result<Clien
 
 /// The tenant's database and users. Idempotent, so that a repeated step finds its own work.
 pub(super) async fn make_tenant(instance: &Instance, users: &[UserSpec]) -> Result<()> {
+    make_users(instance, users).await?;
     let client = connect(instance, "postgres").await?;
-    for user in users {
-        ensure_role(&client, user).await?;
-    }
     let owner = users.first().map_or("postgres", |user| user.username.as_str());
     let exists = client
         .query_opt("SELECT 1 FROM pg_database WHERE datname = 'defaultdb'", &[])
@@ -51,6 +49,15 @@ pub(super) async fn make_tenant(instance: &Instance, users: &[UserSpec]) -> Resu
     if exists.is_none() {
         let create = format!("CREATE DATABASE defaultdb OWNER {}", identifier(owner));
         client.batch_execute(&create).await.map_err(EngineError::sql("create the default database"))?;
+    }
+    Ok(())
+}
+
+/// The tenant's users alone: a copy has the databases that its source had, whatever they are called.
+pub(super) async fn make_users(instance: &Instance, users: &[UserSpec]) -> Result<()> {
+    let client = connect(instance, "postgres").await?;
+    for user in users {
+        ensure_role(&client, user).await?;
     }
     // Tenants work in their own databases; `postgres` is the agent's.
     client

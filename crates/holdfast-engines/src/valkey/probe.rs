@@ -19,6 +19,7 @@ pub(super) async fn probe(instance: &Instance) -> Result<Probe> {
             connections_max: count("maxclients"),
             transactions_total: count("total_commands_processed"),
             cache_hit_ratio,
+            database: None,
         }),
     })
 }

@@ -26,7 +26,8 @@ pub struct Revealed {
     pub password: Zeroizing<String>,
     pub host: String,
     pub port: u16,
-    pub database: &'static str,
+    /// The default one, or the tenant's first where that was renamed.
+    pub database: String,
     pub connection_string: Zeroizing<String>,
 }
 
@@ -50,9 +51,10 @@ pub async fn reveal(cp: &ControlPlane, service: ServiceId, username: &str) -> Re
     let credential = credential.ok_or(AppError::NotFound("database user"))?;
     let password = cp.vault.unwrap_secret(&service, &user_secret(username), &credential.wrapped)?;
     let capability = service.engine.capability();
-    let database = capability.default_database;
+    let reported = cp.live.of(service.id).and_then(|(_, report)| report.metrics?.database);
+    let database = reported.unwrap_or_else(|| capability.default_database.to_owned());
     let tls = capability.tls;
-    let at = Endpoint { host: &host, port, username, password: &password, database, tls };
+    let at = Endpoint { host: &host, port, username, password: &password, database: &database, tls };
     let connection_string = Zeroizing::new(service.engine.connection_string(at));
     Ok(Revealed { username: username.to_owned(), password, host, port, database, connection_string })
 }

@@ -370,7 +370,7 @@ pub(crate) fn credentials(revealed: Revealed) -> user::Credentials {
         password: revealed.password.to_string(),
         host: revealed.host,
         port: revealed.port,
-        database: revealed.database.to_owned(),
+        database: revealed.database.clone(),
         connection_string: revealed.connection_string.to_string(),
     }
 }

@@ -200,6 +200,7 @@ fn report(service: &Service, last_error: Option<&str>, lag_seconds: f64) -> Inst
         message: None,
         archive: Some(archive),
         metrics: Some(InstanceMetrics {
+            database: None,
             connections_active: 3,
             connections_max: 100,
             transactions_total: 7,

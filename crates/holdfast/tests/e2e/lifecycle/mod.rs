@@ -3,6 +3,7 @@
 
 mod access;
 mod copies;
+mod databases;
 mod deletion;
 mod first_start;
 mod host;
