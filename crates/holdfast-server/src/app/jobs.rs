@@ -67,6 +67,24 @@ pub async fn get(cp: &ControlPlane, id: JobId) -> Result<JobView, AppError> {
     view(cp.catalog.job(id).await?.ok_or(AppError::NotFound("job"))?)
 }
 
+/// Ends a backup, a restore or the making of a service, within seconds and leaving nothing: the backup is failed, the new
+/// service too. Again is fine until the job has ended.
+///
+/// # Errors
+/// `NotFound`; `Conflict` for jobs of other kinds, which would leave a service half-changed, and for those that have ended.
+pub async fn cancel(cp: &ControlPlane, id: JobId) -> Result<JobView, AppError> {
+    let job = get(cp, id).await?.job;
+    if !matches!(job.kind, JobKind::Backup | JobKind::Restore | JobKind::Provision) {
+        let text = "only backups, restores and the creation of services can be cancelled";
+        return Err(AppError::Conflict(text.to_owned()));
+    }
+    let cancelled = cp.catalog.cancel(id, Timestamp::now()).await?;
+    if job.state.is_terminal() || (cancelled.state.is_terminal() && !cancelled.cancel_requested) {
+        return Err(AppError::Conflict("the job has ended already; see its status".to_owned()));
+    }
+    view(cancelled)
+}
+
 /// Restores that have not ended: what they read must stay.
 pub(super) async fn open_restores(cp: &ControlPlane) -> Result<Vec<JobView>, AppError> {
     let states = vec![JobState::Queued, JobState::Running];

@@ -32,12 +32,15 @@ pub(crate) enum Command {
         #[command(flatten)]
         wait: WaitFlags,
     },
+    /// End a backup, a restore or the making of a service.
+    Cancel { id: Uuid },
 }
 
 pub(super) async fn run(ctx: &Context, command: Command) -> Result<(), ClientError> {
     match command {
         Command::List { service, limit } => list(ctx, service.as_deref(), limit).await,
         Command::Get { id, steps, wait } => get(ctx, id, steps, wait).await,
+        Command::Cancel { id } => cancel(ctx, id).await,
     }
 }
 
@@ -121,6 +124,17 @@ async fn get(ctx: &Context, id: Uuid, steps: bool, wait: WaitFlags) -> Result<()
         text = format!("{text}\n\n{}", table::table(&["#", "STEP", "STATUS", "PHASES"], rows.collect()));
     }
     ctx.ui.data(&text)
+}
+
+async fn cancel(ctx: &Context, id: Uuid) -> Result<(), ClientError> {
+    let answer = ctx.api.post(&["jobs", &id.to_string(), "cancel"], &serde_json::json!({})).await?;
+    if ctx.ui.json {
+        return ctx.ui.data(&answer.text);
+    }
+    let job: Job = answer.read()?;
+    ctx.ui.data(&described(&job, Timestamp::now()))?;
+    ctx.ui.note(&format!("it ends within seconds; see: holdfast jobs get {id}"));
+    Ok(())
 }
 
 fn phases(step: &JobStep) -> String {

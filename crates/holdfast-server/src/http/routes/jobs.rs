@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use holdfast_api::error::ErrorBody;
 use holdfast_api::job::{Job, JobList};
 use holdfast_core::{JobId, ServiceId};
@@ -12,7 +13,7 @@ use crate::app;
 use crate::http::convert;
 use crate::http::error::ApiError;
 use crate::http::extract::{PathId, PathIds, QueryOf};
-use crate::http::openapi::{Guarded, Missing};
+use crate::http::openapi::{Conflicting, Guarded, Missing};
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -45,6 +46,16 @@ pub(crate) async fn get(
     PathId(id): PathId<JobId>,
 ) -> Result<Json<Job>, ApiError> {
     Ok(Json(convert::job(app::jobs::get(&cp, id).await?)))
+}
+
+/// Ends a backup, a restore or the making of a service. It takes effect within seconds: follow the job. A body is not read.
+#[utoipa::path(post, operation_id = "cancel_job", path = "/jobs/{id}/cancel", tag = "jobs", params(("id" = Uuid, Path)),
+    responses((status = 202, body = Job), Guarded, Missing, Conflicting))]
+pub(crate) async fn cancel(
+    State(cp): State<ControlPlane>,
+    PathId(id): PathId<JobId>,
+) -> Result<(StatusCode, Json<Job>), ApiError> {
+    Ok((StatusCode::ACCEPTED, Json(convert::job(app::jobs::cancel(&cp, id).await?))))
 }
 
 /// All jobs of a service, newest first.

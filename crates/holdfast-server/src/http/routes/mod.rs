@@ -41,6 +41,7 @@ pub(crate) fn guarded() -> OpenApiRouter<ControlPlane> {
         .routes(routes!(keys::rotate))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::get))
+        .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::of_service))
         .routes(routes!(jobs::restores_of_service))
         .routes(routes!(jobs::restore_of_service))

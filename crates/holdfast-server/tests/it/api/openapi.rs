@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::api::harness::platform;
 
 /// Every route that this release answers, as the contract writes it.
-const ROUTES: [(&str, &str); 36] = [
+const ROUTES: [(&str, &str); 37] = [
     ("get", "/health"),
     ("get", "/auth/me"),
     ("get", "/organizations"),
@@ -42,6 +42,7 @@ const ROUTES: [(&str, &str); 36] = [
     ("post", "/keys/rotate"),
     ("get", "/jobs"),
     ("get", "/jobs/{id}"),
+    ("post", "/jobs/{id}/cancel"),
     ("get", "/managed-services/{id}/jobs"),
     ("get", "/managed-services/{id}/restore-jobs"),
     ("get", "/managed-services/{id}/restore-jobs/{job_id}"),

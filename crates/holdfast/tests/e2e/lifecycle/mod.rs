@@ -2,6 +2,7 @@
 //! back, deletion, restores that must not or cannot work, and what must never leave the host.
 
 mod access;
+mod cancel;
 mod copies;
 mod databases;
 mod deletion;
