@@ -61,6 +61,12 @@ pub enum EngineError {
     Hole { reached: String, expected: String },
     #[error("{doing}: the object store holds damaged data: {what}")]
     Damaged { doing: String, what: String },
+    /// What was stored is whole, and what the engine made of it is something else.
+    #[error(
+        "{doing}: the copy is not what its source was, although the stored data is whole: {what}; restore another backup, \
+         or make one by another method"
+    )]
+    Differs { doing: String, what: String },
     #[error(
         "{doing}: {what}; make room in the object store, or remove backups that are not needed, and try again"
     )]
@@ -81,6 +87,7 @@ impl EngineError {
             self,
             Self::Missing { .. }
                 | Self::Damaged { .. }
+                | Self::Differs { .. }
                 | Self::StoreFull { .. }
                 | Self::DiskFull { .. }
                 | Self::Unfit { .. }
@@ -102,6 +109,7 @@ impl EngineError {
             Self::Missing { .. } => "engine_missing",
             Self::Hole { .. } => "log_hole",
             Self::Damaged { .. } => "damaged_object",
+            Self::Differs { .. } => "copy_differs",
             Self::StoreFull { .. } => "store_full",
             Self::DiskFull { .. } => "disk_full",
             Self::Unfit { .. } => "unfit",

@@ -104,10 +104,10 @@ impl Mongodb {
             let Some((namespace, at_once)) = objects.get(&name) else { continue };
             let fingerprint = load_collection(client, source, &name, namespace, *at_once).await?;
             loaded += fingerprint.bytes;
-            compare(&name, facts, &fingerprint, "read")?;
+            compare(&name, facts, &fingerprint, Side::Store)?;
             if request.target.is_none() {
                 let found = read_back(client, namespace).await?;
-                compare(&name, facts, &found, "hold")?;
+                compare(&name, facts, &found, Side::Copy)?;
             }
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
             let percent = loaded as f64 * 100.0 / request.database_bytes.max(1) as f64;
@@ -287,18 +287,29 @@ async fn read_back(client: &Client, namespace: &Namespace) -> Result<Fingerprint
     Ok(fingerprint)
 }
 
-fn compare(name: &str, facts: &Facts, found: &Fingerprint, what: &str) -> Result<()> {
-    match facts.fingerprints.get(name) {
-        Some(expected) if expected == found => Ok(()),
-        expected => Err(EngineError::Damaged {
-            doing: format!("compare {name} with its fingerprint"),
-            what: format!(
-                "{} documents were copied, and the copy was found to {what} {}, or others",
-                expected.map_or(0, |expected| expected.documents),
-                found.documents
-            ),
-        }),
+/// What is compared with what was dumped.
+enum Side {
+    Store,
+    Copy,
+}
+
+fn compare(name: &str, facts: &Facts, found: &Fingerprint, side: Side) -> Result<()> {
+    let expected = facts.fingerprints.get(name);
+    if expected == Some(found) {
+        return Ok(());
     }
+    let doing = format!("compare {name} with its fingerprint");
+    let dumped = expected.map_or(0, |expected| expected.documents);
+    Err(match side {
+        Side::Store => EngineError::Damaged {
+            doing,
+            what: format!("{dumped} documents were stored, and {} were read, or others", found.documents),
+        },
+        Side::Copy => EngineError::Differs {
+            doing,
+            what: format!("{dumped} documents were loaded, and {} are there, or others", found.documents),
+        },
+    })
 }
 
 /// How far a replay is.

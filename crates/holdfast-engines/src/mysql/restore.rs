@@ -185,7 +185,7 @@ impl Mysql {
         if found == facts.fingerprint {
             return Ok(());
         }
-        Err(EngineError::Damaged {
+        Err(EngineError::Differs {
             doing: "compare the content".to_owned(),
             what: format!("its fingerprint is {found}, that of the backup {}", facts.fingerprint),
         })
@@ -263,7 +263,8 @@ async fn apply(conn: &mut Conn, replay: &Replay, base: &GtidSet, progress: &Prog
         let status = rows(conn, doing, "SHOW REPLICA STATUS").await?;
         let status = status.first().ok_or_else(|| unexpected("the applier is gone".to_owned()))?;
         if text(status, "Last_SQL_Errno") != "0" {
-            return Err(unexpected(format!("the applier stopped: {}", text(status, "Last_SQL_Error"))));
+            let why = why_it_stopped(conn, &text(status, "Last_SQL_Error")).await?;
+            return Err(EngineError::Unexpected { doing: doing.to_owned(), what: why });
         }
         if text(status, "Replica_SQL_Running") != "Yes" || changed.elapsed() > STUCK {
             return Err(unexpected(format!(
@@ -275,6 +276,20 @@ async fn apply(conn: &mut Conn, replay: &Replay, base: &GtidSet, progress: &Prog
     }
     run(conn, doing, "STOP REPLICA").await?;
     run(conn, doing, "RESET REPLICA ALL").await
+}
+
+/// The worker's own words where the coordinator only says that one failed; without the statement, which is the tenant's.
+async fn why_it_stopped(conn: &mut Conn, coordinator: &str) -> Result<String> {
+    let ask = "SELECT LAST_ERROR_MESSAGE FROM performance_schema.replication_applier_status_by_worker \
+               WHERE LAST_ERROR_NUMBER <> 0 ORDER BY LAST_ERROR_TIMESTAMP LIMIT 1";
+    let workers = rows(conn, "ask why the applier stopped", ask).await?;
+    let words = workers.first().map_or_else(|| coordinator.to_owned(), |row| text(row, "LAST_ERROR_MESSAGE"));
+    Ok(format!("the engine's applier stopped: {}", without_statement(&words)))
+}
+
+fn without_statement(words: &str) -> &str {
+    let end = [" Query: '", " on query"].iter().filter_map(|word| words.find(word)).min();
+    words[..end.unwrap_or(words.len())].trim_end_matches(['.', ' '])
 }
 
 /// Those that the applier did not need; it removes the others itself.

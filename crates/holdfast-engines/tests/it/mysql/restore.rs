@@ -220,3 +220,26 @@ async fn second_generation(engines: &std::path::Path, server: &Server, mut ids: 
     assert_eq!(found(&copy).await?, ids);
     Ok(())
 }
+
+/// A table that the log does not make: what the engine says of it is told, and the statement, which is the tenant's, is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_fails_tells_the_engines_own_words() -> Result<()> {
+    let Some(engines) = engines() else { return Ok(()) };
+    let server = Server::start(&engines).await?;
+    let archive = Archive::default();
+    let _follower = archive.follow(&server);
+    archive.catch_up().await?;
+    let empty = base(&server, &archive).await?;
+    let mut root = server.root().await?;
+    root.query_drop("SET SESSION sql_log_bin = 0").await?;
+    root.query_drop("CREATE TABLE defaultdb.unlogged (text VARCHAR(100))").await?;
+    root.query_drop("SET SESSION sql_log_bin = 1").await?;
+    root.query_drop("ALTER TABLE defaultdb.unlogged COMMENT 'my secret'").await?;
+    let at = archive.catch_up().await?;
+    let failed = server.restored(&engines, &empty, Some(at), &archive).await;
+    let error = failed.err().context("there is no such table")?;
+    let error = format!("{error:#}");
+    assert!(error.contains("defaultdb.unlogged") && error.contains("doesn't exist"), "{error}");
+    assert!(!error.contains("my secret") && !error.contains("See error log"), "{error}");
+    Ok(())
+}
