@@ -12,7 +12,7 @@ use super::support::{execute, refused, start, value};
 use crate::BINARY;
 
 /// Long enough to meet a job at its work, on any machine: 160 MB that do not compress.
-const BULK: &str = "CREATE TABLE bulk AS SELECT (SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 200) WHERE g > 0) s \
+const BULK: &str = "CREATE TABLE bulk AS SELECT (SELECT string_agg(sha512(random()::text::bytea)::text, '') FROM generate_series(1, 50) WHERE g > 0) s \
                     FROM generate_series(1, 25000) g";
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,7 +46,7 @@ async fn a_renamed_database_is_led_to_and_one_copied_by_files_is_whole() -> Resu
     let fill = "CREATE TABLE t (n int PRIMARY KEY, s text); INSERT INTO t SELECT g, md5(g::text) FROM generate_series(1, 50000) g";
     execute(&client, &id, "CREATE DATABASE y").await?;
     // Enough that the backup takes some seconds: it does not compress.
-    let bulk = "CREATE TABLE bulk AS SELECT (SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 200) WHERE g > 0) s \
+    let bulk = "CREATE TABLE bulk AS SELECT (SELECT string_agg(sha512(random()::text::bytea)::text, '') FROM generate_series(1, 50) WHERE g > 0) s \
                 FROM generate_series(1, 25000) g";
     execute(&client, &id, bulk).await?;
     let y = client.connection_string(&id).await?.replace("/defaultdb?", "/y?");
