@@ -194,7 +194,7 @@ async fn adopt(agent: &Arc<Agent>, path: &Path) -> Result<(), AgentError> {
 /// Learns from the store what is archived, and only then lets the engine push more: the coverage begins from the truth.
 /// While the store is away the engine runs and keeps its log.
 async fn open_archive(agent: Arc<Agent>, access: Option<RepositoryAccess>, lineage: Arc<Lineage>) {
-    while let Err(error) = lineage.load_archive(&agent.store).await {
+    while let Err(error) = lineage.load_archive(&agent.prompt_store).await {
         tracing::warn!(service = %lineage.scope.service, error = %chain(&error), "the log archive cannot be listed yet");
         tokio::time::sleep(std::time::Duration::from_secs(5)).await;
     }

@@ -88,11 +88,13 @@ pub(crate) async fn write(agent: &Agent, lineage: &Lineage) -> Result<(), AgentE
     let document = CoverageDocument { format: DOCUMENT_FORMAT, written_at, coverage, gaps };
     let plain = document.to_bytes();
     let name = ObjectName::Coverage { lineage: lineage.scope, sequence };
-    write_document(&agent.store, &name, &key, &plain)
+    write_document(&agent.prompt_store, &name, &key, &plain)
         .await
         .map_err(AgentError::store("store the coverage"))?;
     let prefix = ObjectPrefix::Coverage(lineage.scope);
-    remove_older(&agent.store, &prefix, sequence).await.map_err(AgentError::store("remove older coverage"))
+    remove_older(&agent.prompt_store, &prefix, sequence)
+        .await
+        .map_err(AgentError::store("remove older coverage"))
 }
 
 #[cfg(test)]

@@ -39,8 +39,8 @@ use holdfast_api::agent::Secret;
 use holdfast_core::engine::EngineKind;
 use holdfast_engines::{DataPath, Driver, RepositoryDriver};
 use holdfast_fault::FaultPoints;
-use holdfast_store::Store;
 use holdfast_store::gateway::Gateway;
+use holdfast_store::{Limits, Store};
 
 pub use disk::OnLogFull;
 pub use error::AgentError;
@@ -76,6 +76,8 @@ pub(crate) struct Agent {
     pub config: AgentConfig,
     pub host: host::Host,
     pub store: Store,
+    /// The same with [`Limits::prompt`].
+    pub prompt_store: Store,
     pub gateway: Gateway,
     pub client: client::Client,
     pub instances: instances::Instances,
@@ -109,7 +111,9 @@ impl Agent {
 pub async fn run(config: AgentConfig, stop: tokio_util::sync::CancellationToken) -> Result<(), AgentError> {
     let host = host::Host::open(&config.state_dir)?;
     let store = Store::open(&config.store_url).map_err(AgentError::store("open the object store"))?;
-    let gateway = host.start_gateway(store.clone()).await?;
+    let prompt = store.with_limits(Limits::prompt());
+    let prompt_store = prompt.map_err(AgentError::store("open the object store"))?;
+    let gateway = host.start_gateway(prompt_store.clone()).await?;
     let client = client::Client::new(&config.control_url, &config.token, host.id)?;
     let agent = Arc::new(Agent {
         drivers: holdfast_engines::drivers(&config.engines_dir, config.engines),
@@ -117,6 +121,7 @@ pub async fn run(config: AgentConfig, stop: tokio_util::sync::CancellationToken)
         ballast: disk::Ballast::new(&config.instances_dir),
         host,
         store,
+        prompt_store,
         gateway,
         client,
         config,

@@ -15,9 +15,9 @@ use holdfast_core::window::{RestorePlan, Target};
 use holdfast_engines::{
     DataPath, Driver, Instance, Paths, ProgressSink, RepositoryAccess, RestoreTo, UserSpec,
 };
-use holdfast_store::Store;
 use holdfast_store::gateway::cipher_passphrase;
 use holdfast_store::survey::FoundService;
+use holdfast_store::{Limits, Store};
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -97,7 +97,8 @@ pub async fn open(
     instances::make_passable(target)?;
     let run_as = users::claim(request.users_dir, target).await?;
     let host = Host::open(&target.join(STATE))?;
-    let gateway = host.start_gateway(request.store.clone()).await?;
+    let prompt = request.store.with_limits(Limits::prompt());
+    let gateway = host.start_gateway(prompt.map_err(AgentError::store("open the object store"))?).await?;
     let listen = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let port = match request.port {
         Some(port) => port,

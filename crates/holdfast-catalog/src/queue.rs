@@ -35,7 +35,11 @@ impl Catalog {
             job.attempt = 0;
             job.step_index = step_index + 1;
             match after_success(before.kind, step_index) {
-                Move::Next { .. } if before.cancel_requested => end(&mut job, JobState::Cancelled, now),
+                Move::Next { step_index }
+                    if before.cancel_requested && !before.kind.only_records(step_index) =>
+                {
+                    end(&mut job, JobState::Cancelled, now);
+                }
                 Move::Next { step_index } => {
                     job.step_index = step_index;
                     job.not_before = job.not_before.min(now);
@@ -100,7 +104,7 @@ impl Catalog {
     }
 
     /// Asks for the job's end. One that nobody holds is `cancelled` at once; one that runs ends after its current
-    /// step, or when its worker falls silent; one that has ended stays as it is. What finished steps have made is the
+    /// step, or when its worker falls silent; a backup that is made is recorded, and one that has ended stays as it is. What finished steps have made is the
     /// caller's to clean up.
     ///
     /// # Errors
@@ -113,7 +117,7 @@ impl Catalog {
             return Ok(before);
         }
         let mut after = Job { cancel_requested: true, ..before.clone() };
-        if before.state == JobState::Queued {
+        if before.state == JobState::Queued && !before.kind.only_records(before.step_index) {
             end(&mut after, JobState::Cancelled, now);
         }
         write_back(&mut tx, &before, &after).await?;

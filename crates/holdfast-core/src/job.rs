@@ -150,6 +150,13 @@ impl JobKind {
         self == Self::DeleteService
     }
 
+    /// Whether a job that is to begin this step goes on although its end was asked for: the backup lies in the store, and
+    /// without its record nobody would know of it.
+    #[must_use]
+    pub fn only_records(self, step_index: u32) -> bool {
+        self == Self::Backup && step_index as usize + 1 >= self.steps().len()
+    }
+
     /// Whether such a job is about one service. The others are about the platform: they wait for no service's jobs,
     /// and none waits for them.
     #[must_use]

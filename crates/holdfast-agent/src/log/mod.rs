@@ -110,9 +110,9 @@ async fn end_of_log(agent: &Agent, local: &Local) -> Result<Option<LogEnd>, Agen
         return Ok(Some(end));
     }
     // What lies there and was not counted would be a hole once the next segment is.
-    lineage.take_listed(&agent.store).await.map_err(AgentError::store("list the log archive"))?;
+    lineage.take_listed(&agent.prompt_store).await.map_err(AgentError::store("list the log archive"))?;
     let find = |id| lineage.keys.key(id);
-    let end = match last_segment(&agent.store, lineage.scope, &find).await {
+    let end = match last_segment(&agent.prompt_store, lineage.scope, &find).await {
         Ok(last) => last.map(|(offset, header)| LogEnd { offset, cursor: LogCursor(header.to) }),
         // Its key is gone with its epoch: nobody can tell from where to read on, and the driver begins anew, behind a gap.
         Err(StoreError::NoKey { .. }) => {
@@ -194,7 +194,7 @@ async fn store(agent: &Agent, local: &Local, cut: &Cut) -> Result<(), AgentError
         })?;
         lineage.keys.seals_tail(key.key_id);
         let find = |id| lineage.keys.key(id);
-        match write_segment(&agent.store, &name, &key, &find, &cut.header, &cut.log).await {
+        match write_segment(&agent.prompt_store, &name, &key, &find, &cut.header, &cut.log).await {
             Ok(_) => break,
             Err(error) if error.kind() == holdfast_store::ErrorKind::AlreadyExists => {
                 lineage.set_log_end(None); // what the store holds counts

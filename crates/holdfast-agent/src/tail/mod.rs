@@ -193,7 +193,7 @@ async fn ship(agent: &Agent, lineage: &Lineage, at: Position, log: Bytes) -> Res
         complete_until,
         gap: None,
     };
-    match write_segment(&agent.store, &name, &key, &|id| lineage.keys.key(id), &header, &log).await {
+    match write_segment(&agent.prompt_store, &name, &key, &|id| lineage.keys.key(id), &header, &log).await {
         Ok(_) => {
             lineage.shipped((at, to));
             Ok(to.offset)
@@ -214,7 +214,7 @@ pub(crate) async fn remove_spent(agent: &Arc<Agent>) {
             let mut spent = lineage.tail().take_spent();
             while let Some((from, to)) = spent.pop() {
                 let name = segment_name(lineage.scope, from.timeline, from.offset, to.offset);
-                if let Err(error) = agent.store.delete(&name).await {
+                if let Err(error) = agent.prompt_store.delete(&name).await {
                     tracing::debug!(%name, error = %chain(&error), "a spent part of the log's tail stays for now");
                     spent.push((from, to));
                     break;

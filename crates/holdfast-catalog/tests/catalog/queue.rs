@@ -252,6 +252,22 @@ async fn cancelling_takes_effect_between_steps() {
     catalog.cancel(last, at(42)).await.unwrap();
     assert_eq!(complete(catalog, &job, 43).await.state, JobState::Completed, "nothing was left to cancel");
     assert_eq!(catalog.cancel(last, at(44)).await.unwrap().state, JobState::Completed);
+
+    let made = queue(catalog, service, JobKind::Backup, 50).await;
+    for (place, second) in [(Place::ControlPlane, 50), (Place::Agent, 51)] {
+        let job = lease(catalog, place, second).await.unwrap();
+        if place == Place::Agent {
+            catalog.cancel(made, at(second)).await.unwrap();
+        }
+        complete(catalog, &job, second).await;
+    }
+    assert_eq!(
+        catalog.cancel(made, at(52)).await.unwrap().state,
+        JobState::Queued,
+        "it is there: it is recorded"
+    );
+    let job = lease(catalog, Place::ControlPlane, 52).await.unwrap();
+    assert_eq!(complete(catalog, &job, 53).await.state, JobState::Completed);
 }
 
 #[tokio::test]

@@ -65,6 +65,13 @@ impl Limits {
         Self { retry_for: Duration::from_secs(20), ..Self::impatient() }
     }
 
+    /// For whoever repeats what was refused by himself, and is to hear of a store in trouble soon: engines' tools, which wait
+    /// twenty seconds for an answer, and the archive of the log, which tells how it is.
+    #[must_use]
+    pub fn prompt() -> Self {
+        Self { retry_for: Duration::from_secs(8), ..Self::default() }
+    }
+
     /// The longest pause between two tries of a request.
     pub(super) fn longest_pause(&self) -> Duration {
         (self.retry_for / 6).min(Duration::from_secs(15))

@@ -135,6 +135,17 @@ impl Store {
         Err(StoreError::Url { url: url.to_owned(), reason: "expected file:///path or s3://bucket/prefix" })
     }
 
+    /// The same bucket with other limits; a local folder has none.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn with_limits(&self, limits: Limits) -> Result<Self> {
+        match &self.backend {
+            Backend::Local(_) => Ok(self.clone()),
+            Backend::S3(bucket) => Ok(Self { backend: Backend::S3(Arc::new(bucket.with_limits(limits)?)) }),
+        }
+    }
+
     /// The disk of a local folder; `None` for a bucket, and where the system does not tell.
     #[must_use]
     pub fn space(&self) -> Option<Space> {

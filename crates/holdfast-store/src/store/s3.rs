@@ -42,6 +42,8 @@ pub(super) struct Bucket {
     pub(super) checksums: bool,
     pub(super) limits: Limits,
     pub(super) clock: Arc<StoreClock>,
+    /// What it was opened with: the whole address, what of it follows `s3://`, and whose credentials.
+    opened: (String, String, Vec<(&'static str, String)>),
 }
 
 /// Who encrypts at rest, beside our own sealing.
@@ -88,7 +90,7 @@ impl fmt::Debug for Bucket {
 impl Bucket {
     /// Opens what stands behind `s3://`: `bucket/prefix?options`.
     pub(super) fn open(url: &str, place: &str, settings: &StoreSettings) -> Result<Self> {
-        let limits = settings.limits;
+        let (limits, whole) = (settings.limits, place);
         let wrong = |reason| StoreError::Url { url: url.to_owned(), reason };
         let (place, options) = place.split_once('?').unwrap_or((place, ""));
         let (name, prefix) = place.split_once('/').unwrap_or((place, ""));
@@ -125,7 +127,13 @@ impl Bucket {
             checksums: options.checksums,
             limits,
             clock,
+            opened: (url.to_owned(), whole.to_owned(), settings.environment.clone()),
         })
+    }
+
+    pub(super) fn with_limits(&self, limits: Limits) -> Result<Self> {
+        let (url, place, environment) = &self.opened;
+        Self::open(url, place, &StoreSettings { limits, environment: environment.clone() })
     }
 
     pub(super) fn objects(&self) -> Arc<dyn ObjectStore> {
