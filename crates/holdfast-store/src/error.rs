@@ -50,7 +50,7 @@ pub enum StoreError {
         operation: &'static str,
         object: String,
         #[source]
-        source: object_store::Error,
+        source: Unanswered,
     },
     #[error("{operation} {object} in the object store: there are no credentials")]
     NoCredentials {
@@ -105,6 +105,21 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// What the network said in the end. The layers above it repeat it, each with the whole request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unanswered(String);
+
+impl Unanswered {
+    fn to(error: &dyn std::error::Error) -> Self {
+        let mut innermost = error;
+        while let Some(cause) = innermost.source() {
+            innermost = cause;
+        }
+        Self(innermost.to_string())
+    }
 }
 
 impl StoreError {
@@ -208,7 +223,9 @@ impl StoreError {
         match kind_of_store_error(&source) {
             ErrorKind::NotFound => Self::NotFound { object },
             ErrorKind::AlreadyExists => Self::AlreadyExists { object },
-            _ if find::<HttpError>(&source).is_some() => Self::Unreachable { operation, object, source },
+            _ if find::<HttpError>(&source).is_some() => {
+                Self::Unreachable { operation, object, source: Unanswered::to(&source) }
+            }
             ErrorKind::Transient | ErrorKind::Permanent => Self::Store { operation, object, source },
         }
     }

@@ -54,7 +54,7 @@ impl Limits {
         Self {
             connect: Duration::from_secs(5),
             silence: Duration::from_secs(15),
-            retry_for: Duration::from_secs(15),
+            retry_for: Duration::from_secs(3),
             ..Self::default()
         }
     }

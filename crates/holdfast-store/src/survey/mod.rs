@@ -23,7 +23,7 @@ use crate::error::{ErrorKind, Result, StoreError};
 use crate::gateway::OwnedKey;
 use crate::layout::{LineageScope, ObjectName, ObjectPrefix, ServiceScope};
 use crate::manifest::read_document;
-use crate::store::Store;
+use crate::store::{Limits, Store};
 
 /// A service of the bucket. Its lineage, keys, backups and log are those of its one life.
 #[derive(Debug)]
@@ -118,6 +118,18 @@ impl FoundService {
         let backup = self.backups.iter().find(|backup| backup.key_id == id);
         let owner = backup.map_or_else(|| id.to_string(), |backup| backup.id.to_string());
         Some(OwnedKey { key_id: id, owner, key: found.key.clone() })
+    }
+}
+
+/// Asks the bucket for what it holds, without patience: who mistyped its address hears so at once. One that answers with a
+/// refusal is there; the survey has the patience for it.
+///
+/// # Errors
+/// Nobody answers.
+pub async fn knock(store: &Store) -> Result<()> {
+    match listing::services(&store.with_limits(Limits::impatient())?).await {
+        Err(error @ StoreError::Unreachable { .. }) => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use holdfast_store::Store;
-use holdfast_store::survey::{Survey, SurveyProgress, is_other_kit, survey};
+use holdfast_store::survey::{Survey, SurveyProgress, is_other_kit, knock, survey};
 
 use crate::client::error::ClientError;
 use crate::client::table::Ui;
@@ -66,8 +66,8 @@ fn failed(error: &dyn std::error::Error, hint: &str) -> ClientError {
     ClientError::Failed { text, hint: hint.to_owned() }
 }
 
-/// Opens a bucket that is there: a mistyped folder is not made.
-fn open_store(url: &str) -> Result<Store, ClientError> {
+/// Opens a bucket that is there: a mistyped folder is not made, and an address where nobody answers is told at once.
+async fn open_store(url: &str) -> Result<Store, ClientError> {
     if let Some(folder) = url.strip_prefix("file://")
         && !Path::new(folder).join("v1").is_dir()
     {
@@ -75,7 +75,10 @@ fn open_store(url: &str) -> Result<Store, ClientError> {
         let hint = "the store's address stands in the recovery kit; for a folder it is file:// and its absolute path";
         return Err(ClientError::Failed { text, hint: hint.to_owned() });
     }
-    Store::open(url).map_err(|error| failed(&error, "give file:///path or s3://bucket/prefix"))
+    let store =
+        Store::open(url).map_err(|error| failed(&error, "give file:///path or s3://bucket/prefix"))?;
+    knock(&store).await.map_err(|error| bucket_failed(&error))?;
+    Ok(store)
 }
 
 fn read_kit(args: &BucketArgs) -> Result<holdfast_seal::RecoveryPrivate, ClientError> {
@@ -87,7 +90,7 @@ fn read_kit(args: &BucketArgs) -> Result<holdfast_seal::RecoveryPrivate, ClientE
 /// Looks through the bucket, saying every few seconds how far that is.
 async fn look(args: &BucketArgs, ui: Ui) -> Result<(holdfast_seal::RecoveryPrivate, Survey), ClientError> {
     let kit = read_kit(args)?;
-    let store = open_store(&args.store)?;
+    let store = open_store(&args.store).await?;
     let progress = SurveyProgress::default();
     let looking = survey(&store, &kit, &progress);
     let found = telling(looking, ui, || {

@@ -70,7 +70,7 @@ pub(super) async fn run(args: OpenArgs, ui: Ui) -> Result<(), ClientError> {
     let target = std::path::absolute(target)
         .map_err(|source| ClientError::Io { doing: "find the target folder".to_owned(), source })?;
     let kit = read_kit(&args.bucket)?;
-    let store = open_store(&args.bucket.store)?;
+    let store = open_store(&args.bucket.store).await?;
     let known = names(&store, &kit).await.map_err(|error| bucket_failed(&error))?;
     let scope = choose(&known, service).map_err(|text| ClientError::NotFound {
         text,
