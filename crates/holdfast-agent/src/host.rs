@@ -60,8 +60,8 @@ impl Host {
         fs::read_to_string(&path).map_err(AgentError::file(path))
     }
 
-    /// Starts the gateway, on a store with [`holdfast_store::Limits::prompt`], on the port that it had before, so that the engines' settings stay right; on another one if
-    /// that is taken (adoption then writes the settings anew).
+    /// Starts the gateway on the port that it had before, so that the engines' settings stay right; on another one if
+    /// that is taken (adoption then writes the settings anew). Its store has [`holdfast_store::Limits::prompt`].
     pub(crate) async fn start_gateway(&self, store: Store) -> Result<Gateway, AgentError> {
         let (certificate_pem, key_pem) = self.certificate()?;
         let port_file = self.folder.join("gateway.port");

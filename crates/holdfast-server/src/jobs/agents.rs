@@ -20,6 +20,7 @@ use holdfast_core::position::Coverage;
 use holdfast_core::service::ServiceStatus;
 use holdfast_core::{AgentId, JobId, LineageId, Timestamp};
 use jiff::SignedDuration;
+use tokio::sync::watch;
 
 use super::steps::enqueue_automated;
 use super::{StepError, chain, grant};
@@ -29,7 +30,6 @@ const LEASE_SECONDS: i64 = 10;
 /// How long keys may take on their way into the store before the step is tried again; with [`LONGEST_WAIT`] less
 /// than an agent waits for an answer (70 s).
 const EQUIP_PATIENCE: Duration = Duration::from_secs(30);
-const EQUIP_BEAT: Duration = Duration::from_secs(3);
 /// A result carries a backup's facts: of MongoDB some 200 bytes for each collection and index. With room for some 200,000.
 const LARGEST_BODY: usize = 64 << 20;
 const LONGEST_WAIT: Duration = Duration::from_secs(25);
@@ -158,27 +158,16 @@ async fn only_agent(cp: &ControlPlane, id: AgentId) -> Result<(), Refusal> {
     }
 }
 
-/// Extends the lease while its step is equipped: a slow store is no silent worker. Returns when it cannot.
-async fn keep_lease(cp: &ControlPlane, job: &Job) -> CatalogError {
-    let mut beats = tokio::time::interval(EQUIP_BEAT);
-    loop {
-        beats.tick().await;
-        let lease_for = SignedDuration::from_secs(LEASE_SECONDS);
-        if let Err(error) =
-            cp.catalog.heartbeat(job.id, job.generation, Timestamp::now(), lease_for, None).await
-        {
-            return error;
-        }
-    }
-}
-
 /// Equips a leased job; `None` where its step had nothing to do or could not be equipped.
 async fn hand_over(cp: &ControlPlane, job: &Job) -> Result<Option<LeasedStep>, Refusal> {
     let now = Timestamp::now();
+    let nothing_said = watch::Sender::new(None);
     let equipped = tokio::select! {
         equipped = tokio::time::timeout(EQUIP_PATIENCE, grant::equip(cp, job)) =>
             equipped.unwrap_or(Err(StepError::Slow { seconds: EQUIP_PATIENCE.as_secs() })),
-        lost = keep_lease(cp, job) => return Err(lost.into()),
+        // A slow store is no silent worker.
+        () = super::runner::keep_lease(cp, job, &nothing_said) =>
+            return Err(CatalogError::Stale { job: job.id, generation: job.generation }.into()),
     };
     match equipped {
         Ok(grant::Equipped::Run(service_id, input)) => {

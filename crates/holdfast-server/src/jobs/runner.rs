@@ -18,7 +18,7 @@ use super::{StepError, chain, settle, steps};
 use crate::ControlPlane;
 
 const LEASE: SignedDuration = SignedDuration::from_secs(60);
-/// Of a step that runs beside; after a crash it is taken up again that much later.
+/// Of a step that runs beside, or is being equipped; after a crash it is taken up again that much later.
 const LEASE_BESIDE: SignedDuration = SignedDuration::from_secs(10);
 const BEAT: Duration = Duration::from_secs(2);
 /// The scan is the truth; signals only make it faster.
@@ -114,7 +114,7 @@ async fn perform_beside(cp: ControlPlane, job: Job, stop: CancellationToken) {
 }
 
 /// Extends the lease and tells the progress; returns when somebody else holds the job.
-async fn keep_lease(cp: &ControlPlane, job: &Job, said: &Said) {
+pub(super) async fn keep_lease(cp: &ControlPlane, job: &Job, said: &Said) {
     let mut beats = tokio::time::interval(BEAT);
     loop {
         beats.tick().await;

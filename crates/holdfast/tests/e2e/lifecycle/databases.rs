@@ -5,7 +5,7 @@ use holdfast_testkit::client::text;
 use holdfast_testkit::{Client, wait_for};
 use serde_json::json;
 
-use super::support::{execute, start, value, value_at};
+use super::support::{BULK, execute, start, value, value_at};
 
 /// What names may look like in a list of files by lines, keys and JSON.
 const NAMES: [&str; 9] =
@@ -45,10 +45,7 @@ async fn a_renamed_database_is_led_to_and_one_copied_by_files_is_whole() -> Resu
     client.wait_first_backup(&id).await?;
     let fill = "CREATE TABLE t (n int PRIMARY KEY, s text); INSERT INTO t SELECT g, md5(g::text) FROM generate_series(1, 50000) g";
     execute(&client, &id, "CREATE DATABASE y").await?;
-    // Enough that the backup takes some seconds: it does not compress.
-    let bulk = "CREATE TABLE bulk AS SELECT (SELECT string_agg(sha512(random()::text::bytea)::text, '') FROM generate_series(1, 50) WHERE g > 0) s \
-                FROM generate_series(1, 25000) g";
-    execute(&client, &id, bulk).await?;
+    execute(&client, &id, BULK).await?;
     let y = client.connection_string(&id).await?.replace("/defaultdb?", "/y?");
     holdfast_testkit::ledger::connect(&y).await?.batch_execute(fill).await?;
     let rename = "ALTER DATABASE defaultdb RENAME TO prod";

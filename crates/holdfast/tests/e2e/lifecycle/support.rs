@@ -12,6 +12,10 @@ use serde_json::{Value, json};
 
 use crate::BINARY;
 
+/// A table of 160 MB that do not compress: a backup of it, or a restore, takes long enough to be met at its work.
+pub(crate) const BULK: &str = "CREATE TABLE bulk AS SELECT (SELECT string_agg(sha512(random()::text::bytea)::text, '') \
+     FROM generate_series(1, 50) WHERE g > 0) s FROM generate_series(1, 25000) g";
+
 /// Looks at a folder until one has seen it at rest.
 const LOOKS: usize = 50;
 
