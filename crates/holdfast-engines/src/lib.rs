@@ -15,6 +15,7 @@ mod instance;
 pub mod mongodb;
 pub mod mysql;
 pub mod postgresql;
+mod process;
 pub mod progress;
 mod repository;
 mod stream;

@@ -41,10 +41,16 @@ pub fn reserve() -> Result<u16> {
         let port = taken.next;
         taken.next += 1;
         // A test that was killed may have left an engine behind.
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        if is_free(port) {
             return Ok(port);
         }
     }
+}
+
+/// Whether nothing listens on a port of loopback any more, nor holds it.
+#[must_use]
+pub fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
 fn take_block() -> Result<(u16, Flock<File>)> {

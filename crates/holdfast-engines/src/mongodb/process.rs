@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bson::{Document, doc};
 use mongodb::Client;
+use nix::unistd::Pid;
 
 use super::client::{self, USER_NOT_FOUND, admin, ensure_user, is_code, roles, tenant_roles};
 use super::config::{self, Account, Mode, Secrets};
@@ -13,6 +14,7 @@ use super::{Mongodb, access};
 use crate::certificate::Certificate;
 use crate::exec::{self, ProcessSpec};
 use crate::files;
+use crate::process::{self, Process};
 use crate::{EngineError, Instance, Paths, ProgressSink, Result, UserSpec};
 
 const START_SECONDS: u64 = 60;
@@ -155,6 +157,9 @@ impl Mongodb {
     /// Sends the signal as the engine's own user, who can end nobody else's processes.
     async fn end(&self, instance: &Instance, signal: &str, seconds: u64) -> Result<bool> {
         let Some(pid) = alive_pid(instance) else { return Ok(true) };
+        let Some(process) = i32::try_from(pid).ok().and_then(|pid| Process::of(Pid::from_raw(pid))) else {
+            return Ok(true);
+        };
         let spec = ProcessSpec::new("sh", &instance.folder)
             .args(["-c", r#"kill -s "$0" "$1""#, signal, &pid.to_string()])
             .run_as(instance.run_as.as_ref());
@@ -163,14 +168,7 @@ impl Mongodb {
         {
             return Err(EngineError::exec("stop the engine")(error));
         }
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(seconds) {
-            if !self.is_alive(instance) {
-                return Ok(true);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        Ok(false)
+        Ok(process::all_ended(&[process], Duration::from_secs(seconds)).await)
     }
 
     pub(super) fn is_alive(&self, instance: &Instance) -> bool {

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use super::{Mysql, accounts, clone, config, probe, sql};
 use crate::exec::{self, ProcessSpec};
 use crate::files::{self, last_log_lines};
+use crate::process::{Process, all_ended};
 use crate::{EngineError, Instance, Paths, ProgressSink, Result, UserSpec};
 
 /// The starter waits until the server has recovered and takes connections.
@@ -115,16 +116,17 @@ impl Mysql {
         let limit = Duration::from_secs(timeout_seconds);
         let asked =
             async { sql::run(&mut sql::connect(instance).await?, "stop the engine", "SHUTDOWN").await };
-        if pids(instance).is_empty() || (asked.await.is_ok() && ended(instance, limit).await) {
+        let running: Vec<Process> = pids(instance).into_iter().filter_map(Process::of).collect();
+        if running.is_empty() || (asked.await.is_ok() && all_ended(&running, limit).await) {
             return Ok(());
         }
         // It hangs on something, or does not answer: its log brings everything back at the next start.
         signal(instance, Signal::SIGTERM);
-        if ended(instance, limit.min(KILL_LIMIT)).await {
+        if all_ended(&running, limit.min(KILL_LIMIT)).await {
             return Ok(());
         }
         signal(instance, Signal::SIGKILL);
-        if ended(instance, KILL_LIMIT).await {
+        if all_ended(&running, KILL_LIMIT).await {
             return Ok(());
         }
         Err(EngineError::Unexpected {
@@ -181,17 +183,6 @@ pub(super) fn pids(instance: &Instance) -> Vec<Pid> {
         })
         .map(|(pid, _)| Pid::from_raw(pid))
         .collect()
-}
-
-async fn ended(instance: &Instance, limit: Duration) -> bool {
-    let began = Instant::now();
-    while !pids(instance).is_empty() {
-        if began.elapsed() > limit {
-            return false;
-        }
-        tokio::time::sleep(POLL).await;
-    }
-    true
 }
 
 fn signal(instance: &Instance, signal: Signal) {

@@ -10,6 +10,7 @@ use super::client::{Info, connect, words};
 use super::{Valkey, client, config, users};
 use crate::exec::{self, ProcessSpec};
 use crate::files::last_log_lines;
+use crate::process::Process;
 use crate::{EngineError, Instance, Paths, ProgressSink, Result, UserSpec};
 
 const START_SECONDS: u64 = 60;
@@ -94,7 +95,8 @@ impl Valkey {
 
     pub(super) async fn stop_instance(&self, instance: &Instance, timeout_seconds: u64) -> Result<()> {
         let began = Instant::now();
-        if processes(instance).is_empty() {
+        let running: Vec<Process> = processes(instance).into_iter().filter_map(Process::of).collect();
+        if running.is_empty() {
             return Ok(());
         }
         // It closes the connection instead of answering.
@@ -104,7 +106,7 @@ impl Valkey {
         let limit = Duration::from_secs(timeout_seconds);
         loop {
             let left = processes(instance);
-            if left.is_empty() {
+            if left.is_empty() && running.iter().all(|process| !process.is_left()) {
                 return Ok(());
             }
             // It hangs on something: whatever was acknowledged stands in its log.

@@ -34,6 +34,7 @@ async fn a_follower_killed_five_times_loses_nothing_and_doubles_nothing() -> Res
     }
     // And the server itself, once.
     world.driver.stop(&source, 30).await?;
+    assert!(holdfast_testkit::ports::is_free(source.port), "what was stopped has its port");
     world.driver.start(&source).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     stop.store(true, Ordering::Relaxed);
@@ -142,6 +143,7 @@ async fn an_oplog_that_rolled_over_and_one_that_was_reset_are_gaps() -> Result<(
     let pid = std::fs::read_to_string(source.folder.join("run/mongod.pid"))?;
     let line = std::fs::read(format!("/proc/{}/cmdline", pid.trim()))?;
     world.driver.stop(&source, 30).await?;
+    assert!(holdfast_testkit::ports::is_free(source.port), "what was stopped has its port");
     let line: Vec<String> = line
         .split(|byte| *byte == 0)
         .map(|part| String::from_utf8_lossy(part).into_owned())

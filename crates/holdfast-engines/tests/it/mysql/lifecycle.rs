@@ -23,8 +23,10 @@ async fn an_instance_is_made_stopped_and_found_again() -> Result<()> {
     assert!(driver.log_on_disk(&server.instance)?.total_bytes > 0);
 
     driver.stop(&server.instance, 30).await?;
+    assert!(holdfast_testkit::ports::is_free(server.instance.port), "what was stopped has its port");
     assert!(!driver.is_running(&server.instance).await);
     driver.stop(&server.instance, 30).await?;
+    assert!(holdfast_testkit::ports::is_free(server.instance.port), "what was stopped has its port");
     driver.start(&server.instance).await?;
     driver.start(&server.instance).await?;
     let mut app = server.tenant("app").await?;
@@ -148,6 +150,7 @@ async fn a_full_disk_refuses_writes_over_restarts_and_gives_up_log() -> Result<(
     assert!(writer.query_drop("COMMIT").await.is_err(), "it was ended");
     assert!(app.query_drop("INSERT INTO t VALUES (2)").await.is_err());
     driver.stop(&server.instance, 30).await?;
+    assert!(holdfast_testkit::ports::is_free(server.instance.port), "what was stopped has its port");
     driver.start(&server.instance).await?;
     assert!(driver.is_read_only(&server.instance));
     let mut app = server.tenant("app").await?;

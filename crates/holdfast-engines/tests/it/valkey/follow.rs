@@ -83,6 +83,7 @@ async fn what_a_crash_tears_off_is_no_gap_and_what_is_lost_is() -> Result<()> {
 
     // The server dies in the middle of a transaction that it writes.
     server.driver.stop(&server.instance, 20).await?;
+    assert!(holdfast_testkit::ports::is_free(server.instance.port), "what was stopped has its port");
     let live = server.aof().join("appendonly.aof.1.incr.aof");
     let mut file = std::fs::OpenOptions::new().append(true).open(&live)?;
     let second = holdfast_core::Timestamp::now().as_second();
@@ -99,6 +100,7 @@ async fn what_a_crash_tears_off_is_no_gap_and_what_is_lost_is() -> Result<()> {
 
     // The host dies and its disk never saw the last write.
     server.driver.stop(&server.instance, 20).await?;
+    assert!(holdfast_testkit::ports::is_free(server.instance.port), "what was stopped has its port");
     let length = std::fs::metadata(&live)?.len();
     std::fs::OpenOptions::new().write(true).open(&live)?.set_len(length - 27)?;
     server.driver.start(&server.instance).await?;
@@ -111,6 +113,7 @@ async fn what_a_crash_tears_off_is_no_gap_and_what_is_lost_is() -> Result<()> {
 
     // The same, and as much was written again before anybody looked.
     server.driver.stop(&server.instance, 20).await?;
+    assert!(holdfast_testkit::ports::is_free(server.instance.port), "what was stopped has its port");
     let length = std::fs::metadata(&live)?.len();
     std::fs::OpenOptions::new().write(true).open(&live)?.set_len(length - 127)?;
     server.driver.start(&server.instance).await?;
