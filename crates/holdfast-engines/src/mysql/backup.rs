@@ -3,6 +3,8 @@
 //! Beside it a connection holds the backup lock: statements that change tables or accounts wait, so the dump does not fail
 //! on them and the accounts are those of the snapshot. Reading and writing rows goes on.
 //!
+//! Where the dump's lock would hold up others no dump is begun ([`running`]): a physical copy is made instead.
+//!
 //! A statement that changes a table may have its global lock already when it waits for the backup lock; mysqldump's first
 //! lock then waits for the statement, and everybody's writes for mysqldump. So mysqldump waits for seconds only: then both
 //! locks are given up, the statement passes, and the dump begins anew.
@@ -23,7 +25,7 @@ use super::gtid::GtidSet;
 use super::sql::{one, rows, run, text};
 use super::verify::{DumpWatch, Snapshot};
 use super::views::BrokenView;
-use super::{Mysql, clone, config, holds, probe, sql, users};
+use super::{Mysql, clone, config, holds, probe, running, sql, users};
 use crate::exec::{self, ProcessSpec};
 use crate::{BackupSink, EngineError, Instance, Instead, ProgressSink, Result, StreamBackup};
 
@@ -36,8 +38,10 @@ const DOING: &str = "dump the databases";
 const LOCK_WAIT_SECONDS: u32 = 3;
 /// The server waits so long for a reader whose store is slow.
 const STALL_SECONDS: u32 = 3600;
-/// How often a dump is begun that could not get its lock.
+/// How often a backup is begun that could not get its lock.
 const TRIES: u32 = 20;
+/// How many of these may be dumps that wait for tables: each makes others wait.
+const DUMPS: u32 = 3;
 const PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What a backup's manifest keeps for its restore.
@@ -70,8 +74,36 @@ pub(super) struct DumpFacts {
 
 enum Made {
     Base(StreamBackup),
-    /// None was made: what a dump cannot hold.
+    /// None was made, and why.
+    Not(NoDump),
+}
+
+/// Why no dump is made.
+enum NoDump {
+    /// What it cannot hold.
     Unheld(String),
+    /// What it would hold up; another time it would not.
+    Disturbing(String),
+}
+
+impl NoDump {
+    /// No copy was made either. What the database holds stays in the way; what runs in it ends.
+    fn without_clone(self, error: &EngineError) -> EngineError {
+        let (doing, error) = ("back up".to_owned(), crate::error::whole(error));
+        match self {
+            Self::Unheld(reason) => {
+                let what =
+                    format!("a dump cannot hold {reason}, and a physical copy cannot be made: {error}");
+                EngineError::Unfit { doing, what }
+            }
+            Self::Disturbing(reason) => {
+                let what = format!(
+                    "no dump is made because of {reason}, for which all others on its tables would wait; and a physical copy cannot be made: {error}"
+                );
+                EngineError::Unexpected { doing, what }
+            }
+        }
+    }
 }
 
 /// A dump on its way, and what was seen of it so far.
@@ -90,15 +122,17 @@ impl Mysql {
         progress: &ProgressSink,
     ) -> Result<StreamBackup> {
         clone::remove_copy(instance).await?; // one that was cut off
+        let mut locked_out = 0;
         for tried in 1.. {
             let made = match method {
                 "clone" => self.try_clone(instance, sink, progress).await,
-                _ => self.dump_or_clone(instance, sink, progress).await,
+                _ => self.dump_or_clone(instance, locked_out >= DUMPS, sink, progress).await,
             };
             match made {
                 Err(error) if tried < TRIES && waited_for_a_lock(&error) => {
                     tracing::info!(stanza = %instance.stanza, tried, "a change of the schema goes before the backup");
                     progress.phase("waiting for changes of the schema");
+                    locked_out += u32::from(is_of_the_dump(&error));
                     tokio::time::sleep(PAUSE).await;
                 }
                 made => return made,
@@ -107,28 +141,33 @@ impl Mysql {
         unreachable!("the last try returns")
     }
 
-    /// A dump, or a physical copy where a dump would not be the database.
+    /// A dump, or a physical copy where a dump would not be the database or would hold up others.
     async fn dump_or_clone(
         &self,
         instance: &Instance,
+        locked_out: bool,
         sink: &dyn BackupSink,
         progress: &ProgressSink,
     ) -> Result<StreamBackup> {
-        let reason = match self.try_dump(instance, sink, progress).await? {
-            Made::Base(base) => return Ok(base),
-            Made::Unheld(reason) => reason,
+        let made = match locked_out {
+            true => Made::Not(NoDump::Disturbing(format!(
+                "tables in use: mysqldump waited for them {DUMPS} times"
+            ))),
+            false => self.try_dump(instance, sink, progress).await?,
         };
+        let no_dump = match made {
+            Made::Base(base) => return Ok(base),
+            Made::Not(no_dump) => no_dump,
+        };
+        let (NoDump::Unheld(reason) | NoDump::Disturbing(reason)) = &no_dump;
         tracing::info!(stanza = %instance.stanza, reason, "a physical copy is made instead of a dump");
         match self.try_clone(instance, sink, progress).await {
-            Ok(base) => Ok(StreamBackup { instead: Some(Instead { method: "clone", reason }), ..base }),
-            Err(error) if waited_for_a_lock(&error) => Err(error),
-            Err(error) => Err(EngineError::Unfit {
-                doing: "back up".to_owned(),
-                what: format!(
-                    "a dump cannot hold {reason}, and a physical copy cannot be made: {}",
-                    crate::error::whole(&error)
-                ),
+            Ok(base) => Ok(StreamBackup {
+                instead: Some(Instead { method: "clone", reason: reason.clone() }),
+                ..base
             }),
+            Err(error) if waited_for_a_lock(&error) => Err(error),
+            Err(error) => Err(no_dump.without_clone(&error)),
         }
     }
 
@@ -140,9 +179,13 @@ impl Mysql {
     ) -> Result<Made> {
         progress.phase("preparing");
         let mut lock = sql::connect(instance).await?;
+        let bearable = u64::from(LOCK_WAIT_SECONDS);
+        if let Some(reason) = running::in_the_way(&mut lock, bearable, progress).await? {
+            return Ok(Made::Not(NoDump::Disturbing(reason)));
+        }
         run(&mut lock, "lock the instance for the backup", "LOCK INSTANCE FOR BACKUP").await?;
         if let Some(reason) = holds::unheld(&mut lock).await? {
-            return Ok(Made::Unheld(reason));
+            return Ok(Made::Not(NoDump::Unheld(reason)));
         }
         let database_bytes = probe::database_bytes(instance).await?;
         let prepared = no_prepared(&mut lock, None).await?;
@@ -228,6 +271,11 @@ impl Mysql {
 fn waited_for_a_lock(error: &EngineError) -> bool {
     let text = crate::error::whole(error);
     text.contains("Lock wait timeout exceeded") || text.contains("Too many concurrent clone operations")
+}
+
+/// Whether it was mysqldump that waited: for tables in use, or for a change of the schema that waits for the backup lock.
+fn is_of_the_dump(error: &EngineError) -> bool {
+    crate::error::whole(error).contains("FLUSH")
 }
 
 /// The dump's bytes with what is seen of them; a dump without its end is an error of the reader.

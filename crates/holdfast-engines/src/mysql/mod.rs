@@ -24,6 +24,7 @@ mod probe;
 mod process;
 mod replay;
 mod restore;
+mod running;
 mod schema;
 mod sql;
 mod users;

@@ -152,7 +152,7 @@ fn described(backup: &Backup, now: Timestamp) -> String {
         ("size", backup.size_bytes.map(|bytes| format!("{} ({bytes} bytes)", table::size(bytes)))),
         ("label", backup.label.clone()),
         ("method", Some(backup.backup_method.clone())),
-        ("because a dump cannot hold", backup.backup_method_reason.clone()),
+        ("no dump because of", backup.backup_method_reason.clone()),
         ("sealed with", Some(format!("{}, key {}", backup.encryption_algorithm, backup.encryption_key_id))),
         ("created", Some(time(backup.created_at))),
         ("completed", backup.completed_at.map(time)),

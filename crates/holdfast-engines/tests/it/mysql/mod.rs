@@ -8,3 +8,4 @@ mod lifecycle;
 mod odd;
 mod restore;
 mod rig;
+mod stall;

@@ -1,0 +1,124 @@
+//! What uses tables for long. mysqldump's snapshot begins with `FLUSH TABLES` and `FLUSH TABLES WITH READ LOCK`. These wait for
+//! every table that is in use, and what they have marked as old stays so after they gave up: until whoever uses a table is
+//! done with it, everybody else's statements on it wait too. So no dump is begun beside a statement that runs for long, or
+//! beside a session that keeps tables locked or open.
+//!
+//! Sources: MySQL 9.7 manual, FLUSH TABLES, SHOW OPEN TABLES, SHOW PROCESSLIST; tried on 9.7.4.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use mysql_async::{Conn, Row};
+
+use super::sql::{number, rows, text};
+use crate::{ProgressSink, Result};
+
+const DOING: &str = "look for what uses tables for long";
+/// The server tells whole seconds: what it calls 0 may have begun just now.
+const LONG_SECONDS: u64 = 1;
+/// How long a moment without anything long is waited for.
+const WAIT: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(100);
+/// A table is taken as kept by a session, not used by a statement, when it was in use at so many looks on end.
+const LOOKS: u32 = 5;
+/// What stands in the server's list and uses no tables of tenants: idle sessions, the server's own, readers of the binlog.
+const OTHERS: [&str; 4] = ["Sleep", "Daemon", "Binlog Dump", "Binlog Dump GTID"];
+/// A session that has not said who it is.
+const NOBODY: &str = "unauthenticated user";
+
+/// Waits for at most 20 s until a dump would hold up nobody. In words: what it would wait for still. A statement is borne then
+/// that has run for less than `bearable` seconds.
+pub(super) async fn in_the_way(
+    conn: &mut Conn,
+    bearable: u64,
+    progress: &ProgressSink,
+) -> Result<Option<String>> {
+    let began = Instant::now();
+    let mut seen = Seen::default();
+    let mut waits = false;
+    loop {
+        let statements = statements(conn).await?;
+        seen.look(rows(conn, DOING, "SHOW OPEN TABLES WHERE In_use > 0").await?, &statements);
+        let longest = statements.into_iter().max_by_key(|statement| statement.seconds);
+        let longest = longest.filter(|longest| longest.seconds >= LONG_SECONDS);
+        if longest.is_none() && seen.nothing_is_kept() {
+            return Ok(None);
+        }
+        if began.elapsed() > WAIT {
+            let longest = longest.filter(|longest| longest.seconds >= bearable);
+            return Ok(longest.map(|longest| longest.said()).or_else(|| seen.kept()));
+        }
+        if !std::mem::replace(&mut waits, true) {
+            progress.phase("waiting for statements to end");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+struct Statement {
+    connection: String,
+    user: String,
+    seconds: u64,
+    text: String,
+}
+
+impl Statement {
+    /// Without its text, which is the tenant's.
+    fn said(&self) -> String {
+        let Self { connection, user, seconds, .. } = self;
+        format!("a statement that has run for {seconds} s (connection {connection} of user {user:?})")
+    }
+}
+
+/// What runs, but for this.
+async fn statements(conn: &mut Conn) -> Result<Vec<Statement>> {
+    let own = conn.id().to_string();
+    let sessions = rows(conn, DOING, "SHOW FULL PROCESSLIST").await?;
+    let statements =
+        sessions.iter().filter(|row| !OTHERS.contains(&&*text(row, "Command"))).map(|row| Statement {
+            connection: text(row, "Id"),
+            user: text(row, "User"),
+            seconds: number(row, "Time"),
+            text: text(row, "Info").to_lowercase(),
+        });
+    Ok(statements.filter(|found| found.connection != own && found.user != NOBODY).collect())
+}
+
+/// Tables that were in use at every look since they first were.
+#[derive(Default)]
+struct Seen(BTreeMap<(String, String), Looks>);
+
+#[derive(Default)]
+struct Looks {
+    all: u32,
+    /// No statement named the table then.
+    unnamed: u32,
+}
+
+impl Seen {
+    fn look(&mut self, in_use: Vec<Row>, statements: &[Statement]) {
+        let mut before = std::mem::take(&mut self.0);
+        for row in in_use {
+            let table = (text(&row, "Database"), text(&row, "Table"));
+            let name = table.1.to_lowercase();
+            let mut looks = before.remove(&table).unwrap_or_default();
+            looks.all += 1;
+            looks.unnamed += u32::from(!statements.iter().any(|statement| statement.text.contains(&name)));
+            self.0.insert(table, looks);
+        }
+    }
+
+    /// Nothing is, or can be yet.
+    fn nothing_is_kept(&self) -> bool {
+        self.0.values().all(|looks| looks.unnamed == 0)
+    }
+
+    fn kept(&self) -> Option<String> {
+        let mut kept =
+            self.0.iter().filter(|(_, looks)| looks.all >= LOOKS && looks.unnamed * 2 >= looks.all);
+        let ((database, table), _) = kept.next()?;
+        let more = kept.count();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        Some(format!("a session that keeps {database}.{table}{more} locked or open"))
+    }
+}
