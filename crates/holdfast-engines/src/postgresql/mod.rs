@@ -15,6 +15,7 @@ mod databases;
 mod position;
 mod probe;
 mod process;
+mod replaying;
 mod replication;
 mod restore;
 mod sql;

@@ -41,7 +41,8 @@ impl<'a> Watch<'a> {
             return Ok(());
         }
         self.looked = Some(Instant::now());
-        let reached = recent_log(instance, LINES).iter().rev().find_map(|line| lsn_after(line, "current LSN: "));
+        let reached =
+            recent_log(instance, LINES).iter().rev().find_map(|line| lsn_after(line, "current LSN: "));
         if let Some(reached) = reached.filter(|reached| *reached > self.reached) {
             (self.reached, self.moved) = (reached, Instant::now());
             self.tell();
@@ -81,7 +82,11 @@ mod tests {
         let percent = || progress.get().expect("a phase").percent;
         watch.look(&instance).expect("it has just begun");
         assert_eq!(percent(), None);
-        let line = |lsn| format!("2026-11-29 06:41:24.123 UTC [77] LOG:  redo in progress, elapsed time: 1.00 s, current LSN: {lsn}\n");
+        let line = |lsn| {
+            format!(
+                "2026-11-29 06:41:24.123 UTC [77] LOG:  redo in progress, elapsed time: 1.00 s, current LSN: {lsn}\n"
+            )
+        };
         for (lsn, expected) in [("0/3000000", 25.0), ("0/5000000", 75.0), ("0/6000028", 99.0)] {
             std::fs::write(log.join("postgresql-Sun.log"), line(lsn)).expect("written");
             watch.looked = None;

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 
 use super::cut::Cut;
 use super::position::{SEGMENT_BYTES, format_lsn, parse_lsn};
+use super::replaying::{TELL, Watch};
 use super::{Postgresql, config, sql};
 use crate::bulk_sync::BulkSync;
 use crate::exec;
@@ -24,8 +25,6 @@ use crate::progress::percent_in;
 use crate::{EngineError, Instance, Paths, ProgressSink, RestoreRequest, RestoreTo, Restored, Result};
 
 const COPY_SECONDS: u64 = 24 * 3600;
-/// Replay of a week of log may take long; it is bounded by its progress, this is the last bound.
-const REPLAY_LIMIT: Duration = Duration::from_secs(12 * 3600);
 const START_GRACE: Duration = Duration::from_secs(5);
 const SOURCE_CONF: &str = "source.conf";
 /// PostgreSQL 17, 19.11 (there since 14).
@@ -78,7 +77,7 @@ impl Postgresql {
             Cut::Base => target(instance, "recovery_target = 'immediate'\n")?,
             Cut::Unknown => {}
         }
-        let replayed_to = self.replay(instance, request, cut).await?;
+        let replayed_to = self.replay(instance, request, cut, progress).await?;
         progress.phase("setting credentials");
         self.clear_recovery_settings(instance).await?;
         sql::make_users(instance, request.users).await?;
@@ -155,9 +154,20 @@ impl Postgresql {
         .map_err(EngineError::exec("copy the base backup into the new instance"))
     }
 
-    async fn replay(&self, instance: &Instance, request: &RestoreRequest<'_>, cut: Cut) -> Result<Position> {
-        let timeline = request.base_stop.timeline;
-        match self.recover_once(instance).await? {
+    async fn replay(
+        &self,
+        instance: &Instance,
+        request: &RestoreRequest<'_>,
+        cut: Cut,
+        progress: &ProgressSink,
+    ) -> Result<Position> {
+        let Position { timeline, offset: base } = request.base_stop;
+        let end = match (cut, &request.target) {
+            (Cut::Behind(record), _) => record,
+            (Cut::Unknown, Some(to)) => to.covered_to.offset,
+            (Cut::Base, _) | (_, None) => base,
+        };
+        match self.recover_once(instance, Watch::new(progress, base, end)).await? {
             Ended::Promoted => {}
             Ended::OutOfLog { last_record } => {
                 let Some(to) = &request.target else {
@@ -171,7 +181,8 @@ impl Postgresql {
                     "nothing was committed between the end of the log and the restore point; ending at its last record"
                 );
                 self.target_record(instance, last_record)?;
-                if let Ended::OutOfLog { last_record } = self.recover_once(instance).await? {
+                let again = Watch::new(progress, base, last_record);
+                if let Ended::OutOfLog { last_record } = self.recover_once(instance, again).await? {
                     return Err(self.hole(instance, last_record, to.covered_to.offset));
                 }
             }
@@ -185,12 +196,12 @@ impl Postgresql {
     }
 
     /// Starts the instance and waits until it has promoted itself or given up.
-    async fn recover_once(&self, instance: &Instance) -> Result<Ended> {
+    async fn recover_once(&self, instance: &Instance, mut watch: Watch<'_>) -> Result<Ended> {
         // What is read below is this round's.
         remove_logs(instance)?;
         // The engine, too, brings every file of a copied cluster to disk before it recovers, one by one by default.
         let at_once = BulkSync::open(&Paths(&instance.folder).data()).map_or("", |_| SYNC_AT_ONCE);
-        self.pg_ctl_start(instance, Some(&format!("{NOT_HOT} {at_once}"))).await?;
+        self.pg_ctl_start(instance, Some(&format!("{NOT_HOT} {TELL} {at_once}"))).await?;
         let began = Instant::now();
         loop {
             if promoted(instance).await {
@@ -206,12 +217,7 @@ impl Postgresql {
                     return Err(EngineError::NotReady { seconds: began.elapsed().as_secs(), last });
                 }
             }
-            if began.elapsed() > REPLAY_LIMIT {
-                return Err(EngineError::NotReady {
-                    seconds: REPLAY_LIMIT.as_secs(),
-                    last: last_log_lines(instance),
-                });
-            }
+            watch.look(instance)?;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -332,7 +338,7 @@ fn out_of_log(instance: &Instance) -> Option<Ended> {
     Some(Ended::OutOfLog { last_record })
 }
 
-fn lsn_after(line: &str, words: &str) -> Option<u64> {
+pub(super) fn lsn_after(line: &str, words: &str) -> Option<u64> {
     let rest = line.split_once(words)?.1;
     parse_lsn(rest.split_whitespace().next()?)
 }
@@ -343,12 +349,12 @@ fn target_text(point: Timestamp) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::RepositoryAccess;
     use crate::exec::ProcessSpec;
 
-    fn instance(folder: &std::path::Path) -> Instance {
+    pub(in crate::postgresql) fn instance(folder: &std::path::Path) -> Instance {
         Instance {
             folder: folder.join("instance"),
             stanza: "hf-test".to_owned(),
