@@ -29,6 +29,7 @@ libssh2-1|libssh2-1t64
 libzstd1
 liblz4-1
 libbz2-1.0
+libossp-uuid16
 zlib1g
 libfaketime
 strace

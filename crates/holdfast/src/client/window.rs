@@ -69,7 +69,10 @@ fn described(name: &str, pitr: &Pitr, now: Timestamp) -> String {
 fn archiving(pitr: &Pitr) -> String {
     let state = if pitr.archiving_active { "active" } else { "NOT ACTIVE" };
     let lag = match pitr.archive_lag_seconds {
-        Some(seconds) if seconds < 0.05 => ", nothing waits to be shipped".to_owned(),
+        Some(seconds) if seconds < 0.05 && pitr.archiving_active => {
+            ", nothing waits to be shipped".to_owned()
+        }
+        Some(seconds) if seconds < 0.05 => ", although the store has all that was written so far".to_owned(),
         Some(seconds) => {
             let bytes =
                 pitr.archive_lag_bytes.map(|bytes| format!(" ({})", table::size(bytes))).unwrap_or_default();
@@ -190,6 +193,7 @@ mod tests {
         let text = described("shop", &pitr, at("2026-03-15T15:00:00Z"));
         assert!(text.contains(&format!("[{}{}]", "#".repeat(30), ".".repeat(30))), "{text}");
         assert!(text.contains("NOT ACTIVE") && !text.contains("any instant up to now"), "{text}");
+        assert!(text.contains("the store has all") && !text.contains("nothing waits"), "{text}");
     }
 
     #[test]

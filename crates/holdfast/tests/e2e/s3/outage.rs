@@ -34,6 +34,12 @@ async fn an_outage_of_the_store_loses_nothing_and_shows() -> Result<()> {
     let back = Instant::now();
     world.caught_up(&source.id, 15.0, 120).await?;
     println!("caught up {:.1} s after the store came back", back.elapsed().as_secs_f64());
+    wait_for("archiving is active again", 60, || async {
+        let pitr = world.client.get(&format!("/managed-services/{}/pitr", source.id)).await?;
+        Ok((pitr["archiving_active"] == true && pitr["last_error"].is_null()).then_some(()))
+    })
+    .await?;
+    println!("active again {:.1} s after the store came back", back.elapsed().as_secs_f64());
     let reached = wait_for("the window reaches behind the outage", 60, || async {
         let pitr = world.client.get(&format!("/managed-services/{}/pitr", source.id)).await?;
         let until = pitr["latest_restore_point"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
