@@ -1,11 +1,11 @@
 //! Services of a run: made, waited for, restored and, whatever happens, removed.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_api::backup::{Backup, BackupList, BackupStatus, BackupType, TriggeredBackup};
 use holdfast_api::restore::{Pitr, StartedRestore};
-use holdfast_api::service::{Service, ServiceStatus};
+use holdfast_api::service::{Service, ServiceList, ServiceStatus};
 use holdfast_api::user::{Credentials, DatabaseUserList};
 use holdfast_core::engine::EngineKind;
 use jiff::Timestamp;
@@ -20,26 +20,76 @@ use crate::error::{ConformanceError, Result};
 const LOOK: Duration = Duration::from_millis(150);
 /// How long a removal may wait for what is under way.
 const REMOVAL_SECONDS: u64 = 120;
+/// A request that was cut off has arrived by then, or never will.
+const CUT_OFF: Duration = Duration::from_secs(3);
 /// Both are told to a restore that is not possible; only one of them says that it never will be.
 const NOT_NOW: u16 = 409;
 const GONE: u16 = 404;
 
 /// What a run has made and must remove.
 #[derive(Default)]
-pub struct Made(Mutex<Vec<Uuid>>);
+pub struct Made(Mutex<List>);
+
+#[derive(Default)]
+struct List {
+    services: Vec<Uuid>,
+    /// Names of services that were asked for and not answered for: a run may be ended in between.
+    asked: Vec<String>,
+}
 
 impl Made {
+    fn list(&self) -> MutexGuard<'_, List> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn note(&self, id: Uuid) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+        self.list().services.push(id);
     }
 
     fn forget(&self, id: Uuid) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| *other != id);
+        self.list().services.retain(|other| *other != id);
     }
 
     #[must_use]
     pub fn services(&self) -> Vec<Uuid> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.list().services.clone()
+    }
+
+    /// Whether there is nothing to remove, nor may be.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let list = self.list();
+        list.services.is_empty() && list.asked.is_empty()
+    }
+
+    /// Makes a service of this name by `asking`, which tells its id.
+    async fn make(&self, name: &str, asking: impl Future<Output = Result<Uuid>>) -> Result<Uuid> {
+        self.list().asked.push(name.to_owned());
+        let made = asking.await;
+        match &made {
+            Ok(id) => self.note(*id),
+            Err(ConformanceError::Refused { .. }) => {}
+            Err(_) => return made, // it may have been made all the same
+        }
+        self.list().asked.retain(|other| other != name);
+        made
+    }
+
+    /// Looks for what was asked for and not answered for. A request that was cut off may still arrive meanwhile.
+    async fn find_asked(&self, control: &dyn Control) -> Result<()> {
+        let began = Instant::now();
+        while !self.list().asked.is_empty() && began.elapsed() < CUT_OFF {
+            let found: ServiceList = ask(control, Method::Get, "/managed-services", None).await?;
+            for service in found.services {
+                let mut list = self.list();
+                if let Some(at) = list.asked.iter().position(|name| *name == service.name) {
+                    list.asked.swap_remove(at);
+                    list.services.push(service.id);
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
     }
 
     /// Deletes every service that is left, copies first, and the backups on demand. Automated backups go when they expire.
@@ -47,7 +97,7 @@ impl Made {
     /// # Errors
     /// The first that could not be removed; the others have been tried too.
     pub async fn remove(&self, control: &dyn Control) -> Result<()> {
-        let mut first_error = Ok(());
+        let mut first_error = self.find_asked(control).await;
         for id in self.services().into_iter().rev() {
             let removed = remove(control, id).await;
             match removed {
@@ -91,9 +141,12 @@ pub fn path(id: Uuid, rest: &str) -> String {
 /// # Errors
 /// What the API says, as in all that follow.
 pub async fn create(control: &dyn Control, made: &Made, body: Value) -> Result<Uuid> {
-    let service: Service = ask(control, Method::Post, "/managed-services", Some(body)).await?;
-    made.note(service.id);
-    Ok(service.id)
+    let name = body["name"].as_str().unwrap_or_default().to_owned();
+    let asking = async {
+        let service: Service = ask(control, Method::Post, "/managed-services", Some(body)).await?;
+        Ok(service.id)
+    };
+    made.make(&name, asking).await
 }
 
 /// # Errors
@@ -214,9 +267,12 @@ pub async fn restore(
             (path(source, &format!("/backups/{backup}/restore")), json!({"target_service_name": name}))
         }
     };
-    let started: StartedRestore = ask(control, Method::Post, &path, Some(body)).await?;
-    made.note(started.service_id);
-    wait_running(control, started.service_id, seconds).await
+    let asking = async {
+        let started: StartedRestore = ask(control, Method::Post, &path, Some(body)).await?;
+        Ok(started.service_id)
+    };
+    let copy = made.make(name, asking).await?;
+    wait_running(control, copy, seconds).await
 }
 
 /// The recovery window.

@@ -11,7 +11,7 @@ use holdfast_core::engine::EngineKind;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::error::ClientError;
 use super::http::Api;
@@ -51,15 +51,16 @@ pub(super) async fn run(ctx: &Context, args: EngineArgs) -> Result<(), ClientErr
     };
     ctx.ui.note(&format!("checking {}; services are named {}…; --seed {seed}", args.kind, plan.name));
     let (made, mut random) = (Made::default(), StdRng::seed_from_u64(seed));
+    let mut asked = Asked::listen()?;
     let told = Told { ctx, began: Instant::now() };
     let done = {
         let suite = Box::pin(scenario::run(&ctx.api, args.kind, &plan, &made, &mut random, &told));
         tokio::select! {
             done = suite => done.map_err(|error| failed(error, seed)),
-            () = asked_to_end() => Err(interrupted("the check was interrupted", String::new())),
+            () = asked.to_end() => Err(interrupted("the check was interrupted", String::new())),
         }
     };
-    let report = match (done, remove(ctx, &made, args.keep).await) {
+    let report = match (done, remove(ctx, &made, args.keep, &mut asked).await) {
         (done, Ok(())) => done?,
         (Ok(_), Err(left)) => return Err(left),
         (Err(error), Err(left)) => {
@@ -73,10 +74,9 @@ pub(super) async fn run(ctx: &Context, args: EngineArgs) -> Result<(), ClientErr
 }
 
 /// Removes what there is, and gives up only when asked a second time.
-async fn remove(ctx: &Context, made: &Made, keep: bool) -> Result<(), ClientError> {
-    let services = made.services();
-    let named = || services.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    if services.is_empty() {
+async fn remove(ctx: &Context, made: &Made, keep: bool, asked: &mut Asked) -> Result<(), ClientError> {
+    let named = || made.services().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    if made.is_empty() {
         return Ok(());
     }
     if keep {
@@ -89,7 +89,7 @@ async fn remove(ctx: &Context, made: &Made, keep: bool) -> Result<(), ClientErro
         removed = made.remove(&ctx.api) => {
             removed.map_err(|error| ClientError::Failed { text: chain(&error), hint: hint() })
         }
-        () = asked_to_end() => Err(interrupted("not everything was removed", hint())),
+        () = asked.to_end() => Err(interrupted("not everything was removed", hint())),
     }
 }
 
@@ -97,17 +97,28 @@ fn interrupted(text: &str, hint: String) -> ClientError {
     ClientError::Interrupted { text: text.to_owned(), hint }
 }
 
-/// Ctrl-C, or a polite kill.
-async fn asked_to_end() {
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await, // it ends us then
+/// Ctrl-C, or a polite kill. Heard from the moment on at which this is made: before it, both end the process on the spot.
+struct Asked {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Asked {
+    fn listen() -> Result<Self, ClientError> {
+        let heard = |kind| {
+            signal(kind).map_err(|error| ClientError::Failed {
+                text: format!("cannot listen for signals: {error}"),
+                hint: String::new(),
+            })
+        };
+        Ok(Self { interrupt: heard(SignalKind::interrupt())?, terminate: heard(SignalKind::terminate())? })
+    }
+
+    async fn to_end(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
     }
 }
 

@@ -74,21 +74,24 @@ pub(crate) async fn keeps_every_promise(kind: EngineKind) -> Result<()> {
     nothing_is_left(&holdfast).await
 }
 
-/// Ctrl-C in the middle of the restores: the command removes what it made.
+/// Ctrl-C while the service is asked for, which may have been made or not, and while copies are: the command removes what it made.
 pub(crate) async fn cleans_up_when_interrupted(kind: EngineKind) -> Result<()> {
     let Some(holdfast) = holdfast_for(kind, "ctrlc").await? else { return Ok(()) };
-    let mut check = check(&holdfast, kind, &["--restores", "3"])?;
-    let mut lines = BufReader::new(check.stderr.take().context("piped")?).lines();
-    while let Some(line) = lines.next_line().await? {
-        println!("{line}");
-        if line.contains("restoring") {
-            let pid = i32::try_from(check.id().context("it runs")?)?;
-            kill(Pid::from_raw(pid), Signal::SIGINT)?;
+    for moment in ["making a", "restoring"] {
+        let mut check = check(&holdfast, kind, &["--restores", "3"])?;
+        let mut lines = BufReader::new(check.stderr.take().context("piped")?).lines();
+        while let Some(line) = lines.next_line().await? {
+            println!("{line}");
+            if line.contains(moment) {
+                let pid = i32::try_from(check.id().context("it runs")?)?;
+                kill(Pid::from_raw(pid), Signal::SIGINT)?;
+            }
         }
+        let ended = check.wait().await?;
+        ensure!(ended.code() == Some(130), "{moment}: {ended}");
+        nothing_is_left(&holdfast).await.context(moment)?;
     }
-    let ended = check.wait().await?;
-    ensure!(ended.code() == Some(130), "{ended}");
-    nothing_is_left(&holdfast).await
+    Ok(())
 }
 
 async fn nothing_is_left(holdfast: &Holdfast) -> Result<()> {
