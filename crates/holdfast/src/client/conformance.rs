@@ -57,7 +57,7 @@ pub(super) async fn run(ctx: &Context, args: EngineArgs) -> Result<(), ClientErr
         let suite = Box::pin(scenario::run(&ctx.api, args.kind, &plan, &made, &mut random, &told));
         tokio::select! {
             done = suite => done.map_err(|error| failed(error, seed)),
-            () = asked.to_end() => Err(interrupted("the check was interrupted", String::new())),
+            () = asked.heard() => Err(interrupted("the check was interrupted", String::new())),
         }
     };
     let report = match (done, remove(ctx, &made, args.keep, &mut asked).await) {
@@ -89,7 +89,7 @@ async fn remove(ctx: &Context, made: &Made, keep: bool, asked: &mut Asked) -> Re
         removed = made.remove(&ctx.api) => {
             removed.map_err(|error| ClientError::Failed { text: chain(&error), hint: hint() })
         }
-        () = asked.to_end() => Err(interrupted("not everything was removed", hint())),
+        () = asked.heard() => Err(interrupted("not everything was removed", hint())),
     }
 }
 
@@ -114,7 +114,7 @@ impl Asked {
         Ok(Self { interrupt: heard(SignalKind::interrupt())?, terminate: heard(SignalKind::terminate())? })
     }
 
-    async fn to_end(&mut self) {
+    async fn heard(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
