@@ -182,8 +182,11 @@ pub(super) async fn create_collection(
     namespace: &Namespace,
     options: &RawDocumentBuf,
 ) -> Result<()> {
+    let mut options = Fields::parse(options.as_bytes()).map_err(broken)?;
+    // Servers tell these, and do not take them: a base may be made while `$out` fills a collection of its own.
+    options.retain(|name| !matches!(name, b"temp" | b"autoIndexId"));
     let mut create = Fields::default().with("create", namespace.collection.as_str());
-    create.extend(Fields::parse(options.as_bytes()).map_err(broken)?);
+    create.extend(options);
     match client.database(&namespace.database).run_raw_command(command(&create)?).await {
         Err(error) if !is_code(&error, &[NAMESPACE_EXISTS]) => {
             Err(EngineError::mongo(format!("make {namespace}"))(error))

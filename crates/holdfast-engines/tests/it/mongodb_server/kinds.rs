@@ -54,6 +54,25 @@ async fn all_kinds_of_data_come_back_from_the_base_and_from_the_log() -> Result<
     world.end().await
 }
 
+/// As `$out` and `mapReduce` make them, and the server drops them at its next start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_temporary_collection_of_the_base_comes_back_as_a_plain_one() -> Result<()> {
+    let Some(world) = World::new()? else { return Ok(()) };
+    let source = world.create("source").await?;
+    let all = owner(&source).await?;
+    let create = doc! { "op": "c", "ns": "d.$cmd", "o": { "create": "tmp.agg_out.x", "temp": true } };
+    all.database("admin").run_command(doc! { "applyOps": [create] }).await?;
+    collection(&all, "d", "tmp.agg_out.x").insert_one(doc! { "_id": 1 }).await?;
+    let made = all.database("d").list_collections().await?.try_collect::<Vec<_>>().await?;
+    assert!(format!("{made:?}").contains("tmp.agg_out.x"), "{made:?}");
+    let base = world.backup(&source).await?;
+    assert!(base.0.holds("catalog.bson", b"\x08temp\0\x01"), "it is no temporary one");
+    let (copy, _) = world.restore("copy", &base, None).await?;
+    let found = owner(&copy).await?;
+    assert_eq!(collection(&found, "d", "tmp.agg_out.x").count_documents(doc! {}).await?, 1);
+    world.end().await
+}
+
 fn collection(client: &Client, database: &str, name: &str) -> Collection<Document> {
     client.database(database).collection(name)
 }

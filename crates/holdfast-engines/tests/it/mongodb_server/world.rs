@@ -209,6 +209,12 @@ impl Objects {
         Self(Arc::new(Mutex::new(all)))
     }
 
+    /// Whether an object has these bytes in it.
+    pub(crate) fn holds(&self, name: &str, bytes: &[u8]) -> bool {
+        let all = self.0.lock().expect("no test panics with it");
+        all.1.get(name).is_some_and(|object| object.windows(bytes.len()).any(|part| part == bytes))
+    }
+
     pub(crate) fn names(&self) -> Vec<String> {
         self.0.lock().expect("no test panics with it").0.clone()
     }
