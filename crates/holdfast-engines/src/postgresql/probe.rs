@@ -1,12 +1,9 @@
 //! Looks at a running instance: its position, its archiver, its load.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use holdfast_core::Timestamp;
 use holdfast_core::position::Position;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
 use tokio_postgres::{Client, Row};
 
 use super::position::{parse_lsn, without_empty_page};
@@ -45,24 +42,7 @@ pub(super) async fn probe(instance: &Instance) -> Result<Probe> {
         Ok(row) => Some(statistics_of(&row.map_err(EngineError::sql("read the engine's statistics"))?)),
         Err(_) => None,
     };
-    if statistics.as_ref().is_some_and(|statistics: &Statistics| statistics.archiver_error.is_some()) {
-        wake_archiver(instance, &client).await?;
-    }
     Ok(Probe { mark: Some(mark), statistics })
-}
-
-/// After three failures the archiver tries again once a minute only, or when its settings change: so a store that is back is used at
-/// once (PostgreSQL 17, `pgarch.c`: `PGARCH_AUTOWAKE_INTERVAL`).
-async fn wake_archiver(instance: &Instance, client: &Client) -> Result<()> {
-    let query = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'archiver'";
-    let row = client.query_opt(query, &[]).await.map_err(EngineError::sql("find the archiver"))?;
-    let uid = instance.run_as.as_ref().map_or(geteuid().as_raw(), |user| user.uid);
-    if let Some(pid) = row.map(|row| row.get::<_, i32>(0))
-        && std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == uid)
-    {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGHUP); // it may just have ended
-    }
-    Ok(())
 }
 
 fn statistics_of(row: &Row) -> Statistics {

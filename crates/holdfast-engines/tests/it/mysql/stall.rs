@@ -15,7 +15,7 @@ use crate::mysql::rig::{Archive, Server, base, engines};
 /// in the way.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Somebody who reads and writes the table all the time; the longest that a statement took.
+/// Somebody who reads the table all the time; the longest that a statement took.
 struct Client(Arc<AtomicBool>, JoinHandle<Result<Duration>>);
 
 impl Client {
