@@ -18,9 +18,9 @@ const DOING: &str = "look for what uses tables for long";
 const LONG_SECONDS: u64 = 1;
 /// How long a moment without anything long is waited for.
 const WAIT: Duration = Duration::from_secs(20);
-const PAUSE: Duration = Duration::from_millis(100);
-/// A table is taken as kept by a session, not used by a statement, when it was in use at so many looks on end.
-const LOOKS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(50);
+/// So many looks tell of a table in use whether a session keeps it or statements come and go on it.
+const LOOKS: u32 = 10;
 /// What stands in the server's list and uses no tables of tenants: idle sessions, the server's own, readers of the binlog.
 const OTHERS: [&str; 4] = ["Sleep", "Daemon", "Binlog Dump", "Binlog Dump GTID"];
 /// A session that has not said who it is.
@@ -84,15 +84,22 @@ async fn statements(conn: &mut Conn) -> Result<Vec<Statement>> {
     Ok(statements.filter(|found| found.connection != own && found.user != NOBODY).collect())
 }
 
-/// Tables that were in use at every look since they first were.
+/// Tables that were in use at every look since they first were. One that is free at a look is kept by nobody.
 #[derive(Default)]
 struct Seen(BTreeMap<(String, String), Looks>);
 
 #[derive(Default)]
 struct Looks {
     all: u32,
-    /// No statement named the table then.
+    /// It was in use more often than there were statements that name it.
     unnamed: u32,
+}
+
+impl Looks {
+    /// Statements begin and end between the two lists of a look, so some looks are wrong.
+    fn mostly_unnamed(&self) -> bool {
+        self.unnamed * 2 >= self.all
+    }
 }
 
 impl Seen {
@@ -101,21 +108,21 @@ impl Seen {
         for row in in_use {
             let table = (text(&row, "Database"), text(&row, "Table"));
             let name = table.1.to_lowercase();
+            let naming = statements.iter().filter(|statement| statement.text.contains(&name)).count();
             let mut looks = before.remove(&table).unwrap_or_default();
             looks.all += 1;
-            looks.unnamed += u32::from(!statements.iter().any(|statement| statement.text.contains(&name)));
+            looks.unnamed += u32::from(number(&row, "In_use") > naming as u64);
             self.0.insert(table, looks);
         }
     }
 
-    /// Nothing is, or can be yet.
+    /// It is known of every table.
     fn nothing_is_kept(&self) -> bool {
-        self.0.values().all(|looks| looks.unnamed == 0)
+        self.0.values().all(|looks| looks.all >= LOOKS && !looks.mostly_unnamed())
     }
 
     fn kept(&self) -> Option<String> {
-        let mut kept =
-            self.0.iter().filter(|(_, looks)| looks.all >= LOOKS && looks.unnamed * 2 >= looks.all);
+        let mut kept = self.0.iter().filter(|(_, looks)| looks.all >= LOOKS && looks.mostly_unnamed());
         let ((database, table), _) = kept.next()?;
         let more = kept.count();
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
