@@ -3,7 +3,7 @@
 //! done with it, everybody else's statements on it wait too. So no dump is begun beside a statement that runs for long, or
 //! beside a session that keeps tables locked or open.
 //!
-//! Sources: MySQL 9.7 manual, FLUSH TABLES, SHOW OPEN TABLES, SHOW PROCESSLIST; tried on 9.7.4.
+//! Sources: MySQL 9.7 manual, FLUSH TABLES, SHOW OPEN TABLES, SHOW PROCESSLIST, General Thread States; tried on 9.7.4.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -23,6 +23,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LOOKS: u32 = 10;
 /// What stands in the server's list and uses no tables of tenants: idle sessions, the server's own, readers of the binlog.
 const OTHERS: [&str; 4] = ["Sleep", "Daemon", "Binlog Dump", "Binlog Dump GTID"];
+/// States of statements that do not use the tables that they name, yet: they wait for somebody who does.
+const WAITING: [&str; 2] = ["Waiting for table metadata lock", "Waiting for table flush"];
 /// A session that has not said who it is.
 const NOBODY: &str = "unauthenticated user";
 
@@ -60,9 +62,14 @@ struct Statement {
     user: String,
     seconds: u64,
     text: String,
+    is_waiting: bool,
 }
 
 impl Statement {
+    fn uses(&self, table: &str) -> bool {
+        !self.is_waiting && self.text.contains(table)
+    }
+
     /// Without its text, which is the tenant's.
     fn said(&self) -> String {
         let Self { connection, user, seconds, .. } = self;
@@ -80,6 +87,7 @@ async fn statements(conn: &mut Conn) -> Result<Vec<Statement>> {
             user: text(row, "User"),
             seconds: number(row, "Time"),
             text: text(row, "Info").to_lowercase(),
+            is_waiting: WAITING.contains(&&*text(row, "State")),
         });
     Ok(statements.filter(|found| found.connection != own && found.user != NOBODY).collect())
 }
@@ -108,7 +116,7 @@ impl Seen {
         for row in in_use {
             let table = (text(&row, "Database"), text(&row, "Table"));
             let name = table.1.to_lowercase();
-            let naming = statements.iter().filter(|statement| statement.text.contains(&name)).count();
+            let naming = statements.iter().filter(|statement| statement.uses(&name)).count();
             let mut looks = before.remove(&table).unwrap_or_default();
             looks.all += 1;
             looks.unnamed += u32::from(number(&row, "In_use") > naming as u64);

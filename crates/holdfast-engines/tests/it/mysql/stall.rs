@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::task::JoinHandle;
 
@@ -15,23 +16,41 @@ use crate::mysql::rig::{Archive, Server, base, engines};
 /// in the way.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Somebody who reads the table all the time; the longest that a statement took.
+/// `ER_LOCK_WAIT_TIMEOUT`.
+const LOCK_WAIT_TIMEOUT: u16 = 1205;
+const READ: &str = "SELECT COUNT(*) FROM orders";
+
+/// Somebody who runs a statement all the time; the longest that it took. It may give up for another's lock.
 struct Client(Arc<AtomicBool>, JoinHandle<Result<Duration>>);
 
 impl Client {
-    async fn start(server: &Server) -> Result<Self> {
-        let (mut conn, stop) = (server.tenant("app").await?, Arc::new(AtomicBool::new(false)));
+    async fn start(server: &Server, statement: &'static str) -> Result<Self> {
+        Ok(Self::run(server.tenant("app").await?, statement))
+    }
+
+    /// It waits for another's lock for a second at most.
+    async fn impatient(server: &Server, statement: &'static str) -> Result<Self> {
+        let mut conn = server.tenant("app").await?;
+        conn.query_drop("SET lock_wait_timeout = 1").await?;
+        Ok(Self::run(conn, statement))
+    }
+
+    fn run(mut conn: Conn, statement: &'static str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&stop);
         let task = tokio::spawn(async move {
             let mut longest = Duration::ZERO;
             while !until.load(Ordering::Relaxed) {
                 let began = Instant::now();
-                conn.query_drop("SELECT COUNT(*) FROM orders").await?;
+                match conn.query_drop(statement).await {
+                    Err(mysql_async::Error::Server(refused)) if refused.code == LOCK_WAIT_TIMEOUT => {}
+                    done => done?,
+                }
                 longest = longest.max(began.elapsed());
             }
             Ok(longest)
         });
-        Ok(Self(stop, task))
+        Self(stop, task)
     }
 
     async fn longest(self) -> Result<Duration> {
@@ -51,7 +70,10 @@ async fn a_backup_makes_nobody_wait_for_those_who_use_tables_for_long() -> Resul
     app.query_drop("CREATE TABLE orders (id INT PRIMARY KEY)").await?;
     app.query_drop("INSERT INTO orders VALUES (1), (2)").await?;
     // Many short statements are in nobody's way, though the table is always in use.
-    let busy = [Client::start(&server).await?, Client::start(&server).await?, Client::start(&server).await?];
+    let mut busy = Vec::new();
+    for _ in 0..3 {
+        busy.push(Client::start(&server, READ).await?);
+    }
     let made = base(&server, &archive).await?.facts;
     for client in busy {
         client.longest().await?;
@@ -68,21 +90,46 @@ async fn a_backup_makes_nobody_wait_for_those_who_use_tables_for_long() -> Resul
     let id = report.id();
     let stays = tokio::spawn(async move { report.query_drop("SELECT SLEEP(200) FROM orders LIMIT 1").await });
     tokio::time::sleep(Duration::from_secs(2)).await; // of a younger one nobody can know that it will be long
-    copied_beside(&server, &archive, "has run for").await.context("a report")?;
+    copied_beside(&server, &archive, READ, "has run for").await.context("a report")?;
     ensure!(!stays.is_finished(), "the report goes on");
     server.root().await?.query_drop(format!("KILL QUERY {id}")).await?;
     stays.await??;
     // A session that does nothing.
     let mut locks = server.tenant("app").await?;
     locks.query_drop("LOCK TABLES orders READ").await?;
-    copied_beside(&server, &archive, "keeps defaultdb.orders").await.context("a locked table")?;
+    copied_beside(&server, &archive, READ, "keeps defaultdb.orders").await.context("a locked table")?;
     locks.query_drop("UNLOCK TABLES").await?;
     ensure!(base(&server, &archive).await?.facts.instead.is_none(), "a dump is made again");
     Ok(())
 }
 
-async fn copied_beside(server: &Server, archive: &Archive, reason: &str) -> Result<()> {
-    let client = Client::start(server).await?;
+/// Those who wait for a locked table do not pass for those who use it, and who has nothing to do with it does not wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_locked_for_writing_is_left_to_those_who_want_it() -> Result<()> {
+    let Some(engines) = engines() else { return Ok(()) };
+    let server = Server::start(&engines).await?;
+    let archive = Archive::default();
+    let _follower = archive.follow(&server);
+    archive.catch_up().await?;
+    let mut locks = server.tenant("app").await?;
+    locks.query_drop("CREATE TABLE orders (id INT PRIMARY KEY)").await?;
+    locks.query_drop("CREATE TABLE other (id INT PRIMARY KEY)").await?;
+    locks.query_drop("LOCK TABLES orders WRITE").await?;
+    let wanting = [Client::impatient(&server, READ).await?, Client::impatient(&server, READ).await?];
+    copied_beside(&server, &archive, "REPLACE INTO other VALUES (1)", "keeps defaultdb.orders").await?;
+    for client in wanting {
+        client.longest().await?;
+    }
+    Ok(())
+}
+
+async fn copied_beside(
+    server: &Server,
+    archive: &Archive,
+    statement: &'static str,
+    reason: &str,
+) -> Result<()> {
+    let client = Client::start(server, statement).await?;
     let made = base(server, archive).await?.facts;
     let longest = client.longest().await?;
     let instead = made.instead.context("a dump was made")?;
