@@ -10,7 +10,7 @@ use holdfast_core::Timestamp;
 use mysql_async::prelude::Queryable;
 
 use crate::mysql::restore::{ZOO, found, looks, write};
-use crate::mysql::rig::{Archive, MemorySink, Server, base_by, engines, table, wait};
+use crate::mysql::rig::{Archive, MemorySink, Server, archived, base_by, engines, table, wait};
 
 const SINGLES: &str = "CREATE TABLE singles (id INT PRIMARY KEY, f FLOAT)";
 const SINGLE: &str =
@@ -24,10 +24,7 @@ fn copy_is_gone(server: &Server) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_comes_back_as_it_was_floats_and_prepared_transactions_too() -> Result<()> {
     let Some(engines) = engines() else { return Ok(()) };
-    let server = Server::start(&engines).await?;
-    let archive = Archive::default();
-    let _follower = archive.follow(&server);
-    archive.catch_up().await?;
+    let (server, archive, _follower) = archived(&engines).await?;
     let mut app = server.tenant("app").await?;
     for statement in ZOO.iter().chain(&[SINGLES, SINGLE]) {
         app.query_drop(*statement).await.with_context(|| (*statement).to_owned())?;
@@ -81,10 +78,8 @@ async fn everything_comes_back_as_it_was_floats_and_prepared_transactions_too() 
 #[tokio::test(flavor = "multi_thread")]
 async fn instants_are_exact_from_a_copy_made_under_load() -> Result<()> {
     let Some(engines) = engines() else { return Ok(()) };
-    let server = Arc::new(Server::start(&engines).await?);
-    let archive = Archive::default();
-    let _follower = archive.follow(&server);
-    archive.catch_up().await?;
+    let (server, archive, _follower) = archived(&engines).await?;
+    let server = Arc::new(server);
     let mut app = server.tenant("app").await?;
     app.query_drop("CREATE TABLE ledger (id BIGINT PRIMARY KEY, s TEXT)").await?;
     let stop = Arc::new(AtomicBool::new(false));

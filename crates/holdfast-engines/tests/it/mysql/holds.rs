@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use mysql_async::prelude::Queryable;
 
-use crate::mysql::rig::{Archive, Server, base, engines, table};
+use crate::mysql::rig::{Archive, Server, archived, base, engines, table};
 
 /// The reason that is given, statements, and a query whose answer must stay.
 const ROWS: &[(&str, &[&str], &str)] = &[
@@ -81,10 +81,7 @@ const CLEAR: &[&str] = &["DROP DATABASE defaultdb", "CREATE DATABASE defaultdb",
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_dump_cannot_hold_is_copied_and_comes_back() -> Result<()> {
     let Some(engines) = engines() else { return Ok(()) };
-    let server = Server::start(&engines).await?;
-    let archive = Archive::default();
-    let _follower = archive.follow(&server);
-    archive.catch_up().await?;
+    let (server, archive, _follower) = archived(&engines).await?;
     let mut root = server.root().await?;
     // Each by itself is found.
     for (reason, statements, _) in ROWS {
@@ -139,10 +136,7 @@ async fn looks(server: &Server) -> Result<Vec<String>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn dates_that_there_are_not_come_back_from_a_dump() -> Result<()> {
     let Some(engines) = engines() else { return Ok(()) };
-    let server = Server::start(&engines).await?;
-    let archive = Archive::default();
-    let _follower = archive.follow(&server);
-    archive.catch_up().await?;
+    let (server, archive, _follower) = archived(&engines).await?;
     let mut app = server.tenant("app").await?;
     let insert = "INSERT INTO d VALUES (?, '2024-02-31', '2023-11-31 10:00:00', '0000-00-00')";
     run(
@@ -173,10 +167,7 @@ async fn dates_that_there_are_not_come_back_from_a_dump() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_found_by_any_spelling_of_its_name() -> Result<()> {
     let Some(engines) = engines() else { return Ok(()) };
-    let server = Server::start(&engines).await?;
-    let archive = Archive::default();
-    let _follower = archive.follow(&server);
-    archive.catch_up().await?;
+    let (server, archive, _follower) = archived(&engines).await?;
     let mut app = server.tenant("app").await?;
     run(
         &mut app,

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use holdfast_engines::{Driver as _, UserSpec};
 use mysql_async::prelude::Queryable;
 
-use crate::mysql::rig::{Archive, PASSWORD, Server, base, base_by, engines, table};
+use crate::mysql::rig::{PASSWORD, Server, archived, base, base_by, engines, table};
 
 const EVIL: &[&str] = &[
     // Texts that are printed as they are.
@@ -45,10 +45,7 @@ async fn looks(server: &Server) -> Result<Vec<String>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_text_of_a_tenants_runs_in_a_copy() -> Result<()> {
     let Some(engines) = engines() else { return Ok(()) };
-    let server = Server::start(&engines).await?;
-    let archive = Archive::default();
-    let _follower = archive.follow(&server);
-    archive.catch_up().await?;
+    let (server, archive, _follower) = archived(&engines).await?;
     let mut app = server.tenant("app").await?;
     for statement in EVIL {
         app.query_drop(*statement).await.with_context(|| (*statement).to_owned())?;
@@ -76,10 +73,7 @@ async fn no_text_of_a_tenants_runs_in_a_copy() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_view_gives_nobody_the_agents_rights() -> Result<()> {
     let Some(engines) = engines() else { return Ok(()) };
-    let server = Server::start(&engines).await?;
-    let archive = Archive::default();
-    let _follower = archive.follow(&server);
-    archive.catch_up().await?;
+    let (server, archive, _follower) = archived(&engines).await?;
     let mut base = base(&server, &archive).await?;
     // As a dump of an earlier release has it.
     base.facts.facts["broken_views"] =

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use mysql_async::prelude::Queryable;
 
-use crate::mysql::rig::{Archive, Server, base, engines, table};
+use crate::mysql::rig::{Server, archived, base, engines, table};
 
 const ODD: &[&str] = &[
     "CREATE USER 'u'@'%' IDENTIFIED BY 'x'",
@@ -53,10 +53,7 @@ async fn looks(server: &Server) -> Result<Vec<String>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn oddities_come_back_and_stop_neither_dump_nor_replay() -> Result<()> {
     let Some(engines) = engines() else { return Ok(()) };
-    let server = Server::start(&engines).await?;
-    let archive = Archive::default();
-    let _follower = archive.follow(&server);
-    archive.catch_up().await?;
+    let (server, archive, _follower) = archived(&engines).await?;
     let mut app = server.tenant("app").await?;
     let mut root = server.root().await?;
     root.query_drop("USE defaultdb").await?;

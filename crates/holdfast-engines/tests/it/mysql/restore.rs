@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use holdfast_core::Timestamp;
 use mysql_async::prelude::Queryable;
 
-use crate::mysql::rig::{Archive, Base, Server, base, engines, table};
+use crate::mysql::rig::{Archive, Base, Server, archived, base, engines, table};
 
 /// Things that dumps and replays have stumbled over.
 pub(crate) const ZOO: &[&str] = &[
@@ -78,10 +78,7 @@ pub(crate) async fn looks(server: &Server) -> Result<Vec<String>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_a_server_comes_back_by_dump_and_by_replay() -> Result<()> {
     let Some(engines) = engines() else { return Ok(()) };
-    let server = Server::start(&engines).await?;
-    let archive = Archive::default();
-    let _follower = archive.follow(&server);
-    archive.catch_up().await?;
+    let (server, archive, _follower) = archived(&engines).await?;
     let empty = base(&server, &archive).await?;
     let mut app = server.tenant("app").await?;
     for statement in ZOO {
@@ -148,10 +145,8 @@ pub(crate) async fn write(server: &Server, client: u64, stop: Arc<AtomicBool>) -
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instant_is_reached_exactly_also_in_a_restored_server() -> Result<()> {
     let Some(engines) = engines() else { return Ok(()) };
-    let server = Arc::new(Server::start(&engines).await?);
-    let archive = Archive::default();
-    let _follower = archive.follow(&server);
-    archive.catch_up().await?;
+    let (server, archive, _follower) = archived(&engines).await?;
+    let server = Arc::new(server);
     let mut app = server.tenant("app").await?;
     app.query_drop("CREATE TABLE ledger (id BIGINT PRIMARY KEY, s TEXT)").await?;
     let stop = Arc::new(AtomicBool::new(false));
@@ -225,10 +220,7 @@ async fn second_generation(engines: &std::path::Path, server: &Server, mut ids: 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_that_fails_tells_the_engines_own_words() -> Result<()> {
     let Some(engines) = engines() else { return Ok(()) };
-    let server = Server::start(&engines).await?;
-    let archive = Archive::default();
-    let _follower = archive.follow(&server);
-    archive.catch_up().await?;
+    let (server, archive, _follower) = archived(&engines).await?;
     let empty = base(&server, &archive).await?;
     let mut root = server.root().await?;
     root.query_drop("SET SESSION sql_log_bin = 0").await?;

@@ -270,6 +270,15 @@ impl BackupSink for MemorySink {
     }
 }
 
+/// A new server whose log is archived.
+pub(crate) async fn archived(engines: &std::path::Path) -> Result<(Server, Archive, Follower)> {
+    let server = Server::start(engines).await?;
+    let archive = Archive::default();
+    let follower = archive.follow(&server);
+    archive.catch_up().await?;
+    Ok((server, archive, follower))
+}
+
 /// What `follow` handed over, as the agent would store it.
 #[derive(Clone, Default)]
 pub(crate) struct Archive(Arc<Mutex<State>>);

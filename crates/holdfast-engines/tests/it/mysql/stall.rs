@@ -10,7 +10,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::task::JoinHandle;
 
-use crate::mysql::rig::{Archive, Server, base, engines};
+use crate::mysql::rig::{Archive, Server, archived, base, engines};
 
 /// What the documentation promises is 3 s; the machine of a test may be busy. Without a cure it was until the end of what is
 /// in the way.
@@ -62,10 +62,7 @@ impl Client {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_makes_nobody_wait_for_those_who_use_tables_for_long() -> Result<()> {
     let Some(engines) = engines() else { return Ok(()) };
-    let server = Server::start(&engines).await?;
-    let archive = Archive::default();
-    let _follower = archive.follow(&server);
-    archive.catch_up().await?;
+    let (server, archive, _follower) = archived(&engines).await?;
     let mut app = server.tenant("app").await?;
     app.query_drop("CREATE TABLE orders (id INT PRIMARY KEY)").await?;
     app.query_drop("INSERT INTO orders VALUES (1), (2)").await?;
@@ -107,10 +104,7 @@ async fn a_backup_makes_nobody_wait_for_those_who_use_tables_for_long() -> Resul
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_locked_for_writing_is_left_to_those_who_want_it() -> Result<()> {
     let Some(engines) = engines() else { return Ok(()) };
-    let server = Server::start(&engines).await?;
-    let archive = Archive::default();
-    let _follower = archive.follow(&server);
-    archive.catch_up().await?;
+    let (server, archive, _follower) = archived(&engines).await?;
     let mut locks = server.tenant("app").await?;
     locks.query_drop("CREATE TABLE orders (id INT PRIMARY KEY)").await?;
     locks.query_drop("CREATE TABLE other (id INT PRIMARY KEY)").await?;
