@@ -172,7 +172,6 @@ impl EngineKind {
             Self::Mongodb => Capability {
                 available: true,
                 unit: TimeUnit::Millisecond,
-                cidrs: CidrRule::AllOrLoopback,
                 accounts: &[
                     Account {
                         username: "app_user",

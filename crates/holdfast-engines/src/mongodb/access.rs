@@ -1,5 +1,6 @@
-//! Takes the right to write from everybody but the agent, and gives it back: against a full disk, and before a stop.
+//! Who may do what for now: from which networks users may come, and whether they may write.
 //!
+//! The right to write is taken from everybody but the agent, and given back, against a full disk and before a stop.
 //! The server has no switch for it that lasts, so users get other roles meanwhile. What they had is kept in a file before it
 //! is taken, so that nothing is lost at whatever moment the agent dies.
 
@@ -9,7 +10,7 @@ use bson::{Bson, Document, doc};
 use serde::{Deserialize, Serialize};
 
 use super::Mongodb;
-use super::client::{USER_NOT_FOUND, admin, is_code};
+use super::client::{USER_NOT_FOUND, admin, is_code, restrictions, roles};
 use super::config::Account;
 use crate::files;
 use crate::{EngineError, Instance, Paths, Result};
@@ -19,8 +20,60 @@ use crate::{EngineError, Instance, Paths, Result};
 struct Held {
     /// Against a full disk, until that is over; otherwise until the next start.
     read_only: bool,
-    /// Name and roles.
+    /// Name and roles of those who are known in `admin`.
     users: Vec<(String, Bson)>,
+    /// Of the others: home, name and roles.
+    #[serde(default)]
+    elsewhere: Vec<(String, String, Bson)>,
+}
+
+impl Held {
+    fn knows(&self, user: &User) -> bool {
+        self.users.iter().any(|(name, _)| user.home == "admin" && user.name == *name)
+            || self.elsewhere.iter().any(|(home, name, _)| user.home == *home && user.name == *name)
+    }
+
+    fn add(&mut self, user: User) {
+        match &*user.home {
+            "admin" => self.users.push((user.name, user.roles)),
+            _ => self.elsewhere.push((user.home, user.name, user.roles)),
+        }
+    }
+
+    fn all(self) -> impl Iterator<Item = User> {
+        let here = self.users.into_iter().map(|(name, roles)| User { home: "admin".to_owned(), name, roles });
+        here.chain(self.elsewhere.into_iter().map(|(home, name, roles)| User { home, name, roles }))
+    }
+}
+
+/// A tenant's user, and the database that knows it.
+struct User {
+    home: String,
+    name: String,
+    roles: Bson,
+}
+
+/// All users but the agent's.
+async fn tenants(driver: &Mongodb, instance: &Instance) -> Result<Vec<User>> {
+    let client = driver.clients.get(instance, Account::Admin)?;
+    let info = admin(&client, doc! { "usersInfo": { "forAllDBs": true } }, "list the users").await?;
+    let users = info.get_array("users").map(Vec::as_slice).unwrap_or_default();
+    let text = |user: &Document, field| user.get_str(field).unwrap_or_default().to_owned();
+    let users = users.iter().filter_map(Bson::as_document).map(|user| User {
+        home: text(user, "db"),
+        name: text(user, "user"),
+        roles: user.get("roles").cloned().unwrap_or(Bson::Array(Vec::new())),
+    });
+    Ok(users.filter(|user| user.home != "admin" || !Account::is_ours(&user.name)).collect())
+}
+
+/// Lets users in from the instance's networks, and from nowhere else.
+pub(super) async fn restrict(driver: &Mongodb, instance: &Instance) -> Result<()> {
+    for user in tenants(driver, instance).await? {
+        let networks = doc! { "authenticationRestrictions": restrictions(instance) };
+        change(driver, instance, &user, networks).await?;
+    }
+    Ok(())
 }
 
 fn path(instance: &Instance) -> PathBuf {
@@ -45,21 +98,17 @@ pub(super) fn is_read_only(instance: &Instance) -> bool {
 
 /// Lets nobody write; may be repeated.
 pub(super) async fn hold(driver: &Mongodb, instance: &Instance, read_only: bool) -> Result<()> {
-    let client = driver.clients.get(instance, Account::Admin)?;
     let mut held = read(instance).unwrap_or_default();
     held.read_only |= read_only;
-    let info = admin(&client, doc! { "usersInfo": 1 }, "list the users").await?;
-    let users = info.get_array("users").map(Vec::as_slice).unwrap_or_default();
-    for user in users.iter().filter_map(Bson::as_document) {
-        let name = user.get_str("user").unwrap_or_default();
-        if Account::is_ours(name) || held.users.iter().any(|(known, _)| known == name) {
-            continue;
+    for user in tenants(driver, instance).await? {
+        if !held.knows(&user) {
+            held.add(user);
         }
-        held.users.push((name.to_owned(), user.get("roles").cloned().unwrap_or(Bson::Array(Vec::new()))));
     }
     write(instance, &held)?;
-    for (name, _) in &held.users {
-        set_roles(driver, instance, name, doc! { "role": "readAnyDatabase", "db": "admin" }.into()).await?;
+    let reads = Bson::Array(roles(&["readAnyDatabase"]));
+    for user in held.all() {
+        change(driver, instance, &user, doc! { "roles": reads.clone() }).await?;
     }
     Ok(())
 }
@@ -67,8 +116,12 @@ pub(super) async fn hold(driver: &Mongodb, instance: &Instance, read_only: bool)
 /// Gives everybody back what was taken.
 pub(super) async fn release(driver: &Mongodb, instance: &Instance) -> Result<()> {
     let Some(held) = read(instance) else { return Ok(()) };
-    for (name, roles) in held.users {
-        set_roles(driver, instance, &name, roles).await?;
+    for user in held.all() {
+        let roles = match &user.roles {
+            Bson::Array(roles) => roles.clone(),
+            one => vec![one.clone()],
+        };
+        change(driver, instance, &user, doc! { "roles": roles }).await?;
     }
     std::fs::remove_file(path(instance)).map_err(EngineError::io("end the instance's read-only mode"))
 }
@@ -81,16 +134,13 @@ pub(super) async fn after_start(driver: &Mongodb, instance: &Instance) -> Result
     Ok(())
 }
 
-async fn set_roles(driver: &Mongodb, instance: &Instance, name: &str, roles: Bson) -> Result<()> {
-    let roles = match roles {
-        Bson::Array(roles) => roles,
-        one => vec![one],
-    };
+async fn change(driver: &Mongodb, instance: &Instance, user: &User, what: Document) -> Result<()> {
     let client = driver.clients.get(instance, Account::Admin)?;
-    let command: Document = doc! { "updateUser": name, "roles": roles };
-    match client.database("admin").run_command(command).await {
+    let mut command = doc! { "updateUser": &user.name };
+    command.extend(what);
+    match client.database(&user.home).run_command(command).await {
         Err(error) if !is_code(&error, &[USER_NOT_FOUND]) => {
-            Err(EngineError::mongo(format!("change the rights of {name}"))(error))
+            Err(EngineError::mongo(format!("change the rights of {}", user.name))(error))
         }
         _ => Ok(()), // who is gone has no rights
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use futures::TryStreamExt as _;
+use holdfast_core::engine::{Network, lets_in_everybody};
 use mongodb::Client;
 use mongodb::options::{ClientOptions, Credential, ServerAddress, Tls, TlsOptions};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
@@ -146,19 +147,26 @@ pub(super) const NAMESPACE_EXISTS: i32 = 48;
 pub(super) const NAMESPACE_NOT_FOUND: i32 = 26;
 const USER_EXISTS: [i32; 2] = [51003, 11000];
 
-/// Makes a user of `admin`, or gives one that is there this password and these roles.
+/// Where a service's users are known: in the database that connection strings name as `authSource`, and in the one that clients look in
+/// when theirs names none.
+pub(super) const HOMES: [&str; 2] = ["admin", "defaultdb"];
+
+/// Makes a user of `home`, or gives one that is there this password, these roles and these networks.
 pub(super) async fn ensure_user(
     client: &Client,
+    home: &str,
     username: &str,
     password: &str,
-    roles: &[Bson],
+    more: &Document,
 ) -> Result<()> {
-    let database = client.database("admin");
-    let create = doc! { "createUser": username, "pwd": password, "roles": roles };
+    let database = client.database(home);
+    let mut create = doc! { "createUser": username, "pwd": password };
+    create.extend(more.clone());
     match database.run_command(create).await {
         Ok(_) => Ok(()),
         Err(error) if is_code(&error, &USER_EXISTS) => {
-            let update = doc! { "updateUser": username, "pwd": password, "roles": roles };
+            let mut update = doc! { "updateUser": username, "pwd": password };
+            update.extend(more.clone());
             database
                 .run_command(update)
                 .await
@@ -167,6 +175,17 @@ pub(super) async fn ensure_user(
         }
         Err(error) => Err(EngineError::mongo(format!("make user {username}"))(error)),
     }
+}
+
+/// From where a service's users may come; an empty list: from everywhere. The server looks at it whenever somebody logs in, and again when
+/// it changes (MongoDB 6.0 manual, `authenticationRestrictions`).
+pub(super) fn restrictions(instance: &Instance) -> Bson {
+    if lets_in_everybody(&instance.allowed_cidrs) {
+        return Bson::Array(Vec::new());
+    }
+    let networks = instance.allowed_cidrs.iter().filter_map(|cidr| cidr.parse::<Network>().ok());
+    let networks: Vec<Bson> = networks.map(|network| network.to_string().into()).collect();
+    Bson::Array(vec![doc! { "clientSource": networks }.into()])
 }
 
 pub(super) fn roles(names: &[&str]) -> Vec<Bson> {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use holdfast_core::engine::{Network, lets_in_everybody};
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 
@@ -107,8 +108,10 @@ pub(super) fn write_key_file(instance: &Instance) -> Result<PathBuf> {
 
 /// Where clients, and the agent, reach the instance.
 pub(super) fn address(instance: &Instance, mode: Mode) -> String {
-    let loopback_only = !instance.allowed_cidrs.is_empty()
-        && !holdfast_core::engine::lets_in_everybody(&instance.allowed_cidrs);
+    let cidrs = &instance.allowed_cidrs;
+    let is_loopback =
+        |cidr: &String| cidr.parse::<Network>().is_ok_and(|network| network.address.is_loopback());
+    let loopback_only = !lets_in_everybody(cidrs) && cidrs.iter().all(is_loopback);
     if mode == Mode::Open && !loopback_only { instance.listen.to_string() } else { "127.0.0.1".to_owned() }
 }
 
@@ -171,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_without_the_whole_world_leaves_the_loopback_address() {
+    fn a_list_of_loopback_networks_leaves_the_loopback_address() {
         let mut instance: Instance = serde_json::from_value(serde_json::json!({
             "folder": "/x", "stanza": "s", "version": "7.0", "listen": "0.0.0.0", "port": 27017, "run_as": null,
             "memory_mib": 1024, "max_connections": 100, "allowed_cidrs": [],
@@ -183,6 +186,9 @@ mod tests {
         assert_eq!(address(&instance, Mode::Private), "127.0.0.1");
         instance.allowed_cidrs = vec!["127.0.0.0/8".to_owned()];
         assert_eq!(address(&instance, Mode::Open), "127.0.0.1");
+        instance.allowed_cidrs.push("10.0.0.0/8".to_owned());
+        assert_eq!(address(&instance, Mode::Open), "0.0.0.0", "the server tells who comes from where");
+        instance.allowed_cidrs.pop();
         let line = arguments(&instance, Mode::Open, 2048).join(" ");
         assert!(line.contains("=127.0.0.1 ") && line.contains("27017"), "{line}");
         assert!(line.contains("/x/conf/server."), "no TLS: {line}");

@@ -7,7 +7,9 @@ use bson::{Document, doc};
 use mongodb::Client;
 use nix::unistd::Pid;
 
-use super::client::{self, USER_NOT_FOUND, admin, ensure_user, is_code, roles, tenant_roles};
+use super::client::{
+    self, HOMES, USER_NOT_FOUND, admin, ensure_user, is_code, restrictions, roles, tenant_roles,
+};
 use super::config::{self, Account, Mode, Secrets};
 use super::probe::number;
 use super::{Mongodb, access};
@@ -181,16 +183,27 @@ impl Mongodb {
         let running = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let running: Vec<&[u8]> = running.split(|byte| *byte == 0).collect();
         let wanted = config::arguments(instance, Mode::Open, self.oplog_mib);
-        if wanted.iter().all(|argument| running.contains(&argument.as_bytes())) {
-            return Ok(());
+        if !wanted.iter().all(|argument| running.contains(&argument.as_bytes())) {
+            self.open(instance).await?;
         }
-        self.open(instance).await
+        access::restrict(self, instance).await
     }
 
     pub(super) async fn make_tenants(&self, instance: &Instance, users: &[UserSpec]) -> Result<()> {
-        let client = self.clients.get(instance, Account::Admin)?;
         for user in users {
-            ensure_user(&client, &user.username, &user.password, &tenant_roles(user, true)).await?;
+            self.ensure_tenant(instance, user, true).await?;
+        }
+        access::restrict(self, instance).await // also those that came with a base
+    }
+
+    async fn ensure_tenant(&self, instance: &Instance, user: &UserSpec, may_write: bool) -> Result<()> {
+        let client = self.clients.get(instance, Account::Admin)?;
+        let more = doc! {
+            "roles": tenant_roles(user, may_write),
+            "authenticationRestrictions": restrictions(instance),
+        };
+        for home in HOMES {
+            ensure_user(&client, home, &user.username, &user.password, &more).await?;
         }
         Ok(())
     }
@@ -198,14 +211,18 @@ impl Mongodb {
     pub(super) async fn give_password(&self, instance: &Instance, user: &UserSpec) -> Result<()> {
         let client = self.clients.get(instance, Account::Admin)?;
         let update = doc! { "updateUser": &user.username, "pwd": &user.password };
-        match client.database("admin").run_command(update).await {
-            Ok(_) => Ok(()),
-            Err(error) if is_code(&error, &[USER_NOT_FOUND]) => {
-                let may_write = !access::is_held(instance);
-                ensure_user(&client, &user.username, &user.password, &tenant_roles(user, may_write)).await
+        for home in HOMES {
+            match client.database(home).run_command(update.clone()).await {
+                Ok(_) => {}
+                Err(error) if is_code(&error, &[USER_NOT_FOUND]) => {
+                    return self.ensure_tenant(instance, user, !access::is_held(instance)).await;
+                }
+                Err(error) => {
+                    return Err(EngineError::mongo(format!("set the password of {}", user.username))(error));
+                }
             }
-            Err(error) => Err(EngineError::mongo(format!("set the password of {}", user.username))(error)),
         }
+        Ok(())
     }
 
     pub(super) async fn server_version(&self, instance: &Instance) -> Result<String> {
@@ -216,7 +233,8 @@ impl Mongodb {
 }
 
 async fn make_account(client: &Client, secrets: &Secrets, account: Account) -> Result<()> {
-    ensure_user(client, account.username(), secrets.password(account), &roles(account.roles())).await
+    let more = doc! { "roles": roles(account.roles()) };
+    ensure_user(client, "admin", account.username(), secrets.password(account), &more).await
 }
 
 fn pid_file(instance: &Instance) -> PathBuf {

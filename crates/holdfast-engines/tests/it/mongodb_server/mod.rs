@@ -2,6 +2,7 @@
 
 mod follow;
 mod kinds;
+mod networks;
 mod points;
 mod strange;
 mod tls;

@@ -40,7 +40,7 @@ async fn networks_that_an_engine_cannot_enforce_are_refused_and_change_nothing()
         (Mysql, json!(["10.0.0.0/8", "192.168.0.0/16"]), None),
         (Mysql, json!(["10.0.0.0/8", "2001:db8::/32"]), Some(format!("allowed_cidrs[1]: {single_ipv6}"))),
         (Mongodb, json!(["0.0.0.0/0", "10.0.0.0/8"]), None),
-        (Mongodb, json!(["10.0.0.0/8"]), Some(format!("allowed_cidrs[0]: mongodb {by_network}"))),
+        (Mongodb, json!(["10.0.0.0/8", "2001:db8::/32"]), None),
         (Valkey, json!([]), None),
         (Valkey, json!(["127.0.0.0/8"]), None),
         (
