@@ -12,8 +12,9 @@ use crate::{EngineError, Instance, Paths, Result};
 pub(super) const ADMIN: &str = "root";
 /// A finished binlog file; small, so that what the archive has leaves the disk soon.
 const BINLOG_MIB: u32 = 64;
-/// Connections that the agent needs beside the tenants'.
-const OWN_CONNECTIONS: u32 = 4;
+/// Connections that the agent needs beside the tenants': a backup, the reader of the log, probes. No user takes them alone: each has its plan's
+/// at most, by the server's limit for users.
+const OWN_CONNECTIONS: u32 = 10;
 /// Below it the performance schema would take too large a part (300 of 470 MiB of an idle server).
 const PERFORMANCE_SCHEMA_MIB: u64 = 4096;
 /// How long a copy that stands alone keeps its binlog.
@@ -39,6 +40,7 @@ pub fn my_cnf(instance: &Instance) -> String {
     set("port", &instance.port.to_string());
     set("server-id", &server_id(instance).to_string());
     set("max-connections", &(instance.max_connections + OWN_CONNECTIONS).to_string());
+    set("max-user-connections", &instance.max_connections.to_string());
     set("innodb-buffer-pool-size", &format!("{}M", buffer_pool_mib(instance)));
     set("innodb-redo-log-capacity", &format!("{}M", (instance.memory_mib / 4).clamp(64, 1024)));
     let performance_schema = instance.memory_mib >= PERFORMANCE_SCHEMA_MIB;
@@ -90,9 +92,10 @@ fn alone_file(instance: &Instance) -> PathBuf {
 }
 
 /// What must be restarted for when it differs: the buffer pool is resized while the server runs.
-pub(super) fn wants(instance: &Instance) -> [(&'static str, u64); 2] {
+pub(super) fn wants(instance: &Instance) -> [(&'static str, u64); 3] {
     [
         ("max_connections", u64::from(instance.max_connections + OWN_CONNECTIONS)),
+        ("max_user_connections", u64::from(instance.max_connections)),
         ("innodb_buffer_pool_size", buffer_pool_mib(instance) << 20),
     ]
 }

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use holdfast_engines::Driver as _;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::task::JoinHandle;
 
-use crate::mysql::rig::{Archive, Server, archived, base, engines};
+use crate::mysql::rig::{Archive, MemorySink, Server, archived, base, engines};
 
 /// What the documentation promises is 3 s; the machine of a test may be busy. Without a cure it was until the end of what is
 /// in the way.
@@ -130,5 +131,28 @@ async fn copied_beside(
     ensure!(instead.method == "clone" && instead.reason.contains(reason), "{instead:?}");
     println!("{}: others waited {longest:?} at most", instead.reason);
     ensure!(longest < LIMIT, "a statement took {longest:?}");
+    Ok(())
+}
+
+/// An application that never gives a connection back has all that its plan allows, and the agent its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_takes_all_connections_leaves_the_agents() -> Result<()> {
+    let Some(engines) = engines() else { return Ok(()) };
+    let (server, archive, _follower) = archived(&engines).await?;
+    let mut taken = Vec::new();
+    let refused = loop {
+        match server.tenant("app").await {
+            Ok(conn) => taken.push(conn),
+            Err(refused) => break format!("{refused:#}"),
+        }
+        ensure!(taken.len() <= 40, "more than the plan's");
+    };
+    ensure!(taken.len() == 40 && refused.contains("max_user_connections"), "{}: {refused}", taken.len());
+    taken[0].query_drop("CREATE TABLE t (a INT PRIMARY KEY)").await?;
+    ensure!(server.driver.probe(&server.instance).await?.statistics.is_some(), "it is looked at");
+    for method in ["mysqldump", "clone"] {
+        server.backup_by(method, &MemorySink::default()).await.context(method)?;
+    }
+    archive.catch_up().await?;
     Ok(())
 }
