@@ -25,6 +25,8 @@ pub struct S3Server {
     port: u16,
     /// As `weed shell` takes it: address, port and gRPC port of the master.
     master: String,
+    /// Of master, volume, filer and S3.
+    grpc: [u16; 4],
     /// The server's shell reads all identities, changes one and writes all: one at a time.
     configuring: tokio::sync::Mutex<()>,
     _folder: tempfile::TempDir,
@@ -63,6 +65,10 @@ impl Drop for S3Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Beside its ports it listens on sockets of its own choice, which it leaves when it is killed.
+        for (part, port) in ["master", "volume", "filer", "s3"].iter().zip(self.grpc) {
+            let _ = std::fs::remove_file(format!("/tmp/seaweedfs-{part}-grpc-{port}.sock"));
+        }
     }
 }
 
@@ -140,7 +146,8 @@ impl S3Server {
             .with_context(|| format!("start {}", weed.display()))?;
         let master = format!("127.0.0.1:{master}.{master_grpc}");
         let configuring = tokio::sync::Mutex::new(());
-        let server = Self { weed, child, port, master, configuring, _folder: folder };
+        let grpc = [master_grpc, volume_grpc, filer_grpc, s3_grpc];
+        let server = Self { weed, child, port, master, grpc, configuring, _folder: folder };
         let deadline = Instant::now() + START_LIMIT;
         loop {
             let said = server.shell(&format!("s3.bucket.create -name {BUCKET}\ns3.bucket.list\n"))?;
