@@ -67,6 +67,8 @@ pub enum StepOutcome {
     Released,
     /// The worker was not heard of until its lease had lapsed.
     Lost,
+    /// It was done, and then the job went back to it or to a step before it.
+    Undone,
 }
 
 /// One try of a step by one worker.

@@ -2,7 +2,7 @@
 //! changed nothing.
 
 use holdfast_core::JobId;
-use holdfast_core::job::{Job, JobError, JobState, Move, after_failure, after_success};
+use holdfast_core::job::{Job, JobError, JobState, Move, Step, after_failure, after_success};
 use jiff::Timestamp;
 
 use crate::error::{CatalogError, Result, database, is_unique_violation, not_found};
@@ -73,6 +73,42 @@ impl Catalog {
                 _ if before.cancel_requested => end(&mut job, JobState::Cancelled, now),
                 Move::Retry { not_before } => job.not_before = not_before,
                 _ => end(&mut job, JobState::Failed, now),
+            }
+            job
+        };
+        self.finish_step(job, generation, step_index, StepOutcome::Failed, Some(&error), now, finish).await
+    }
+
+    /// The holder could not finish step `step_index`, and the job begins anew at an earlier step of its kind, at once, with
+    /// `kept` among its outputs; `cancelled` where that was asked for. Said again by the same holder it changes nothing.
+    ///
+    /// # Errors
+    /// `Stale` when this generation does not hold this step (any more); `NotFound`.
+    ///
+    /// # Panics
+    /// When `to` is no earlier step of the job's kind.
+    #[allow(clippy::too_many_arguments)] // as `fail_step`, and where to
+    pub async fn go_back(
+        &self,
+        job: JobId,
+        generation: i64,
+        step_index: u32,
+        to: Step,
+        error: JobError,
+        kept: (&str, serde_json::Value),
+        now: Timestamp,
+    ) -> Result<Job> {
+        let now = cut(now);
+        let finish = |before: &Job| {
+            let mut job = freed(before);
+            let earlier = before.kind.steps().iter().take(step_index as usize).position(|step| *step == to);
+            job.step_index =
+                earlier.and_then(|at| u32::try_from(at).ok()).expect("an earlier step of the kind");
+            job.outputs.insert(kept.0.to_owned(), kept.1.clone());
+            job.error = Some(error.clone());
+            job.attempt = 0;
+            if before.cancel_requested {
+                end(&mut job, JobState::Cancelled, now);
             }
             job
         };
@@ -178,6 +214,9 @@ impl Catalog {
         }
         let after = finish(&before);
         end_step(&mut tx, &before, outcome, error, now).await?;
+        if after.step_index < before.step_index {
+            undo_steps(&mut tx, &after).await?;
+        }
         write_back(&mut tx, &before, &after).await?;
         commit(tx, doing).await?;
         self.announce();
@@ -242,6 +281,20 @@ pub(crate) async fn end_step(
         1 => Ok(()),
         _ => Err(CatalogError::Stale { job: job.id, generation: job.generation }),
     }
+}
+
+/// Steps that the job stands at or before and that were done once: it went back.
+async fn undo_steps(tx: &mut Transaction, job: &Job) -> Result<()> {
+    sqlx::query(
+        "UPDATE job_steps SET outcome = $3 WHERE job_id = $1 AND step_index >= $2 AND outcome = 'done'",
+    )
+    .bind(job.id.to_string())
+    .bind(i64::from(job.step_index))
+    .bind(word(&StepOutcome::Undone))
+    .execute(&mut **tx)
+    .await
+    .map_err(database("going back to a step"))?;
+    Ok(())
 }
 
 /// Writes what may change of a job, if it is still in the state and generation of `before`.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use holdfast_catalog::{Catalog, ErrorKind, JobFilter, NewJob, StepOutcome};
-use holdfast_core::job::{Job, JobError, JobKind, JobState, Place, Progress};
+use holdfast_core::job::{Job, JobError, JobKind, JobState, Place, Progress, Step};
 use holdfast_core::{AgentId, JobId, ServiceId};
 use jiff::SignedDuration;
 use serde_json::json;
@@ -158,6 +158,51 @@ async fn a_report_may_be_repeated_even_after_the_job_went_on() {
     let after = fail(10).await;
     assert_eq!((after.state, after.attempt), (JobState::Queued, 1));
     assert_eq!(fail(11).await, after, "counted twice");
+}
+
+#[tokio::test]
+async fn a_job_that_goes_back_does_its_steps_anew() {
+    let fixture = Fixture::new().await;
+    let catalog = &fixture.catalog;
+    let service = fixture.service("orders").await;
+    let id = queue(catalog, service, JobKind::Restore, 0).await;
+    let shipped = lease(catalog, Place::Agent, 0).await.unwrap();
+    complete(catalog, &shipped, 1).await;
+    let planned = lease(catalog, Place::ControlPlane, 2).await.unwrap();
+    complete(catalog, &planned, 3).await;
+    let restoring = lease(catalog, Place::Agent, 4).await.unwrap();
+    let go_back = async |now| {
+        let (kept, error) = (("passed_over", json!(["a base"])), failure(false));
+        let plan = Step::PlanRestore;
+        catalog.go_back(id, restoring.generation, 2, plan, error, kept, at(now)).await.unwrap()
+    };
+    let back = go_back(5).await;
+    assert_eq!((back.state, back.step(), back.attempt), (JobState::Queued, Some(Step::PlanRestore), 0));
+    assert_eq!((back.outputs["passed_over"].clone(), back.error.is_some()), (json!(["a base"]), true));
+    assert_eq!(go_back(6).await, back, "said again");
+    let again = lease(catalog, Place::ControlPlane, 7).await.unwrap();
+    complete(catalog, &again, 8).await;
+    let restoring = lease(catalog, Place::Agent, 9).await.unwrap();
+    assert_eq!(complete(catalog, &restoring, 10).await.error, None);
+    use StepOutcome::{Done, Failed, Undone};
+    let outcomes: Vec<_> = catalog.job_steps(id).await.unwrap().iter().map(|s| s.outcome).collect();
+    assert_eq!(outcomes, [Done, Undone, Failed, Done, Done]);
+
+    let last = lease(catalog, Place::ControlPlane, 11).await.unwrap();
+    assert_eq!(complete(catalog, &last, 11).await.state, JobState::Completed);
+
+    let other = queue(catalog, fixture.service("cancelled").await, JobKind::Restore, 11).await;
+    for (place, now) in [(Place::Agent, 12), (Place::ControlPlane, 13)] {
+        let step = lease(catalog, place, now).await.unwrap();
+        assert_eq!(step.id, other);
+        complete(catalog, &step, now).await;
+    }
+    let held = lease(catalog, Place::Agent, 14).await.unwrap();
+    catalog.cancel(other, at(15)).await.unwrap();
+    let kept = ("passed_over", json!([]));
+    let ended =
+        catalog.go_back(other, held.generation, 2, Step::PlanRestore, failure(false), kept, at(16)).await;
+    assert_eq!(ended.unwrap().state, JobState::Cancelled);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use holdfast_api::agent::{
 };
 use holdfast_catalog::{CatalogError, ErrorKind};
 use holdfast_core::backup::BackupMode;
-use holdfast_core::job::{Job, JobKind, JobState, Place};
+use holdfast_core::job::{Job, JobError, JobKind, JobState, Place, Step};
 use holdfast_core::position::Coverage;
 use holdfast_core::service::ServiceStatus;
 use holdfast_core::{AgentId, JobId, LineageId, Timestamp};
@@ -23,7 +23,7 @@ use jiff::SignedDuration;
 use tokio::sync::watch;
 
 use super::steps::enqueue_automated;
-use super::{StepError, chain, grant};
+use super::{StepError, chain, fallback, grant};
 use crate::ControlPlane;
 
 const LEASE_SECONDS: i64 = 10;
@@ -235,11 +235,37 @@ async fn result(
             output[PHASES] = serde_json::to_value(result.phases).expect("a phase has only string keys");
             cp.catalog.complete_step(id, result.generation, result.step_index, output, now).await?;
         }
-        Err(error) => {
-            cp.catalog.fail_step(id, result.generation, result.step_index, error, now).await?;
-        }
+        Err(error) => failed(&cp, id, result.generation, result.step_index, error, now).await?,
     }
     Ok(Json(()))
+}
+
+async fn failed(
+    cp: &ControlPlane,
+    id: JobId,
+    generation: i64,
+    step_index: u32,
+    error: JobError,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    let job = cp.catalog.job(id).await?;
+    let held = job.filter(|job| job.generation == generation && job.step_index == step_index);
+    let instead = match &held {
+        Some(job) => fallback::instead(cp, job, &error, now).await?,
+        None => None,
+    };
+    match instead {
+        Some(passed) => {
+            tracing::error!(job = %id, why = error.message, "a base cannot be loaded; the restore goes on with an older one");
+            let passed = serde_json::to_value(passed).expect("it has only string keys");
+            let kept = (fallback::PASSED_OVER, passed);
+            cp.catalog.go_back(id, generation, step_index, Step::PlanRestore, error, kept, now).await?;
+        }
+        None => {
+            cp.catalog.fail_step(id, generation, step_index, error, now).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn report(

@@ -7,6 +7,7 @@
 pub mod agents;
 pub mod describe;
 mod expiry;
+pub mod fallback;
 pub mod grant;
 pub mod input;
 pub mod repository;

@@ -8,13 +8,13 @@ use holdfast_core::key::KeyPurpose;
 use holdfast_core::position::{Coverage, Position};
 use holdfast_core::retention::{ExpiryPlan, plan_expiry};
 use holdfast_core::service::{Service, ServiceStatus};
-use holdfast_core::window::{History, RestorePlan, plan_backup_restore, plan_restore_point};
+use holdfast_core::window::{History, RestorePlan};
 use holdfast_core::{BackupId, KeyId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::grant::service_id;
-use super::{StepError, grant, input, input_of, output_of, repository, rotation};
+use super::{StepError, fallback, grant, input, input_of, output_of, repository, rotation};
 use crate::ControlPlane;
 
 type Outcome = Result<Value, StepError>;
@@ -94,7 +94,7 @@ async fn activate(cp: &ControlPlane, job: &Job) -> Outcome {
         .update_service(service, Timestamp::now(), |service| {
             if matches!(service.status, ServiceStatus::Pending | ServiceStatus::Provisioning) {
                 service.status = ServiceStatus::Running;
-                service.status_message = None;
+                service.status_message = fallback::told(job);
             }
             service.host = Some(facts.host.clone());
             service.port = Some(facts.port);
@@ -186,38 +186,13 @@ async fn record_backup(cp: &ControlPlane, job: &Job) -> Outcome {
 
 /// What the source's catalog says now, with the log that was shipped for this restore.
 async fn plan_restore(cp: &ControlPlane, job: &Job) -> Outcome {
-    let asked: input::Restore = input_of(job)?;
-    let source = cp.catalog.service(asked.source).await?.ok_or_else(|| StepError::Incomplete {
-        job: job.id.to_string(),
-        what: "its source service".to_owned(),
-    })?;
     if let Ok(StepOutput::ShipLog(ShippedLog { coverage })) = output_of(job, "ship_log") {
-        cp.catalog.upsert_coverage(source.lineage_id, &coverage).await?;
-    }
-    let backups = cp.catalog.backups_of(source.id).await?;
-    let coverage = cp.catalog.coverage_of(source.lineage_id).await?;
-    let gaps = cp.catalog.gaps_of(source.lineage_id).await?;
-    // The log was shipped: nothing later than what is archived counts from here on.
-    let history = History { backups: &backups, coverage: &coverage, gaps: &gaps, live_until: None };
-    let present = super::scheduler::present(cp, Timestamp::now()).await?;
-    let plan = match (asked.point, &asked.backup_id) {
-        (Some(point), _) => plan_restore_point(&history, &cp.settings.policy, point, present)?,
-        (None, Some(backup)) => plan_backup_restore(&history, backup)?,
-        (None, None) => {
-            return Err(StepError::Incomplete {
-                job: job.id.to_string(),
-                what: "a point or a backup".to_owned(),
-            });
+        let asked: input::Restore = input_of(job)?;
+        if let Some(source) = cp.catalog.service(asked.source).await? {
+            cp.catalog.upsert_coverage(source.lineage_id, &coverage).await?;
         }
-    };
-    let base = backups
-        .iter()
-        .find(|backup| backup.id == plan.base)
-        .and_then(|backup| backup.facts.clone())
-        .ok_or_else(|| StepError::Incomplete {
-        job: job.id.to_string(),
-        what: "the base's facts".to_owned(),
-    })?;
+    }
+    let (plan, base) = fallback::plan(cp, job, &fallback::passed_over(job)).await?;
     let covered_to = plan.covered_to();
     let planned = PlannedRestore { plan, base, covered_to };
     Ok(serde_json::to_value(planned).expect("a plan has only string keys"))

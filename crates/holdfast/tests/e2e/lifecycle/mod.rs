@@ -6,6 +6,7 @@ mod cancel;
 mod copies;
 mod databases;
 mod deletion;
+mod fallback;
 mod first_start;
 mod host;
 mod refusals;
