@@ -150,7 +150,8 @@ pub struct Service {
     /// What really runs; null until provisioned.
     pub engine_version: Option<String>,
     pub status: ServiceStatus,
-    /// Why the service is `failed` or in `error`; while it runs, what to look after: a disk that fills up.
+    /// Why the service is `failed` or in `error`; while it runs, what to look after: a disk that fills up, a change that
+    /// did not work, a backup that could not be loaded, so that an older one was.
     pub status_message: Option<String>,
     pub plan_name: String,
     pub zone: String,

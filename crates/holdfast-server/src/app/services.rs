@@ -168,11 +168,12 @@ pub(super) async fn shown(cp: &ControlPlane, service: Service) -> Result<Service
     Ok(view(cp, service, &open))
 }
 
-/// A running service says what its agent warns of, as long as it does.
+/// A running service says what its agent warns of, as long as it does, before what its catalog knows.
 fn view(cp: &ControlPlane, mut service: Service, open: &[Job]) -> ServiceView {
-    if service.status == ServiceStatus::Running && service.status_message.is_none() {
-        let report = pitr::fresh_report(cp, service.id, now());
-        service.status_message = report.and_then(|report| report.disk?.message);
+    if service.status == ServiceStatus::Running {
+        let warning = pitr::fresh_report(cp, service.id, now()).and_then(|report| report.disk?.message);
+        let told = [warning, service.status_message].into_iter().flatten().collect::<Vec<_>>().join("; ");
+        service.status_message = Some(told).filter(|told| !told.is_empty());
     }
     ServiceView { progress: jobs::of_service_on_its_way(open, service.id, service.status), service }
 }

@@ -65,9 +65,14 @@ async fn oddities_come_back_and_stop_neither_dump_nor_replay() -> Result<()> {
     assert_eq!(base.facts.instead, None, "a dump holds it");
     let expected = looks(&server).await?;
     // The event runs, and the server drops it by itself.
-    tokio::time::sleep(Duration::from_secs(7)).await;
-    let fired: Option<u64> = app.query_first("SELECT COUNT(*) FROM fired").await?;
-    assert_eq!(fired, Some(1), "the event has run");
+    holdfast_testkit::wait_for("the event has run and is gone", 60, || async {
+        let mut app = server.tenant("app").await?;
+        let fired: Option<u64> = app.query_first("SELECT COUNT(*) FROM fired").await?;
+        let left: Option<u64> =
+            app.query_first("SELECT COUNT(*) FROM information_schema.events WHERE event_name = 'once'").await?;
+        Ok(((fired, left) == (Some(1), Some(0))).then_some(()))
+    })
+    .await?;
     for statement in [
         "DROP EVENT until",
         "REVOKE SELECT ON defaultdb.gone FROM 'u'@'%'",
