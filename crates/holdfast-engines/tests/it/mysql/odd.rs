@@ -1,6 +1,5 @@
 //! What real servers have in them and dumps or replays stumble over: rights on tables that are gone, events whose time has passed, JSON whose numbers were decimals, accounts of odd names.
 
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use mysql_async::prelude::Queryable;
