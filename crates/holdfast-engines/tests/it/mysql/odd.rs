@@ -1,6 +1,5 @@
 //! What real servers have in them and dumps or replays stumble over: rights on tables that are gone, events whose time has passed, JSON whose numbers were decimals, accounts of odd names.
 
-
 use anyhow::{Context, Result};
 use mysql_async::prelude::Queryable;
 
@@ -67,8 +66,9 @@ async fn oddities_come_back_and_stop_neither_dump_nor_replay() -> Result<()> {
     holdfast_testkit::wait_for("the event has run and is gone", 60, || async {
         let mut app = server.tenant("app").await?;
         let fired: Option<u64> = app.query_first("SELECT COUNT(*) FROM fired").await?;
-        let left: Option<u64> =
-            app.query_first("SELECT COUNT(*) FROM information_schema.events WHERE event_name = 'once'").await?;
+        let left: Option<u64> = app
+            .query_first("SELECT COUNT(*) FROM information_schema.events WHERE event_name = 'once'")
+            .await?;
         Ok(((fired, left) == (Some(1), Some(0))).then_some(()))
     })
     .await?;
