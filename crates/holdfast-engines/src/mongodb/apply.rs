@@ -4,7 +4,9 @@ use bson::RawDocumentBuf;
 use mongodb::Client;
 
 use super::client::{self, NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND, is_code};
-use super::replay::{Action, Batch, Fields, Namespace, ReplayError, Structure, TIMESTAMP, Value, Write};
+use super::replay::{
+    Action, Batch, Fields, Namespace, ReplayError, Structure, TIMESTAMP, Value, Write, is_told_only,
+};
 use crate::{EngineError, Result};
 
 const BATCH_BYTES: usize = 8 << 20;
@@ -176,15 +178,14 @@ impl Applier {
     }
 }
 
-/// Makes a collection or a view, unless it exists.
+/// Makes a collection or a view, unless it exists. A base may have been made while `$out` filled a temporary one.
 pub(super) async fn create_collection(
     client: &Client,
     namespace: &Namespace,
     options: &RawDocumentBuf,
 ) -> Result<()> {
     let mut options = Fields::parse(options.as_bytes()).map_err(broken)?;
-    // Servers tell these, and do not take them: a base may be made while `$out` fills a collection of its own.
-    options.retain(|name| !matches!(name, b"temp" | b"autoIndexId"));
+    options.retain(|name| !is_told_only(name));
     let mut create = Fields::default().with("create", namespace.collection.as_str());
     create.extend(options);
     match client.database(&namespace.database).run_raw_command(command(&create)?).await {

@@ -8,6 +8,11 @@ use super::{Action, Namespace, ReplayError, Replayer, Stamp, Structure, malforme
 
 const BUCKETS: &str = "system.buckets.";
 
+/// What servers tell of a collection and do not take when one is made: they see to it themselves.
+pub(in crate::mongodb) fn is_told_only(option: &[u8]) -> bool {
+    matches!(option, b"idIndex" | b"uuid" | b"o2" | b"recordIdsReplicated" | b"autoIndexId" | b"temp")
+}
+
 impl Replayer {
     /// The command `object` in `database`.
     pub(super) fn command(
@@ -124,10 +129,8 @@ impl Replayer {
         }
         let bucket = namespace.collection.starts_with(BUCKETS);
         options.retain(|name| match name {
-            // The server makes these itself.
-            b"create" | b"idIndex" | b"uuid" | b"o2" | b"recordIdsReplicated" | b"autoIndexId" | b"temp" => {
-                false
-            }
+            b"create" => false,
+            name if is_told_only(name) => false,
             // A bucket collection comes with its time-series collection, which has none of these of its own.
             b"validator" | b"clusteredIndex" => !bucket,
             _ => true,

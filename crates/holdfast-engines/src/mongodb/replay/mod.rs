@@ -22,6 +22,7 @@ use bson::raw::{RawBsonRef, RawDocument};
 
 pub use batch::{Batch, Key, Write};
 pub use catalog::Catalog;
+pub(super) use command::is_told_only;
 pub use diff::apply as apply_diff;
 pub use entry::{Entry, Moves, Stamp};
 pub(super) use fields::TIMESTAMP;
