@@ -63,8 +63,6 @@ pub(super) struct DumpFacts {
     pub position: u64,
     pub consistent_at: Timestamp,
     pub databases: Vec<String>,
-    /// Events that were disabled; all others ran.
-    pub disabled_events: Vec<(String, String)>,
     /// Views that the dump does not have; of bases of before 2026-12 only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub broken_views: Vec<BrokenView>,
@@ -191,7 +189,6 @@ impl Mysql {
         let prepared = no_prepared(&mut lock, None).await?;
         let databases = databases(&mut lock).await?;
         let accounts = users::save(&mut lock).await?;
-        let disabled_events = disabled_events(&mut lock).await?;
         progress.phase("dumping the databases");
         let watched = Arc::new(Mutex::new(Watched { watch: DumpWatch::new(), snapshot: None }));
         let options = client_file(instance, "dump")?;
@@ -229,7 +226,6 @@ impl Mysql {
             position: snapshot.position,
             consistent_at,
             databases,
-            disabled_events,
             broken_views: Vec::new(),
             fingerprint: watched.watch.finish()?,
             dump_bytes,
@@ -319,11 +315,6 @@ async fn databases(conn: &mut Conn) -> Result<Vec<String>> {
         return Ok(vec!["defaultdb".to_owned()]);
     }
     Ok(databases)
-}
-
-pub(super) async fn disabled_events(conn: &mut Conn) -> Result<Vec<(String, String)>> {
-    let query = "SELECT event_schema AS db, event_name AS name FROM information_schema.events WHERE status <> 'ENABLED'";
-    Ok(rows(conn, DOING, query).await?.iter().map(|row| (text(row, "db"), text(row, "name"))).collect())
 }
 
 /// A transaction that was prepared (XA) before the snapshot is not in it, and replay could not commit it. So none may be

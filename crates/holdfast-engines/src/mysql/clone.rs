@@ -16,7 +16,7 @@ use mysql_async::Conn;
 use serde::{Deserialize, Serialize};
 use tokio_util::io::StreamReader;
 
-use super::backup::{DUMP_SECONDS, Facts, disabled_events};
+use super::backup::{DUMP_SECONDS, Facts};
 use super::gtid::GtidSet;
 use super::restore::{Loaded, damaged};
 use super::sql::{self, literal, rows, run, text};
@@ -48,8 +48,6 @@ pub(super) struct CloneFacts {
     /// No others are: executed when it had ended.
     pub at_most: GtidSet,
     pub consistent_at: Timestamp,
-    /// Events that were disabled; all others ran.
-    pub disabled_events: Vec<(String, String)>,
     /// Of the schema and the accounts ([`schema::fingerprint`]); pages have checksums of their own.
     pub fingerprint: String,
     pub tar_bytes: u64,
@@ -83,7 +81,6 @@ impl Mysql {
         let total = require_room(instance)?;
         run(&mut lock, "lock the instance for the backup", "LOCK INSTANCE FOR BACKUP").await?;
         refuse_emptied(&mut lock).await?;
-        let disabled_events = disabled_events(&mut lock).await?;
         let fingerprint = schema::fingerprint(&mut lock).await?;
         let at_least = sql::executed(&mut lock).await?;
         progress.phase("copying files");
@@ -102,7 +99,6 @@ impl Mysql {
             at_least,
             at_most,
             consistent_at,
-            disabled_events,
             fingerprint,
             tar_bytes,
         });
@@ -141,7 +137,7 @@ impl Mysql {
                 what: format!("its fingerprint is {found}, that of the backup {}", facts.fingerprint),
             });
         }
-        Ok(Loaded { gtids, consistent_at: facts.consistent_at, disabled_events: facts.disabled_events })
+        Ok(Loaded { gtids, consistent_at: facts.consistent_at })
     }
 
     /// Files are read by the release that wrote them and by later ones.

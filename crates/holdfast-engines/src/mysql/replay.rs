@@ -37,23 +37,24 @@ pub(super) struct Replay {
     pub expected: GtidSet,
     /// Transactions to apply.
     pub transactions: u64,
-    /// What the log says of scheduled events.
+    /// Scheduled events at the target.
     pub events: EventStatus,
     /// The transaction at which the log was cut, for people.
     pub cut_at: Option<(String, Timestamp)>,
 }
 
-/// Writes the log as relay logs into the data folder of `instance`, up to `target`.
+/// Writes the log as relay logs into the data folder of `instance`, up to `target`; `base` and `events` are those of the base.
 ///
 /// # Errors
 /// [`EngineError::Hole`] where transactions are missing between the base and the target.
 pub(super) async fn write_relay_logs(
     instance: &Instance,
     base: &GtidSet,
+    events: EventStatus,
     target: Timestamp,
     mut log: BoxStream<'static, Result<LogPart>>,
 ) -> Result<Replay> {
-    let mut writer = Writer::new(instance, base, target);
+    let mut writer = Writer::new(instance, base, events, target);
     while let Some(part) = log.next().await {
         match part? {
             LogPart::Segment { from, to: _ } => writer.segment(&Cursor::of(&from)?)?,
@@ -96,7 +97,7 @@ struct At {
 }
 
 impl<'a> Writer<'a> {
-    fn new(instance: &'a Instance, base: &'a GtidSet, target: Timestamp) -> Self {
+    fn new(instance: &'a Instance, base: &'a GtidSet, events: EventStatus, target: Timestamp) -> Self {
         Self {
             instance,
             base,
@@ -109,7 +110,7 @@ impl<'a> Writer<'a> {
             whole_bytes: 0,
             files: 0,
             applied: GtidSet::default(),
-            events: EventStatus::default(),
+            events,
             cut_at: None,
         }
     }

@@ -11,11 +11,12 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::Instant;
 
 use super::backup::{DUMP, DUMP_SECONDS, DumpFacts, Facts, client_file};
+use super::events::{self, EventStatus};
 use super::gtid::GtidSet;
 use super::replay::{self, Replay};
 use super::sql::{self, rows, run, text};
 use super::verify::DumpWatch;
-use super::{Mysql, accounts, config, events, probe, users, views};
+use super::{Mysql, accounts, config, probe, users, views};
 use crate::exec::{self, FeedError, ProcessSpec};
 use crate::{
     EngineError, Instance, Paths, ProgressSink, RestoreSource, Result, StreamRestore, StreamRestored,
@@ -48,7 +49,6 @@ pub(super) struct Loaded {
     /// Its transactions, neither more nor fewer.
     pub gtids: GtidSet,
     pub consistent_at: Timestamp,
-    pub disabled_events: Vec<(String, String)>,
 }
 
 impl Mysql {
@@ -76,7 +76,7 @@ impl Mysql {
         let mut conn = sql::connect(instance).await?;
         if let Some(target) = target {
             let replay = self.replay(&mut conn, instance, request, &base, source, progress).await?;
-            replay.events.apply(&mut conn, &base.disabled_events).await?;
+            replay.events.apply(&mut conn).await?;
             (reached, expected) = (target, replay.expected);
         }
         progress.phase("finishing");
@@ -118,8 +118,7 @@ impl Mysql {
             progress.phase("comparing the content");
             self.compare(instance, &facts).await?;
         }
-        let DumpFacts { gtids, consistent_at, disabled_events, .. } = facts;
-        Ok(Loaded { gtids, consistent_at, disabled_events })
+        Ok(Loaded { gtids: facts.gtids, consistent_at: facts.consistent_at })
     }
 
     /// Accounts, then the dump, then the rights again: definers must be there before, rights on tables come after.
@@ -202,7 +201,9 @@ impl Mysql {
     ) -> Result<Replay> {
         let target = request.target.unwrap_or(base.consistent_at);
         progress.phase("reading the log");
-        let replay = replay::write_relay_logs(instance, &base.gtids, target, source.log().await?).await?;
+        let events = EventStatus::of(conn).await?;
+        let log = source.log().await?;
+        let replay = replay::write_relay_logs(instance, &base.gtids, events, target, log).await?;
         if replay.cut_at.is_none() && request.complete_until.is_none_or(|until| until < target) {
             let until =
                 request.complete_until.map_or_else(|| "nothing".to_owned(), |until| until.to_string());

@@ -2,6 +2,7 @@
 
 mod archive;
 mod clone;
+mod generated;
 mod holds;
 mod hostile;
 mod lifecycle;

@@ -1,0 +1,102 @@
+//! Gives an event a status, and leaves it all else that it has.
+
+use mysql_async::prelude::Queryable as _;
+use mysql_async::{Conn, Row};
+
+use crate::mysql::sql::{identifier, literal, one, rows, run, text};
+use crate::{EngineError, Result};
+
+/// What [`status`] wants to know of events.
+pub(super) fn listed(which: &str) -> String {
+    format!(
+        "SELECT event_schema AS db, event_name AS name, status AS status, definer AS definer, character_set_client AS client, \
+         collation_connection AS connection, database_collation AS database_collation FROM information_schema.events WHERE {which}"
+    )
+}
+
+/// Gives the event of a row of [`listed`] a status. The server takes its definer, its character sets and its database's collation
+/// from the session and the database of that moment, so these have the event's. The inner error is the server's refusal.
+pub(super) async fn status(conn: &mut Conn, doing: &str, row: &Row, status: &str) -> Result<Result<()>> {
+    let database = Database::of(conn, doing, row).await?;
+    database.fit(conn, doing).await?;
+    let altered = alter(conn, doing, row, status).await;
+    database.put_back(conn, doing).await?;
+    Ok(altered)
+}
+
+async fn alter(conn: &mut Conn, doing: &str, row: &Row, status: &str) -> Result<()> {
+    let definer = text(row, "definer");
+    let (user, host) = definer.rsplit_once('@').unwrap_or((&*definer, "%"));
+    let statement = format!(
+        "ALTER DEFINER = {}@{} EVENT {}.{} {status}",
+        literal(user),
+        literal(host),
+        identifier(&text(row, "db")),
+        identifier(&text(row, "name"))
+    );
+    let client = text(row, "client");
+    let written = format!("SELECT HEX(CONVERT({} USING {}))", literal(&statement), identifier(&client));
+    let written: String = one(conn, doing, &written).await?;
+    let session = format!(
+        "SET character_set_client = {}, collation_connection = {}",
+        literal(&client),
+        literal(&text(row, "connection"))
+    );
+    run(conn, doing, session).await?;
+    let altered = conn.query_drop(hex::decode(written).unwrap_or_default()).await;
+    run(conn, doing, "SET NAMES utf8mb4").await?; // plain letters in every character set of clients
+    altered.map_err(EngineError::mysql(doing))
+}
+
+/// What stands in the way of an event's change in its database.
+struct Database {
+    name: String,
+    /// The database's collation and the event's, where they differ: the database was altered since.
+    collations: Option<(String, String)>,
+    is_read_only: bool,
+}
+
+impl Database {
+    async fn of(conn: &mut Conn, doing: &str, row: &Row) -> Result<Self> {
+        let name = text(row, "db");
+        let query = format!(
+            "SELECT s.default_collation_name AS collation, COALESCE(e.options, '') AS options FROM information_schema.schemata s \
+             LEFT JOIN information_schema.schemata_extensions e USING (schema_name) WHERE s.schema_name = {}",
+            literal(&name)
+        );
+        let found = rows(conn, doing, &query).await?;
+        let of = |column: &str| found.first().map(|row| text(row, column)).unwrap_or_default();
+        let (own, events) = (of("collation"), text(row, "database_collation"));
+        Ok(Self {
+            name: identifier(&name),
+            is_read_only: of("options").contains("READ ONLY=1"),
+            collations: (own != events).then_some((own, events)),
+        })
+    }
+
+    async fn fit(&self, conn: &mut Conn, doing: &str) -> Result<()> {
+        if self.is_read_only {
+            run(conn, doing, format!("ALTER DATABASE {} READ ONLY = 0", self.name)).await?;
+        }
+        self.collate(conn, doing, |(_, events)| events).await
+    }
+
+    async fn put_back(&self, conn: &mut Conn, doing: &str) -> Result<()> {
+        self.collate(conn, doing, |(own, _)| own).await?;
+        if self.is_read_only {
+            run(conn, doing, format!("ALTER DATABASE {} READ ONLY = 1", self.name)).await?;
+        }
+        Ok(())
+    }
+
+    async fn collate(
+        &self,
+        conn: &mut Conn,
+        doing: &str,
+        which: impl Fn(&(String, String)) -> &String,
+    ) -> Result<()> {
+        let Some(collations) = &self.collations else { return Ok(()) };
+        run(conn, doing, format!("ALTER DATABASE {} COLLATE {}", self.name, identifier(which(collations))))
+            .await
+    }
+}

@@ -1,0 +1,169 @@
+//! All that a server holds, read without the driver: text in its own bytes, floats in binary, the dictionary row by row.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use mysql_async::prelude::Queryable as _;
+use mysql_async::{Conn, Row, Value};
+
+use crate::mysql::rig::Server;
+
+const OWN: &str = "('mysql', 'sys', 'information_schema', 'performance_schema')";
+
+/// Tables of the dictionary, which of their columns name the database, and columns that tell of this server or of when it was
+/// asked. `CREATED` and the like: `mysqldump` does not keep them.
+const DICTIONARY: &[(&str, &str, &[&str])] = &[
+    ("schemata", "schema_name", &[]),
+    (
+        "tables",
+        "table_schema",
+        &[
+            "TABLE_ROWS",
+            "AVG_ROW_LENGTH",
+            "DATA_LENGTH",
+            "MAX_DATA_LENGTH",
+            "INDEX_LENGTH",
+            "DATA_FREE",
+            "CREATE_TIME",
+            "UPDATE_TIME",
+            "AUTO_INCREMENT", // read from SHOW CREATE TABLE
+        ],
+    ),
+    ("columns", "table_schema", &[]),
+    ("statistics", "table_schema", &["CARDINALITY"]),
+    ("table_constraints", "table_schema", &[]),
+    ("key_column_usage", "table_schema", &[]),
+    ("check_constraints", "constraint_schema", &[]),
+    ("referential_constraints", "constraint_schema", &[]),
+    (
+        "partitions",
+        "table_schema",
+        &[
+            "TABLE_ROWS",
+            "AVG_ROW_LENGTH",
+            "DATA_LENGTH",
+            "MAX_DATA_LENGTH",
+            "INDEX_LENGTH",
+            "DATA_FREE",
+            "CREATE_TIME",
+            "UPDATE_TIME",
+            "CHECK_TIME",
+        ],
+    ),
+    ("st_geometry_columns", "table_schema", &[]),
+    ("views", "table_schema", &[]),
+    ("triggers", "trigger_schema", &["CREATED"]),
+    ("routines", "routine_schema", &["CREATED", "LAST_ALTERED"]),
+    ("parameters", "specific_schema", &[]),
+    ("events", "event_schema", &["CREATED", "LAST_ALTERED", "LAST_EXECUTED", "ORIGINATOR"]),
+];
+
+/// Tables of accounts and rights, and columns as above. The passwords of the service's own accounts are a copy's own.
+const RIGHTS: &[(&str, &[&str])] = &[
+    ("user", &["password_last_changed"]),
+    ("db", &[]),
+    ("tables_priv", &["Timestamp", "Grantor"]),
+    ("columns_priv", &["Timestamp"]),
+    ("procs_priv", &["Timestamp", "Grantor"]),
+    ("proxies_priv", &["Timestamp"]),
+    ("role_edges", &[]),
+    ("default_roles", &[]),
+    ("global_grants", &[]),
+];
+
+/// Name of what was read, and its rows.
+pub(super) type Reading = BTreeMap<String, Vec<String>>;
+
+pub(super) async fn reading(server: &Server) -> Result<Reading> {
+    let mut conn = server.root().await?;
+    conn.query_drop(
+        "SET NAMES binary, SESSION sql_mode = '', information_schema_stats_expiry = 0, time_zone = '+00:00'",
+    )
+    .await?;
+    let mut seen = Reading::new();
+    for (table, schema, hidden) in DICTIONARY {
+        let query = format!("SELECT * FROM information_schema.{table} WHERE {schema} NOT IN {OWN}");
+        seen.insert((*table).to_owned(), rows(&mut conn, &query, hidden).await?);
+    }
+    for (table, hidden) in RIGHTS {
+        let query = format!("SELECT * FROM mysql.{table}");
+        seen.insert(format!("mysql.{table}"), rows(&mut conn, &query, hidden).await?);
+    }
+    tables(&mut conn, &mut seen).await?;
+    Ok(seen)
+}
+
+async fn tables(conn: &mut Conn, seen: &mut Reading) -> Result<()> {
+    let query = format!(
+        "SELECT CONCAT('`', REPLACE(table_schema, '`', '``'), '`.`', REPLACE(table_name, '`', '``'), '`'), table_type \
+         FROM information_schema.tables WHERE table_schema NOT IN {OWN}"
+    );
+    let found: Vec<(Vec<u8>, String)> = conn.query(query).await?;
+    for (name, kind) in found {
+        let name = String::from_utf8(name)?;
+        let made = match rows(conn, &format!("SHOW CREATE TABLE {name}"), &[]).await {
+            Ok(made) => made,
+            Err(error) => vec![format!("{error:#}")], // of a view whose tables are gone
+        };
+        seen.insert(format!("{name} as made"), made);
+        if kind == "BASE TABLE" {
+            let columns = columns(conn, &name).await?;
+            let content = rows(conn, &format!("SELECT {columns} FROM {name}"), &[]).await?;
+            seen.insert(name, content);
+        }
+    }
+    Ok(())
+}
+
+/// Those that `*` leaves out too.
+async fn columns(conn: &mut Conn, table: &str) -> Result<String> {
+    let found: Vec<Row> = conn.query(format!("SHOW FULL COLUMNS FROM {table}")).await?;
+    let names = found.iter().map(|row| {
+        let name = row.get::<Vec<u8>, _>(0).unwrap_or_default();
+        format!("`{}`", String::from_utf8_lossy(&name).replace('`', "``"))
+    });
+    Ok(names.collect::<Vec<_>>().join(", "))
+}
+
+/// Sorted.
+async fn rows(conn: &mut Conn, query: &str, hidden: &[&str]) -> Result<Vec<String>> {
+    let found: Vec<Row> = conn.exec(query, ()).await.with_context(|| query.to_owned())?;
+    let mut lines: Vec<String> = found.into_iter().map(|row| line(row, hidden)).collect();
+    lines.sort();
+    Ok(lines)
+}
+
+fn line(row: Row, hidden: &[&str]) -> String {
+    let columns = row.columns();
+    let cells = columns.iter().zip(row.unwrap());
+    let cells: Vec<(String, String)> =
+        cells.map(|(column, value)| (column.name_str().into_owned(), value)).map(told).collect();
+    let of = |name: &str| cells.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let own = of("User").is_some_and(|user| ["\"app\"", "\"reader\"", "\"root\""].contains(&user));
+    let seen = cells
+        .iter()
+        .filter(|(name, _)| !hidden.contains(&name.as_str()) && !(own && name == "authentication_string"));
+    seen.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+/// Restrictions of an account are a set, which the server writes down in any order.
+fn told((name, value): (String, Value)) -> (String, String) {
+    let parsed = match &value {
+        Value::Bytes(bytes) if name == "User_attributes" => serde_json::from_slice(bytes).ok(),
+        _ => None,
+    };
+    let Some(serde_json::Value::Object(mut attributes)) = parsed else { return (name, shown(&value)) };
+    if let Some(restrictions) = attributes.get_mut("Restrictions").and_then(serde_json::Value::as_array_mut) {
+        restrictions.sort_by_key(ToString::to_string);
+    }
+    (name, serde_json::Value::Object(attributes).to_string())
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Bytes(bytes) => format!("\"{}\"", bytes.escape_ascii()),
+        Value::Float(number) => format!("f32:{:08x}", number.to_bits()),
+        Value::Double(number) => format!("f64:{:016x} {number}", number.to_bits()),
+        other => format!("{other:?}"),
+    }
+}
