@@ -23,6 +23,7 @@ mod log;
 mod probe;
 mod process;
 mod replay;
+mod requote;
 mod restore;
 mod running;
 mod schema;

@@ -14,12 +14,14 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use holdfast_core::Timestamp;
 use mysql_async::binlog::BinlogVersion;
-use mysql_async::binlog::events::{Event, FormatDescriptionEvent, QueryEvent};
+use mysql_async::binlog::events::{Event, FormatDescriptionEvent, QueryEvent, StatusVarVal};
+use mysql_async::consts::SqlMode;
 
 use super::archive::{gtid_of, previous_gtids};
 use super::events::EventStatus;
 use super::gtid::GtidSet;
 use super::log::{Cursor, HEADER_BYTES, Header, MAGIC, Open, Record, Records, events};
+use super::requote::requoted;
 use crate::{EngineError, Instance, LogPart, Paths, Result};
 
 const FORMAT: u8 = 15;
@@ -27,6 +29,8 @@ const QUERY: u8 = 2;
 const GTID: u8 = 33;
 const PREVIOUS_GTIDS: u8 = 35;
 const GTID_TAGGED: u8 = 42;
+/// At the end of every event.
+const CHECKSUM_BYTES: usize = 4;
 /// The relay logs' common name; the settings have it too.
 const RELAY: &str = "relay-bin";
 
@@ -152,16 +156,12 @@ impl<'a> Writer<'a> {
 
     /// The server wants a relay log to say what stands before it; the applier goes by what is executed.
     fn write_no_previous_gtids(&mut self) -> Result<()> {
-        const CHECKSUM_BYTES: usize = 4;
         const EMPTY_SET_BYTES: usize = 8;
         let size = HEADER_BYTES + EMPTY_SET_BYTES + CHECKSUM_BYTES;
         let mut bytes = vec![0; size];
         bytes[4] = PREVIOUS_GTIDS;
         bytes[9] = u8::try_from(size).expect("small");
-        let mut written = Vec::new();
-        // Reading leaves the checksum open, writing makes it.
-        let event = self.read_event(&bytes)?;
-        event.write(BinlogVersion::Version4, &mut written).map_err(|error| damaged(&error.to_string()))?;
+        let written = self.with_checksum(&bytes)?;
         self.write(&written)
     }
 
@@ -198,6 +198,7 @@ impl<'a> Writer<'a> {
 
     fn event(&mut self, event: &[u8]) -> Result<()> {
         let header = Header::read(event).ok_or_else(|| damaged("an event without a header"))?;
+        let mut mended = None;
         match header.kind {
             FORMAT => drop(self.read_event(event)?),
             PREVIOUS_GTIDS => {
@@ -209,12 +210,12 @@ impl<'a> Writer<'a> {
                 }
             }
             GTID | GTID_TAGGED if !self.transaction(event)? => return Ok(()),
-            QUERY => self.query(event)?,
+            QUERY => mended = self.query(event)?,
             _ => {}
         }
         let skipping = self.at.as_ref().is_some_and(|at| at.skipping);
         if !skipping {
-            self.write(event)?;
+            self.write(mended.as_deref().unwrap_or(event))?;
         }
         self.advance(event.len())
     }
@@ -237,18 +238,43 @@ impl<'a> Writer<'a> {
         Ok(true)
     }
 
-    fn query(&mut self, event: &[u8]) -> Result<()> {
+    /// Looks at a statement. Returns the event to replay in its place, if any.
+    fn query(&mut self, event: &[u8]) -> Result<Option<Vec<u8>>> {
         let replayed = self.at.as_ref().and_then(|at| at.open.as_ref()).is_some_and(|open| {
             let mut one = GtidSet::default();
             one.insert(&open.gtid);
             !self.base.contains(&one)
         });
-        if replayed && EventStatus::may_concern(event) {
-            let event = self.read_event(event)?;
-            let query: QueryEvent<'_> = event.read_event().map_err(|error| damaged(&error.to_string()))?;
+        if !replayed {
+            return Ok(None);
+        }
+        let read = self.read_event(event)?;
+        let query: QueryEvent<'_> = read.read_event().map_err(|error| damaged(&error.to_string()))?;
+        if EventStatus::may_concern(query.query_raw()) {
             self.events.see(&query.schema(), &query.query());
         }
-        Ok(())
+        match requoted(query.query_raw(), backslash_escapes(&query)) {
+            Some(statement) => self.with_statement(event, query.query_raw().len(), &statement).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The event with another statement, which is its end.
+    fn with_statement(&mut self, event: &[u8], length: usize, statement: &[u8]) -> Result<Vec<u8>> {
+        let kept = event.len().checked_sub(length + CHECKSUM_BYTES);
+        let kept = kept.ok_or_else(|| damaged("a statement that is longer than its event"))?;
+        let mut bytes = [&event[..kept], statement, &[0; CHECKSUM_BYTES]].concat();
+        let size = u32::try_from(bytes.len()).map_err(|_| damaged("a statement that is too long"))?;
+        bytes[9..13].copy_from_slice(&size.to_le_bytes());
+        self.with_checksum(&bytes)
+    }
+
+    /// Reading leaves the checksum open, writing makes it.
+    fn with_checksum(&mut self, event: &[u8]) -> Result<Vec<u8>> {
+        let mut written = Vec::new();
+        let event = self.read_event(event)?;
+        event.write(BinlogVersion::Version4, &mut written).map_err(|error| damaged(&error.to_string()))?;
+        Ok(written)
     }
 
     fn read_event(&mut self, bytes: &[u8]) -> Result<Event> {
@@ -334,6 +360,15 @@ impl<'a> Writer<'a> {
         crate::files::write_private(&path, index.as_bytes(), self.instance.run_as.as_ref())?;
         Ok(Replay { expected, transactions, events: self.events, cut_at: self.cut_at })
     }
+}
+
+/// By the mode of the session that ran it.
+fn backslash_escapes(query: &QueryEvent<'_>) -> bool {
+    let mode = query.status_vars().iter().find_map(|variable| match variable.get_value() {
+        Ok(StatusVarVal::SqlMode(mode)) => Some(mode.get()),
+        _ => None,
+    });
+    mode.is_none_or(|mode| !mode.contains(SqlMode::MODE_NO_BACKSLASH_ESCAPES))
 }
 
 /// The open transaction is whole.

@@ -12,7 +12,7 @@ use mysql_async::prelude::Queryable as _;
 use rand::rngs::StdRng;
 
 use self::reading::{Reading, reading};
-use crate::mysql::rig::{Archive, Server, base, engines};
+use crate::mysql::rig::{Server, archived, base, engines};
 
 /// `HOLDFAST_CASES` asks for more.
 const CASES: u32 = 2;
@@ -96,10 +96,7 @@ fn shrinking() -> Duration {
 }
 
 async fn tried(engines: &Path, case: &Case) -> Result<()> {
-    let server = Server::start(engines).await?;
-    let archive = Archive::default();
-    let _follower = archive.follow(&server);
-    archive.catch_up().await?;
+    let (server, archive, _follower) = archived(engines).await?;
     run(&server, &case.before).await?;
     let of_base = reading(&server).await?;
     let base = base(&server, &archive).await.context("back up")?;
