@@ -8,7 +8,7 @@ use rand::seq::IndexedRandom as _;
 const STATEMENTS: &[(u32, &str)] = &[
     (2, "CREATE DATABASE {d} CHARACTER SET {charset}"),
     (1, "ALTER DATABASE {d} CHARACTER SET {charset}"),
-    (1, "DROP DATABASE {d}"),
+    (1, "DROP DATABASE {other}"),
     (1, "USE {d}"),
     (1, "SET SESSION sql_mode = '{mode}'"),
     (1, "SET SESSION time_zone = '{zone}'"),
@@ -109,6 +109,8 @@ const STATEMENTS: &[(u32, &str)] = &[
 fn pool(name: &str) -> &'static [&'static str] {
     match name {
         "d" => &["defaultdb", "`d.b`", "`d%_`", "`q``'\"\\`", "`ß;--`"],
+        // `defaultdb` is in every copy: the connection string leads to it.
+        "other" => &["`d.b`", "`d%_`", "`q``'\"\\`"],
         "table" => &["{t}", "{t}", "{t}", "{t}", "{t}", "{t}", "{t}", "{d}.{t}"],
         "t" => &["`t`", "`T`", "`a.b`", "`x``y`", "`-- %s`", "`new\nline`", "`tä#P#p0`"],
         "c" => &["`a`", "`a`", "`b`", "`c`", "`q``;`", "`ä%`"],
