@@ -126,7 +126,7 @@ fn pool(name: &str) -> &'static [&'static str] {
             "utf8mb4 COLLATE utf8mb4_bin",
             "utf8mb4 COLLATE utf8mb4_de_pb_0900_ai_ci",
         ],
-        "clients" => &["utf8mb4", "utf8mb4", "utf8mb4", "latin1"],
+        "clients" => &["utf8mb4", "utf8mb3"],
         "mode" => &[
             "",
             "ANSI_QUOTES",
