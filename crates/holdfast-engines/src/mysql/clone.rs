@@ -7,6 +7,7 @@
 //!
 //! Source: MySQL 9.7 manual, "The Clone Plugin".
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use super::backup::{DUMP_SECONDS, Facts};
 use super::gtid::GtidSet;
 use super::restore::{Loaded, damaged};
 use super::sql::{self, literal, rows, run, text};
-use super::{Mysql, probe, schema};
+use super::{Mysql, probe, schema, users};
 use crate::bulk_sync::BulkSync;
 use crate::exec::{self, ExecError, FeedError, ProcessSpec};
 use crate::{
@@ -50,6 +51,9 @@ pub(super) struct CloneFacts {
     pub consistent_at: Timestamp,
     /// Of the schema and the accounts ([`schema::fingerprint`]); pages have checksums of their own.
     pub fingerprint: String,
+    /// What the fingerprint covers of the grant tables; of bases of before 2026-12 what the server says of accounts.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub account_columns: users::Columns,
     pub tar_bytes: u64,
 }
 
@@ -81,7 +85,9 @@ impl Mysql {
         let total = require_room(instance)?;
         run(&mut lock, "lock the instance for the backup", "LOCK INSTANCE FOR BACKUP").await?;
         refuse_emptied(&mut lock).await?;
-        let fingerprint = schema::fingerprint(&mut lock).await?;
+        // As rows: what a server says of rights, it forgets in part when it starts anew (docs/engines/mysql.md).
+        let accounts = users::save(&mut lock).await?;
+        let fingerprint = schema::fingerprint(&mut lock, &accounts.to_json()).await?;
         let at_least = sql::executed(&mut lock).await?;
         progress.phase("copying files");
         make_copy(instance, total, progress).await?;
@@ -100,6 +106,7 @@ impl Mysql {
             at_most,
             consistent_at,
             fingerprint,
+            account_columns: accounts.columns(),
             tar_bytes,
         });
         let facts = serde_json::to_value(facts).expect("strings and numbers");
@@ -130,7 +137,8 @@ impl Mysql {
             let expected = format!("{} to {}", facts.at_least, facts.at_most);
             return Err(EngineError::Hole { reached: gtids.to_string(), expected });
         }
-        let found = schema::fingerprint(&mut conn).await?;
+        let accounts = users::to_compare(&mut conn, facts.account_columns).await?;
+        let found = schema::fingerprint(&mut conn, &accounts).await?;
         if found != facts.fingerprint {
             return Err(EngineError::Damaged {
                 doing: "compare the schema".to_owned(),

@@ -44,6 +44,9 @@ pub(super) enum Saved {
     Statements(Vec<SavedAccount>),
 }
 
+/// By grant table: names of columns.
+pub(super) type Columns = BTreeMap<String, Vec<String>>;
+
 /// By grant table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Accounts {
@@ -79,14 +82,42 @@ fn own() -> String {
 
 /// Reads all accounts. The caller holds the backup lock: accounts are in no snapshot.
 pub(super) async fn save(conn: &mut Conn) -> Result<Accounts> {
+    let mut all = Columns::new();
+    for (table, _) in TABLES {
+        let columns = columns(conn, table).await?.into_iter().map(|(name, _)| name).collect();
+        all.insert(table.to_owned(), columns);
+    }
+    save_columns(conn, all).await
+}
+
+async fn save_columns(conn: &mut Conn, mut all: Columns) -> Result<Accounts> {
     run(conn, READING, "SET SESSION time_zone = '+00:00'").await?; // of a password's last change
     let mut tables = BTreeMap::new();
     for (table, keys) in TABLES {
-        let columns: Vec<String> = columns(conn, table).await?.into_iter().map(|(name, _)| name).collect();
+        let Some(columns) = all.remove(table) else { continue };
         let rows = read(conn, table, keys, &columns).await?;
         tables.insert(table.to_owned(), Table { columns, rows });
     }
     Ok(Accounts { tables })
+}
+
+impl Accounts {
+    pub(super) fn columns(&self) -> Columns {
+        self.tables.iter().map(|(name, table)| (name.clone(), table.columns.clone())).collect()
+    }
+
+    pub(super) fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("strings")
+    }
+}
+
+/// The accounts as [`Accounts::to_json`] of a server with these columns has them. A release may know more columns than the one
+/// before it. Without any: as the server words them, for bases of before 2026-12.
+pub(super) async fn to_compare(conn: &mut Conn, columns: Columns) -> Result<Vec<u8>> {
+    if columns.is_empty() {
+        return Ok(serde_json::to_vec(&statements::read(conn).await?).expect("strings"));
+    }
+    Ok(save_columns(conn, columns).await?.to_json())
 }
 
 /// The rows of all accounts but the server's own, in an order.
@@ -106,11 +137,6 @@ async fn read(
     );
     let found = rows(conn, READING, &query).await?;
     Ok(found.into_iter().map(|row| row.unwrap().into_iter().map(hexadecimal).collect()).collect())
-}
-
-/// The accounts as the server words them, as JSON: the same on two servers with the same accounts, also of different releases.
-pub(super) async fn as_statements(conn: &mut Conn) -> Result<Vec<u8>> {
-    Ok(serde_json::to_vec(&statements::read(conn).await?).expect("strings"))
 }
 
 /// Names and types, in their order.
