@@ -15,7 +15,7 @@ const DOING: &str = "look for what a dump cannot hold";
 const NAMED: usize = 3;
 
 /// Reason, and a query for what it is about (`db`, `name`). `{own}` stands for the server's own databases.
-const KINDS: [(&str, &str); 8] = [
+const KINDS: [(&str, &str); 9] = [
     (
         "FLOAT columns, which come back with six digits",
         "SELECT table_schema AS db, CONCAT(table_name, '.', column_name) AS name FROM information_schema.columns \
@@ -60,6 +60,11 @@ const KINDS: [(&str, &str); 8] = [
            UNION ALL SELECT table_schema, table_name, view_definition, character_set_client FROM information_schema.views\
          ) AS t WHERE cs NOT IN ('utf8mb4', 'utf8mb3', 'utf8') AND db NOT IN {own} \
          AND (LENGTH(body) <> CHAR_LENGTH(body) OR LENGTH(name) <> CHAR_LENGTH(name))",
+    ),
+    (
+        "accounts with comments or attributes that are no UTF-8",
+        "SELECT user AS db, '' AS name FROM mysql.user \
+         WHERE NOT (CAST(CONVERT(CAST(user_attributes AS BINARY) USING utf8mb4) AS BINARY) <=> CAST(user_attributes AS BINARY))",
     ),
     (
         "tables whose files were taken away (DISCARD TABLESPACE)",
