@@ -14,14 +14,13 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use holdfast_core::Timestamp;
 use mysql_async::binlog::BinlogVersion;
-use mysql_async::binlog::events::{Event, FormatDescriptionEvent, QueryEvent, StatusVarVal};
-use mysql_async::consts::SqlMode;
+use mysql_async::binlog::events::{Event, FormatDescriptionEvent, QueryEvent};
 
 use super::archive::{gtid_of, previous_gtids};
 use super::events::EventStatus;
 use super::gtid::GtidSet;
 use super::log::{Cursor, HEADER_BYTES, Header, MAGIC, Open, Record, Records, events};
-use super::requote::requoted;
+use super::mended::{Mended, UTF8};
 use crate::{EngineError, Instance, LogPart, Paths, Result};
 
 const FORMAT: u8 = 15;
@@ -250,22 +249,23 @@ impl<'a> Writer<'a> {
         }
         let read = self.read_event(event)?;
         let query: QueryEvent<'_> = read.read_event().map_err(|error| damaged(&error.to_string()))?;
-        if EventStatus::may_concern(query.query_raw()) {
-            self.events.see(&query.schema(), &query.query());
+        let mended = Mended::new(&query);
+        if EventStatus::may_concern(&mended.text) {
+            self.events.see(&query.schema(), &mended.decoded());
         }
-        match requoted(query.query_raw(), backslash_escapes(&query)) {
-            Some(statement) => self.with_statement(event, query.query_raw().len(), &statement).map(Some),
-            None => Ok(None),
-        }
+        mended.differs().then(|| self.with_statement(event, query.query_raw().len(), &mended)).transpose()
     }
 
     /// The event with another statement, which is its end.
-    fn with_statement(&mut self, event: &[u8], length: usize, statement: &[u8]) -> Result<Vec<u8>> {
+    fn with_statement(&mut self, event: &[u8], length: usize, mended: &Mended<'_>) -> Result<Vec<u8>> {
         let kept = event.len().checked_sub(length + CHECKSUM_BYTES);
         let kept = kept.ok_or_else(|| damaged("a statement that is longer than its event"))?;
-        let mut bytes = [&event[..kept], statement, &[0; CHECKSUM_BYTES]].concat();
+        let mut bytes = [&event[..kept], &mended.text, &[0; CHECKSUM_BYTES]].concat();
         let size = u32::try_from(bytes.len()).map_err(|_| damaged("a statement that is too long"))?;
         bytes[9..13].copy_from_slice(&size.to_le_bytes());
+        if let Some(at) = mended.utf8_at {
+            bytes[at..at + 2].copy_from_slice(&UTF8.to_le_bytes());
+        }
         self.with_checksum(&bytes)
     }
 
@@ -360,15 +360,6 @@ impl<'a> Writer<'a> {
         crate::files::write_private(&path, index.as_bytes(), self.instance.run_as.as_ref())?;
         Ok(Replay { expected, transactions, events: self.events, cut_at: self.cut_at })
     }
-}
-
-/// By the mode of the session that ran it.
-fn backslash_escapes(query: &QueryEvent<'_>) -> bool {
-    let mode = query.status_vars().iter().find_map(|variable| match variable.get_value() {
-        Ok(StatusVarVal::SqlMode(mode)) => Some(mode.get()),
-        _ => None,
-    });
-    mode.is_none_or(|mode| !mode.contains(SqlMode::MODE_NO_BACKSLASH_ESCAPES))
 }
 
 /// The open transaction is whole.

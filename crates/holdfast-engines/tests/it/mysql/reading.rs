@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Row, Value};
 
@@ -172,4 +172,33 @@ fn shown(value: &Value) -> String {
         Value::Double(number) => format!("f64:{:016x} {number}", number.to_bits()),
         other => format!("{other:?}"),
     }
+}
+
+/// `counters`: those of `AUTO_INCREMENT` count.
+pub(super) fn same(source: &Reading, copy: &Reading, counters: bool) -> Result<()> {
+    let plain = |lines: Option<&Vec<String>>| -> Vec<String> {
+        let lines = lines.cloned().unwrap_or_default();
+        lines.into_iter().map(|line| if counters { line } else { without_counter(&line) }).collect()
+    };
+    let mut names: Vec<&String> = source.keys().chain(copy.keys()).collect();
+    names.dedup();
+    for name in names {
+        let (of_source, of_copy) = (plain(source.get(name)), plain(copy.get(name)));
+        if of_source != of_copy {
+            let missing: Vec<_> = of_source.iter().filter(|line| !of_copy.contains(line)).take(3).collect();
+            let extra: Vec<_> = of_copy.iter().filter(|line| !of_source.contains(line)).take(3).collect();
+            bail!(
+                "{name}: {} rows and {}; missing {missing:#?}, instead {extra:#?}",
+                of_source.len(),
+                of_copy.len()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Numbers that were given to rows that were never committed are given again behind a replay: the log does not have them.
+fn without_counter(line: &str) -> String {
+    let Some((head, tail)) = line.split_once(" AUTO_INCREMENT=") else { return line.to_owned() };
+    format!("{head}{}", tail.trim_start_matches(|digit: char| digit.is_ascii_digit()))
 }

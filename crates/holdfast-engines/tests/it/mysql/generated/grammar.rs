@@ -100,6 +100,7 @@ const STATEMENTS: &[(u32, &str)] = &[
     (1, "GRANT {right} ON *.* TO {user}"),
     (2, "GRANT {right} ({c}), UPDATE ({c}) ON {table} TO {user}"),
     (1, "GRANT EXECUTE ON PROCEDURE {name} TO {user}"),
+    (1, "CREATE TABLE {table} (id INT PRIMARY KEY) AS SELECT {c} FROM {table}"),
     (1, "GRANT {user} TO {user} WITH ADMIN OPTION"),
     (1, "SET DEFAULT ROLE ALL TO {user}"),
     (1, "REVOKE {right} ON {table} FROM {user}"),
@@ -126,7 +127,7 @@ fn pool(name: &str) -> &'static [&'static str] {
             "utf8mb4 COLLATE utf8mb4_bin",
             "utf8mb4 COLLATE utf8mb4_de_pb_0900_ai_ci",
         ],
-        "clients" => &["utf8mb4", "utf8mb3"],
+        "clients" => &["utf8mb4", "utf8mb4", "utf8mb4", "latin1", "cp1251"],
         "mode" => &[
             "",
             "ANSI_QUOTES",

@@ -2,16 +2,15 @@
 //! What fails is made as small as it goes before it is told.
 
 mod grammar;
-mod reading;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use mysql_async::prelude::Queryable as _;
 use rand::rngs::StdRng;
 
-use self::reading::{Reading, reading};
+use crate::mysql::reading::{reading, same};
 use crate::mysql::rig::{Server, archived, base, engines};
 
 /// `HOLDFAST_CASES` asks for more.
@@ -133,32 +132,4 @@ async fn run(server: &Server, statements: &[String]) -> Result<()> {
     app.query_drop("COMMIT").await?;
     app.disconnect().await?;
     Ok(())
-}
-
-fn same(source: &Reading, copy: &Reading, counters: bool) -> Result<()> {
-    let plain = |lines: Option<&Vec<String>>| -> Vec<String> {
-        let lines = lines.cloned().unwrap_or_default();
-        lines.into_iter().map(|line| if counters { line } else { without_counter(&line) }).collect()
-    };
-    let mut names: Vec<&String> = source.keys().chain(copy.keys()).collect();
-    names.dedup();
-    for name in names {
-        let (of_source, of_copy) = (plain(source.get(name)), plain(copy.get(name)));
-        if of_source != of_copy {
-            let missing: Vec<_> = of_source.iter().filter(|line| !of_copy.contains(line)).take(3).collect();
-            let extra: Vec<_> = of_copy.iter().filter(|line| !of_source.contains(line)).take(3).collect();
-            bail!(
-                "{name}: {} rows and {}; missing {missing:#?}, instead {extra:#?}",
-                of_source.len(),
-                of_copy.len()
-            );
-        }
-    }
-    Ok(())
-}
-
-/// Numbers that were given to rows that were never committed are given again behind a replay: the log does not have them.
-fn without_counter(line: &str) -> String {
-    let Some((head, tail)) = line.split_once(" AUTO_INCREMENT=") else { return line.to_owned() };
-    format!("{head}{}", tail.trim_start_matches(|digit: char| digit.is_ascii_digit()))
 }

@@ -1,0 +1,78 @@
+//! Statements of the binlog that a server does not understand as they stand there, mended.
+
+use std::borrow::Cow;
+
+use mysql_async::binlog::events::{QueryEvent, StatusVarVal};
+use mysql_async::consts::SqlMode;
+use mysql_common::collations::{Collation, CollationId};
+
+use super::log::HEADER_BYTES;
+use super::recode::{Recoded, decoded, recoded};
+use super::requote::requoted;
+
+/// Of a statement's event: session, duration, length of the schema, error, length of the variables.
+const POST_HEADER_BYTES: usize = 13;
+/// `utf8mb4`, as the event's number for a client's character set.
+pub(super) const UTF8: u16 = UTF8_ID as u16;
+const UTF8_ID: CollationId = CollationId::UTF8MB4_0900_AI_CI;
+
+pub(super) struct Mended<'a> {
+    pub text: Cow<'a, [u8]>,
+    client: Collation<'static>,
+    /// Where in the event the client's character set stands, if it is to be [`UTF8`].
+    pub utf8_at: Option<usize>,
+}
+
+impl<'a> Mended<'a> {
+    pub(super) fn new(query: &'a QueryEvent<'_>) -> Self {
+        let logged = query.query_raw();
+        let mut text = requoted(logged, backslash_escapes(query)).map_or(Cow::Borrowed(logged), Cow::Owned);
+        let (mut client, mut utf8_at) = (Collation::resolve(UTF8_ID), None);
+        if let Some((at, logged)) = charset(query) {
+            match recoded(&text, logged.charset()) {
+                Some(Recoded::Utf8) => utf8_at = Some(at),
+                Some(Recoded::Text(recoded)) => (text, client) = (Cow::Owned(recoded), logged),
+                None => client = logged,
+            }
+        }
+        Self { text, client, utf8_at }
+    }
+
+    /// Whether the log has it otherwise.
+    pub(super) fn differs(&self) -> bool {
+        self.utf8_at.is_some() || matches!(self.text, Cow::Owned(_))
+    }
+
+    pub(super) fn decoded(&self) -> Cow<'_, str> {
+        decoded(&self.text, self.client.charset())
+    }
+}
+
+/// By the mode of the session that ran it.
+fn backslash_escapes(query: &QueryEvent<'_>) -> bool {
+    let mode = query.status_vars().iter().find_map(|variable| match variable.get_value() {
+        Ok(StatusVarVal::SqlMode(mode)) => Some(mode.get()),
+        _ => None,
+    });
+    mode.is_none_or(|mode| !mode.contains(SqlMode::MODE_NO_BACKSLASH_ESCAPES))
+}
+
+/// The client's character set, and where in the event its number stands: behind the variables 0, 1, 6 and 3, of which any may
+/// be missing (MySQL's `Query_event`).
+fn charset(query: &QueryEvent<'_>) -> Option<(usize, Collation<'static>)> {
+    let variables = query.status_vars_raw();
+    let mut at = 0;
+    loop {
+        let key = *variables.get(at)?;
+        at += 1;
+        at += match key {
+            0 | 3 => 4,
+            1 => 8,
+            6 => 1 + usize::from(*variables.get(at)?),
+            4 => break,
+            _ => return None,
+        };
+    }
+    let number = u16::from_le_bytes(variables.get(at..at + 2)?.try_into().ok()?);
+    Some((HEADER_BYTES + POST_HEADER_BYTES + at, Collation::resolve(CollationId::from(number))))
+}
