@@ -25,7 +25,7 @@ use super::gtid::GtidSet;
 use super::sql::{one, rows, run, text};
 use super::verify::{DumpWatch, Snapshot};
 use super::views::BrokenView;
-use super::{Mysql, clone, config, holds, probe, running, sql, users};
+use super::{Mysql, clone, config, histograms, holds, probe, running, sql, users};
 use crate::exec::{self, ProcessSpec};
 use crate::{BackupSink, EngineError, Instance, Instead, ProgressSink, Result, StreamBackup};
 
@@ -66,6 +66,9 @@ pub(super) struct DumpFacts {
     /// Views that the dump does not have; of bases of before 2026-12 only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub broken_views: Vec<BrokenView>,
+    /// Whether there is an object with them.
+    #[serde(default)]
+    pub has_histograms: bool,
     pub fingerprint: String,
     pub dump_bytes: u64,
 }
@@ -189,6 +192,7 @@ impl Mysql {
         let prepared = no_prepared(&mut lock, None).await?;
         let databases = databases(&mut lock).await?;
         let accounts = users::save(&mut lock).await?;
+        let histograms = histograms::save(&mut lock).await?;
         progress.phase("dumping the databases");
         let watched = Arc::new(Mutex::new(Watched { watch: DumpWatch::new(), snapshot: None }));
         let options = client_file(instance, "dump")?;
@@ -211,6 +215,10 @@ impl Mysql {
         drop(output);
         let accounts = serde_json::to_vec(&accounts).expect("strings");
         sink.store(users::NAME, &mut &*accounts).await?;
+        if !histograms.is_empty() {
+            let histograms = serde_json::to_vec(&histograms).expect("strings");
+            sink.store(histograms::NAME, &mut &*histograms).await?;
+        }
 
         let server_uuid = one(&mut lock, DOING, "SELECT @@server_uuid").await?;
         run(&mut lock, "unlock the instance", "UNLOCK INSTANCE").await?;
@@ -227,6 +235,7 @@ impl Mysql {
             consistent_at,
             databases,
             broken_views: Vec::new(),
+            has_histograms: !histograms.is_empty(),
             fingerprint: watched.watch.finish()?,
             dump_bytes,
         };

@@ -18,6 +18,7 @@ mod config;
 mod disk;
 mod events;
 pub mod gtid;
+mod histograms;
 mod holds;
 mod log;
 mod mended;

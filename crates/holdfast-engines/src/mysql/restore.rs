@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use holdfast_core::Timestamp;
 use mysql_async::Conn;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::Instant;
 
 use super::backup::{DUMP, DUMP_SECONDS, DumpFacts, Facts, client_file};
 use super::events::{self, EventStatus};
 use super::gtid::GtidSet;
+use super::histograms::{self, Histogram};
 use super::replay::{self, Replay};
 use super::sql::{self, rows, run, text};
 use super::verify::DumpWatch;
@@ -130,13 +132,7 @@ impl Mysql {
         source: &dyn RestoreSource,
         progress: &ProgressSink,
     ) -> Result<()> {
-        let mut saved = Vec::new();
-        let mut reader = source.read(users::NAME).await?;
-        tokio::io::AsyncReadExt::read_to_end(&mut reader, &mut saved)
-            .await
-            .map_err(|error| damaged(&error.to_string()))?;
-        let saved: users::Saved =
-            serde_json::from_slice(&saved).map_err(|error| damaged(&error.to_string()))?;
+        let saved: users::Saved = read_json(source, users::NAME).await?;
         let mut conn = sql::connect(instance).await?;
         saved.make(&mut conn).await?;
         // A crash during the load throws the restore away, so nothing needs to be logged for it.
@@ -168,6 +164,10 @@ impl Mysql {
         run(&mut conn, "end the load", "ALTER INSTANCE ENABLE INNODB REDO_LOG").await?;
         views::make_broken(&mut conn, &facts.broken_views).await?;
         saved.check(&mut conn).await?;
+        if facts.has_histograms {
+            let saved: Vec<Histogram> = read_json(source, histograms::NAME).await?;
+            histograms::make(&mut conn, &saved).await?;
+        }
         assert_reached(&sql::executed(&mut conn).await?, &facts.gtids)
     }
 
@@ -309,6 +309,14 @@ fn assert_reached(executed: &GtidSet, expected: &GtidSet) -> Result<()> {
         return Ok(());
     }
     Err(EngineError::Hole { reached: executed.to_string(), expected: expected.to_string() })
+}
+
+/// A whole object of the backup.
+async fn read_json<T: DeserializeOwned>(source: &dyn RestoreSource, name: &str) -> Result<T> {
+    let mut bytes = Vec::new();
+    let mut reader = source.read(name).await?;
+    reader.read_to_end(&mut bytes).await.map_err(|error| damaged(&error.to_string()))?;
+    serde_json::from_slice(&bytes).map_err(|error| damaged(&error.to_string()))
 }
 
 fn unexpected(what: String) -> EngineError {

@@ -20,9 +20,11 @@ const ODD: &[&str] = &[
     "GRANT EXECUTE ON FUNCTION defaultdb.twice TO 'u'@'%'",
     "GRANT SELECT, CREATE VIEW, SHOW VIEW ON defaultdb.* TO 'u'@'%'",
     "CREATE DEFINER = 'u'@'%' VIEW doubled AS SELECT twice(a) AS d FROM thin",
-    "CREATE TABLE js (id INT PRIMARY KEY, j JSON)",
-    "INSERT INTO js VALUES (1, JSON_OBJECT('price', 1.10, 'long', 12345678901234.10)), (2, JSON_ARRAY(CAST(1.5e0 AS DOUBLE), 0.1e0 + 0.2e0)), \
+    "CREATE TABLE js (id INT PRIMARY KEY, j JSON, n INT)",
+    "INSERT INTO js (id, j) VALUES (1, JSON_OBJECT('price', 1.10, 'long', 12345678901234.10)), (2, JSON_ARRAY(CAST(1.5e0 AS DOUBLE), 0.1e0 + 0.2e0)), \
         (3, JSON_OBJECT('day', DATE '2026-11-27'))",
+    "ANALYZE TABLE thin UPDATE HISTOGRAM ON c WITH 3 BUCKETS AUTO UPDATE",
+    r#"ANALYZE TABLE js UPDATE HISTOGRAM ON n USING DATA '{"buckets": [[7, 1.0]], "data-type": "int", "null-values": 0.0, "collation-id": 8, "sampling-rate": 1.0, "histogram-type": "singleton", "number-of-buckets-specified": 9}'"#,
     "CREATE TABLE fired (at TIMESTAMP(6))",
     "CREATE EVENT once ON SCHEDULE AT CURRENT_TIMESTAMP + INTERVAL 6 SECOND DO INSERT INTO fired VALUES (NOW(6))",
     "CREATE EVENT until ON SCHEDULE EVERY 1 HOUR ENDS CURRENT_TIMESTAMP + INTERVAL 6 SECOND ON COMPLETION PRESERVE DO SELECT 1",
@@ -36,6 +38,7 @@ const LOOKS: &[&str] = &[
     "SELECT table_name FROM information_schema.views WHERE table_schema = 'defaultdb' ORDER BY 1",
     "SELECT id, JSON_EXTRACT(j, '$.price') + 0 FROM js ORDER BY 1",
     "SELECT * FROM doubled",
+    r#"SELECT table_name, column_name, JSON_REMOVE(histogram, '$."last-updated"') FROM information_schema.column_statistics ORDER BY 1"#,
 ];
 
 async fn looks(server: &Server) -> Result<Vec<String>> {

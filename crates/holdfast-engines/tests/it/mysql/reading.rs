@@ -89,6 +89,9 @@ pub(super) async fn reading(server: &Server) -> Result<Reading> {
         let query = format!("SELECT * FROM mysql.{table}");
         seen.insert(format!("mysql.{table}"), rows(&mut conn, &query, hidden).await?);
     }
+    let histograms = "SELECT schema_name, table_name, column_name, JSON_REMOVE(histogram, _utf8mb4'$.\"last-updated\"') AS histogram \
+        FROM information_schema.column_statistics";
+    seen.insert("histograms".to_owned(), rows(&mut conn, histograms, &[]).await?);
     tables(&mut conn, &mut seen).await?;
     Ok(seen)
 }
@@ -115,11 +118,13 @@ async fn tables(conn: &mut Conn, seen: &mut Reading) -> Result<()> {
     Ok(())
 }
 
-/// Whether a column's character set is written down depends on how it was made, not on what it is; `columns` has what it is.
+/// Whether a column's character set and collation are written down depends on how it was made, not on what it is; `columns` has what it is.
 fn without_charset(made: &str) -> String {
-    let mut parts = made.split(" CHARACTER SET ");
-    let head = parts.next().unwrap_or_default().to_owned();
-    parts.fold(head, |text, part| text + part.split_once(' ').map_or("", |(_, rest)| rest))
+    [" CHARACTER SET ", " COLLATE "].into_iter().fold(made.to_owned(), |made, clause| {
+        let mut parts = made.split(clause);
+        let head = parts.next().unwrap_or_default().to_owned();
+        parts.fold(head, |text, part| text + part.find([' ', ',', '\n']).map_or("", |end| &part[end..]))
+    })
 }
 
 /// Those that `*` leaves out too.
@@ -152,10 +157,12 @@ fn line(row: Row, hidden: &[&str]) -> String {
     seen.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }
 
-/// Restrictions of an account are a set, which the server writes down in any order.
+/// Restrictions of an account are a set, which the server writes down in any order; a decimal in JSON may have zeros at its end.
 fn plain((name, value): (String, Value)) -> (String, String) {
     let parsed = match &value {
-        Value::Bytes(bytes) if name == "User_attributes" => serde_json::from_slice(bytes).ok(),
+        Value::Bytes(bytes) if ["User_attributes", "histogram"].contains(&&*name) => {
+            serde_json::from_slice(bytes).ok()
+        }
         _ => None,
     };
     let Some(serde_json::Value::Object(mut attributes)) = parsed else { return (name, shown(&value)) };

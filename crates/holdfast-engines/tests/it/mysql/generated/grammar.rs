@@ -43,6 +43,7 @@ const STATEMENTS: &[(u32, &str)] = &[
     (1, "ALTER TABLE {table} ADD PARTITION (PARTITION {name} VALUES LESS THAN (MAXVALUE))"),
     (1, "ALTER TABLE {table} REMOVE PARTITIONING"),
     (1, "ALTER TABLE {table} FORCE"),
+    (2, "ANALYZE TABLE {table} UPDATE HISTOGRAM ON {c} WITH 4 BUCKETS"),
     (2, "RENAME TABLE {table} TO {table}"),
     (1, "RENAME TABLE {table} TO `swap`, {table} TO {table}"),
     (1, "DROP TABLE {table}"),
