@@ -1,9 +1,9 @@
 //! Gives an event a status, and leaves it all else that it has.
 
-use mysql_async::prelude::Queryable as _;
+use mysql_async::prelude::{AsQuery, Queryable as _};
 use mysql_async::{Conn, Row};
 
-use crate::mysql::sql::{identifier, literal, one, rows, run, text};
+use crate::mysql::sql::{identifier, literal, rows, run, text};
 use crate::{EngineError, Result};
 
 /// What [`status`] wants to know of events.
@@ -34,16 +34,53 @@ async fn alter(conn: &mut Conn, doing: &str, row: &Row, status: &str) -> Result<
         identifier(&text(row, "db")),
         identifier(&text(row, "name"))
     );
-    let client = text(row, "client");
-    let written = format!("SELECT HEX(CONVERT({} USING {}))", literal(&statement), identifier(&client));
-    let written: String = one(conn, doing, &written).await?;
+    let (client, connection) = (text(row, "client"), text(row, "connection"));
+    match written(conn, doing, &statement, &client).await? {
+        Some(bytes) => query(conn, doing, bytes, &client, &connection).await,
+        // It runs no more: what its text is read as does not matter.
+        None if status == "DISABLE" => query(conn, doing, statement, "utf8mb4", "utf8mb4_bin").await,
+        None => Err(EngineError::Unfit {
+            doing: doing.to_owned(),
+            what: format!("its character set, {client}, cannot say its name or its definer's"),
+        }),
+    }
+}
+
+/// The statement in a client's character set, if it says the same there. In `swe7` a letter has a backslash's byte, and would undo
+/// the quotes.
+async fn written(conn: &mut Conn, doing: &str, statement: &str, client: &str) -> Result<Option<Vec<u8>>> {
+    const OF_MANY_BYTES: [&str; 11] = [
+        "big5", "cp932", "eucjpms", "euckr", "gb18030", "gb2312", "gbk", "sjis", "ujis", "utf8mb3", "utf8mb4",
+    ];
+    let client = identifier(client);
+    let query = format!(
+        "SELECT HEX(s) AS written, HEX(CONVERT(s USING utf8mb4)) AS back FROM (SELECT CONVERT({} USING {client}) AS s) AS t",
+        literal(statement)
+    );
+    let found = rows(conn, doing, &query).await?;
+    let of =
+        |column: &str| found.first().and_then(|row| hex::decode(text(row, column)).ok()).unwrap_or_default();
+    let (written, back) = (of("written"), of("back"));
+    let ascii = |bytes: &[u8]| bytes.iter().copied().filter(u8::is_ascii).collect::<Vec<u8>>();
+    let is_plain =
+        OF_MANY_BYTES.contains(&client.trim_matches('`')) || ascii(&written) == ascii(statement.as_bytes());
+    Ok((is_plain && back == statement.as_bytes()).then_some(written))
+}
+
+async fn query(
+    conn: &mut Conn,
+    doing: &str,
+    statement: impl AsQuery + 'static,
+    client: &str,
+    connection: &str,
+) -> Result<()> {
     let session = format!(
         "SET character_set_client = {}, collation_connection = {}",
-        literal(&client),
-        literal(&text(row, "connection"))
+        literal(client),
+        literal(connection)
     );
     run(conn, doing, session).await?;
-    let altered = conn.query_drop(hex::decode(written).unwrap_or_default()).await;
+    let altered = conn.query_drop(statement).await;
     run(conn, doing, "SET NAMES utf8mb4").await?; // plain letters in every character set of clients
     altered.map_err(EngineError::mysql(doing))
 }

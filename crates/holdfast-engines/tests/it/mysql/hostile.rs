@@ -1,5 +1,7 @@
 //! What a tenant writes so that the agent runs it, in a copy above all: nothing of it runs, and it comes back as it is.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use holdfast_engines::{Driver as _, UserSpec};
 use mysql_async::prelude::Queryable;
@@ -134,5 +136,41 @@ async fn a_new_password_is_the_only_one_whatever_a_tenant_did_to_its_accounts() 
     root.query_drop("DROP USER 'app'@'%', 'app'@'127.0.0.1'").await?;
     server.driver.set_password(&server.instance, &user("again")).await?;
     server.tenant_with("app", "again").await?;
+    Ok(())
+}
+
+/// A definer whose name undoes the quotes once it stands in its event's character set: `Ö` is the byte of the backslash in `swe7`.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_definers_name_runs_in_a_copy() -> Result<()> {
+    let Some(engines) = engines() else { return Ok(()) };
+    let (server, archive, _follower) = archived(&engines).await?;
+    let mut app = server.tenant("app").await?;
+    for statement in [
+        "CREATE DATABASE a",
+        "CREATE PROCEDURE a.b() SQL SECURITY INVOKER CREATE DATABASE pwned",
+        "CREATE USER `Ö'event a.e disable;call a.b#`@`%` IDENTIFIED BY 'x'",
+        "GRANT EVENT ON a.* TO `Ö'event a.e disable;call a.b#`@`%`",
+        "GRANT SELECT ON defaultdb.* TO `Ö'event a.e disable;call a.b#`@`%`",
+    ] {
+        app.query_drop(statement).await.with_context(|| statement.to_owned())?;
+    }
+    let mut other = server.tenant_with("Ö'event a.e disable;call a.b#", "x").await?;
+    other.query_drop("SET NAMES swe7").await?;
+    other.query_drop("CREATE EVENT a.e ON SCHEDULE AT CURRENT_TIMESTAMP + INTERVAL 7 SECOND DO DO 1").await?;
+    let definer: Option<String> = server
+        .root()
+        .await?
+        .query_first("SELECT definer FROM information_schema.events WHERE event_name = 'e'")
+        .await?;
+    ensure!(definer.as_deref() == Some("Ö'event a.e disable;call a.b#@%"), "{definer:?}");
+    let bases = [base_by("clone", &server, &archive).await?, base(&server, &archive).await?];
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    for base in bases {
+        let (copy, _) = server.restored(&engines, &base, None, &archive).await?;
+        let look = "SELECT schema_name FROM information_schema.schemata WHERE schema_name = 'pwned' \
+            UNION ALL SELECT CONCAT(definer, status) FROM information_schema.events WHERE event_schema = 'a'";
+        let expected = "\"Ö'event a.e disable;call a.b#@%DISABLED\"";
+        assert_eq!(table(&mut copy.root().await?, look).await?, expected);
+    }
     Ok(())
 }
