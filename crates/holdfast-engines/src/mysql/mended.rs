@@ -31,6 +31,7 @@ impl<'a> Mended<'a> {
         if let Some((at, logged)) = charset(query) {
             match recoded(&text, logged.charset()) {
                 Some(Recoded::Utf8) => utf8_at = Some(at),
+                Some(Recoded::Utf8Text(recoded)) => (text, utf8_at) = (Cow::Owned(recoded), Some(at)),
                 Some(Recoded::Text(recoded)) => (text, client) = (Cow::Owned(recoded), logged),
                 None => client = logged,
             }

@@ -20,6 +20,9 @@ use super::scan::Scan;
 pub(super) enum Recoded {
     /// The same bytes, of a client of UTF-8.
     Utf8,
+    /// Others, of a client of UTF-8: its own character set has no letter for something that the server wrote, such as the name of
+    /// the account that it runs as.
+    Utf8Text(Vec<u8>),
     Text(Vec<u8>),
 }
 
@@ -34,10 +37,10 @@ pub(super) fn recoded(text: &[u8], charset: &str) -> Option<Recoded> {
     };
     let encoding = encoding(charset)?;
     let (mut recoded, mut at) = (Vec::with_capacity(text.len()), 0);
-    for range in words {
+    for range in &words {
         let (bytes, _, is_lossy) = encoding.encode(std::str::from_utf8(&text[range.clone()]).ok()?);
         if is_lossy {
-            return None;
+            return as_utf8(text, &words, encoding).map(Recoded::Utf8Text);
         }
         recoded.extend_from_slice(&text[at..range.start]);
         recoded.extend_from_slice(&bytes);
@@ -45,6 +48,18 @@ pub(super) fn recoded(text: &[u8], charset: &str) -> Option<Recoded> {
     }
     recoded.extend_from_slice(&text[at..]);
     (recoded != text).then_some(Recoded::Text(recoded))
+}
+
+/// The client's parts in the server's words' character set; `None` where they are in none.
+fn as_utf8(text: &[u8], words: &[Range<usize>], encoding: &'static Encoding) -> Option<Vec<u8>> {
+    let (mut recoded, mut at) = (Vec::with_capacity(2 * text.len()), 0);
+    for range in words.iter().cloned().chain([text.len()..text.len()]) {
+        let clients = encoding.decode_without_bom_handling_and_without_replacement(&text[at..range.start])?;
+        recoded.extend_from_slice(clients.as_bytes());
+        recoded.extend_from_slice(&text[range.clone()]);
+        at = range.end;
+    }
+    Some(recoded)
 }
 
 /// A statement's text.
@@ -218,6 +233,14 @@ mod tests {
             let plain = encoding.encode(&statement.replace(['«', '»'], "")).0.into_owned();
             assert_eq!(recoded(&logged(&statement, encoding), charset), Some(Recoded::Text(plain)));
         }
+    }
+
+    #[test]
+    fn what_the_clients_character_set_cannot_say_is_said_in_utf8() {
+        let statement = "«CREATE DEFINER=`x각`@`%` PROCEDURE `表`»(`表` INT)«\n»SELECT '表'";
+        let plain = statement.replace(['«', '»'], "").into_bytes();
+        let logged = logged(statement, encoding_rs::GBK);
+        assert_eq!(recoded(&logged, "gbk"), Some(Recoded::Utf8Text(plain)));
     }
 
     #[test]
