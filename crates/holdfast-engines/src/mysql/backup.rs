@@ -69,6 +69,9 @@ pub(super) struct DumpFacts {
     /// Whether there is an object with them.
     #[serde(default)]
     pub has_histograms: bool,
+    /// Whether the texts of its routines, triggers and events were looked at ([`super::programs`]).
+    #[serde(default)]
+    pub has_plain_programs: bool,
     pub fingerprint: String,
     pub dump_bytes: u64,
 }
@@ -236,6 +239,7 @@ impl Mysql {
             databases,
             broken_views: Vec::new(),
             has_histograms: !histograms.is_empty(),
+            has_plain_programs: true, // or it would be none
             fingerprint: watched.watch.finish()?,
             dump_bytes,
         };
@@ -313,7 +317,7 @@ pub(super) fn client_file(instance: &Instance, name: &str) -> Result<config::Rem
 }
 
 /// All databases but the server's own.
-async fn databases(conn: &mut Conn) -> Result<Vec<String>> {
+pub(super) async fn databases(conn: &mut Conn) -> Result<Vec<String>> {
     let query = "SELECT schema_name AS name FROM information_schema.schemata WHERE schema_name NOT IN \
         ('mysql', 'sys', 'information_schema', 'performance_schema') ORDER BY schema_name";
     let databases: Vec<String> =

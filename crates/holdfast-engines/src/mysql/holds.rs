@@ -7,7 +7,7 @@
 use mysql_async::Conn;
 
 use super::sql::{identifier, rows, text};
-use super::views;
+use super::{programs, views};
 use crate::Result;
 
 const DOING: &str = "look for what a dump cannot hold";
@@ -15,7 +15,7 @@ const DOING: &str = "look for what a dump cannot hold";
 const NAMED: usize = 3;
 
 /// Reason, and a query for what it is about (`db`, `name`). `{own}` stands for the server's own databases.
-const KINDS: [(&str, &str); 9] = [
+const KINDS: [(&str, &str); 10] = [
     (
         "FLOAT columns, which come back with six digits",
         "SELECT table_schema AS db, CONCAT(table_name, '.', column_name) AS name FROM information_schema.columns \
@@ -54,10 +54,10 @@ const KINDS: [(&str, &str); 9] = [
     (
         "events, routines, triggers or views that were made by clients of another character set",
         "SELECT db, name FROM (\
-           SELECT event_schema AS db, event_name AS name, event_definition AS body, character_set_client AS cs FROM information_schema.events \
-           UNION ALL SELECT routine_schema, routine_name, routine_definition, character_set_client FROM information_schema.routines \
-           UNION ALL SELECT trigger_schema, trigger_name, CONCAT(event_object_table, action_statement), character_set_client FROM information_schema.triggers \
-           UNION ALL SELECT table_schema, table_name, view_definition, character_set_client FROM information_schema.views\
+           SELECT event_schema AS db, event_name AS name, CONCAT_WS(' ', event_definition, event_comment, definer) AS body, character_set_client AS cs FROM information_schema.events \
+           UNION ALL SELECT routine_schema, routine_name, CONCAT_WS(' ', routine_definition, routine_comment, definer), character_set_client FROM information_schema.routines \
+           UNION ALL SELECT trigger_schema, trigger_name, CONCAT_WS(' ', event_object_table, action_statement, definer), character_set_client FROM information_schema.triggers \
+           UNION ALL SELECT table_schema, table_name, CONCAT_WS(' ', view_definition, definer), character_set_client FROM information_schema.views\
          ) AS t WHERE cs NOT IN ('utf8mb4', 'utf8mb3', 'utf8') AND db NOT IN {own} \
          AND (LENGTH(body) <> CHAR_LENGTH(body) OR LENGTH(name) <> CHAR_LENGTH(name))",
     ),
@@ -65,6 +65,10 @@ const KINDS: [(&str, &str); 9] = [
         "accounts with comments or attributes that are no UTF-8",
         "SELECT user AS db, '' AS name FROM mysql.user \
          WHERE NOT (CAST(CONVERT(CAST(user_attributes AS BINARY) USING utf8mb4) AS BINARY) <=> CAST(user_attributes AS BINARY))",
+    ),
+    (
+        "libraries",
+        "SELECT library_schema AS db, library_name AS name FROM information_schema.libraries WHERE library_schema NOT IN {own}",
     ),
     (
         "tables whose files were taken away (DISCARD TABLESPACE)",
@@ -83,6 +87,10 @@ pub(super) async fn unheld(conn: &mut Conn) -> Result<Option<String>> {
         if let Some(reason) = said(reason, names.collect()) {
             return Ok(Some(reason));
         }
+    }
+    let misread = programs::misread(conn).await?;
+    if let Some(reason) = said("events, routines or triggers that its client may read otherwise", misread) {
+        return Ok(Some(reason));
     }
     Ok(said("views that cannot be read", views::broken(conn).await?))
 }

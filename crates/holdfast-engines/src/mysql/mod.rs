@@ -24,6 +24,7 @@ mod log;
 mod mended;
 mod probe;
 mod process;
+mod programs;
 mod recode;
 mod replay;
 mod requote;

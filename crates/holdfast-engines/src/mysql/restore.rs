@@ -11,14 +11,14 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::Instant;
 
-use super::backup::{DUMP, DUMP_SECONDS, DumpFacts, Facts, client_file};
+use super::backup::{DUMP, DUMP_SECONDS, DumpFacts, Facts, client_file, databases};
 use super::events::{self, EventStatus};
 use super::gtid::GtidSet;
 use super::histograms::{self, Histogram};
 use super::replay::{self, Replay};
 use super::sql::{self, rows, run, text};
 use super::verify::DumpWatch;
-use super::{Mysql, accounts, config, probe, users, views};
+use super::{Mysql, accounts, config, probe, programs, users, views};
 use crate::exec::{self, FeedError, ProcessSpec};
 use crate::{
     EngineError, Instance, Paths, ProgressSink, RestoreSource, Result, StreamRestore, StreamRestored,
@@ -112,6 +112,9 @@ impl Mysql {
         source: &dyn RestoreSource,
         progress: &ProgressSink,
     ) -> Result<Loaded> {
+        if !facts.has_plain_programs {
+            programs::require_plain(source.read(DUMP).await?).await?;
+        }
         self.make_data_folder(instance).await?;
         self.first_start(instance, &FILLING).await?;
         progress.phase("loading the base");
@@ -164,6 +167,13 @@ impl Mysql {
         run(&mut conn, "end the load", "ALTER INSTANCE ENABLE INNODB REDO_LOG").await?;
         views::make_broken(&mut conn, &facts.broken_views).await?;
         saved.check(&mut conn).await?;
+        let databases = databases(&mut conn).await?;
+        if databases != facts.databases {
+            return Err(EngineError::Differs {
+                doing: "load the base".to_owned(),
+                what: format!("it has the databases {databases:?}, the backup {:?}", facts.databases),
+            });
+        }
         if facts.has_histograms {
             let saved: Vec<Histogram> = read_json(source, histograms::NAME).await?;
             histograms::make(&mut conn, &saved).await?;
@@ -289,7 +299,7 @@ async fn why_it_stopped(conn: &mut Conn, coordinator: &str) -> Result<String> {
 }
 
 fn without_statement(words: &str) -> &str {
-    let end = [" Query: '", " on query"].iter().filter_map(|word| words.find(word)).min();
+    let end = [" Query: '", " on query", " near '"].iter().filter_map(|word| words.find(word)).min();
     words[..end.unwrap_or(words.len())].trim_end_matches(['.', ' '])
 }
 

@@ -70,6 +70,25 @@ const ROWS: &[(&str, &[&str], &str)] = &[
         "SELECT event_definition FROM information_schema.events WHERE event_schema = 'defaultdb' ORDER BY event_name",
     ),
     (
+        "read otherwise",
+        &[
+            "SET SESSION sql_mode = 'ANSI_QUOTES'",
+            "CREATE PROCEDURE ansi() BEGIN DECLARE \"a\\\" INT; SELECT '\"\n\\C gbk\n' AS \"b'/*\" /* */; END",
+            "SET SESSION sql_mode = DEFAULT",
+        ],
+        "SELECT routine_definition, sql_mode FROM information_schema.routines WHERE routine_name = 'ansi'",
+    ),
+    (
+        "read otherwise",
+        &["CREATE EVENT nightly ON SCHEDULE EVERY 1 DAY DO DELETE FROM g WHERE id < 0 -- at night"],
+        "SELECT event_definition FROM information_schema.events WHERE event_name = 'nightly'",
+    ),
+    (
+        "libraries",
+        &["CREATE LIBRARY lib LANGUAGE JAVASCRIPT AS $$ export function f() { return \"it's\" } $$"],
+        "SELECT library_definition FROM information_schema.libraries WHERE library_schema = 'defaultdb'",
+    ),
+    (
         "read-only",
         &["CREATE DATABASE ro", "CREATE TABLE ro.t (a INT PRIMARY KEY)", "ALTER DATABASE ro READ ONLY = 1"],
         "SELECT options FROM information_schema.schemata_extensions WHERE schema_name = 'ro'",
