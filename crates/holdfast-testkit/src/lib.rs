@@ -7,6 +7,7 @@
 pub mod client;
 pub mod exactness;
 pub mod fault;
+pub mod grammar;
 pub mod holdfast;
 pub mod ledger;
 pub mod lost;

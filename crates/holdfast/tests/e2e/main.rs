@@ -14,6 +14,7 @@ mod doctor;
 mod durable;
 mod exactness;
 mod gap;
+mod generated;
 mod kill;
 mod lifecycle;
 mod limits;

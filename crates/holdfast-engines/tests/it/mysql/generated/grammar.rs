@@ -1,10 +1,9 @@
 //! Statements by chance. Many fail, as people's do; what counts is what the server has made of the others.
 
-use rand::Rng;
+use holdfast_testkit::grammar::Grammar;
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
 
-/// `{x}` becomes a member of the pool `x`, or another form of this kind.
+const GRAMMAR: Grammar = Grammar { statements: STATEMENTS, pool };
 const STATEMENTS: &[(u32, &str)] = &[
     (2, "CREATE DATABASE {d} CHARACTER SET {charset}"),
     (1, "ALTER DATABASE {d} CHARACTER SET {charset}"),
@@ -366,33 +365,6 @@ fn pool(name: &str) -> &'static [&'static str] {
     }
 }
 
-/// One statement.
-pub(super) fn statement(random: &mut StdRng) -> String {
-    let (_, text) = STATEMENTS.choose_weighted(random, |(weight, _)| *weight).expect("there are some");
-    filled(text, random)
-}
-
-fn filled(text: &str, random: &mut StdRng) -> String {
-    let (mut done, mut rest) = (String::new(), text);
-    while let Some(at) = rest.find('{') {
-        done.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let end = rest.find('}').map(|end| (&rest[1..end], end + 1));
-        match end.map(|(name, end)| (pool(name).choose(random), end)) {
-            Some((Some(choice), end)) => {
-                done.push_str(&filled(choice, random));
-                rest = &rest[end..];
-            }
-            _ => {
-                done.push('{'); // of JSON
-                rest = &rest[1..];
-            }
-        }
-    }
-    done.push_str(rest);
-    done
-}
-
 /// What the others are about.
 pub(super) fn beginning(random: &mut StdRng) -> Vec<String> {
     let mut made = Vec::new();
@@ -400,15 +372,13 @@ pub(super) fn beginning(random: &mut StdRng) -> Vec<String> {
         made.push(format!("CREATE DATABASE {name}"));
     }
     for user in pool("user") {
-        made.push(filled(&format!("CREATE USER {user} IDENTIFIED BY 'x' {{account}}"), random));
+        made.push(GRAMMAR.filled(&format!("CREATE USER {user} IDENTIFIED BY 'x' {{account}}"), random));
     }
     let table = STATEMENTS.iter().find(|(_, text)| text.starts_with("CREATE TABLE")).expect("one").1;
-    made.extend((0..12).map(|_| filled(table, random)));
+    made.extend((0..12).map(|_| GRAMMAR.filled(table, random)));
     made
 }
 
-/// Between 40 and 120.
 pub(super) fn statements(random: &mut StdRng) -> Vec<String> {
-    let count = random.random_range(40..120);
-    (0..count).map(|_| statement(random)).collect()
+    GRAMMAR.statements(random, 40..120)
 }

@@ -1,0 +1,155 @@
+//! PostgreSQL databases by chance: statements before a backup, behind it and behind an instant; what is restored to the backup and to
+//! the instant holds what the source held, as PostgreSQL's own dumps tell.
+
+mod grammar;
+
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use holdfast_testkit::client::text;
+use holdfast_testkit::ledger::connect;
+use holdfast_testkit::{Client, Holdfast, holdfast, seed};
+use jiff::Timestamp;
+use rand::rngs::StdRng;
+use serde_json::json;
+use tokio::process::Command;
+use tokio_postgres::error::SqlState;
+
+use crate::BINARY;
+
+/// `HOLDFAST_CASES` asks for more.
+const CASES: usize = 1;
+/// The service's, and one that the statements begin with.
+const DATABASES: [&str; 2] = ["defaultdb", "d b"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_database_comes_back() -> Result<()> {
+    let Some(engines) = holdfast::engines() else { return Ok(()) };
+    let mut random = seed::generator("any_database_comes_back");
+    let holdfast = Holdfast::start(BINARY, "generated").await?;
+    let client = holdfast.client();
+    let cases = std::env::var("HOLDFAST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES);
+    for number in 1..=cases {
+        let mut said = Vec::new();
+        if let Err(error) = tried(&client, &engines, &mut random, number, &mut said).await {
+            println!("{}", said.join("\n"));
+            return Err(error.context(format!("case {number}")));
+        }
+    }
+    Ok(())
+}
+
+async fn tried(
+    client: &Client,
+    engines: &Path,
+    random: &mut StdRng,
+    number: usize,
+    said: &mut Vec<String>,
+) -> Result<()> {
+    let id = client.create(&format!("source-{number}")).await?;
+    client.wait_first_backup(&id).await?;
+    let url = client.connection_string(&id).await?;
+    connect(&url).await?.batch_execute(&format!("CREATE DATABASE \"{}\"", DATABASES[1])).await?;
+    run(&url, grammar::beginning(random), said).await?;
+    run(&url, grammar::statements(random), said).await?;
+    let of_backup = reading(engines, &url).await?;
+    let backup = client.trigger(&id).await?;
+    client.wait_backup(&id, &backup, 120).await?;
+    said.push("-- the backup".to_owned());
+    run(&url, grammar::statements(random), said).await?;
+    let of_point = reading(engines, &url).await?;
+    let point = Timestamp::from_microsecond(Timestamp::now().as_microsecond())?;
+    said.push(format!("-- {point}"));
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    run(&url, grammar::statements(random), said).await?;
+
+    let path = format!("/managed-services/{id}/backups/{backup}/restore");
+    let name = format!("backup-{number}");
+    let asked = client.post(&path, json!({ "target_service_name": name })).await?;
+    let copy = text(&asked, "service_id")?;
+    same(client, engines, &copy, &of_backup).await.context("the copy of the backup")?;
+    let copy = client.restore_to(&id, &point.to_string(), &format!("point-{number}")).await?;
+    same(client, engines, &copy, &of_point).await.context("the copy of the instant")?;
+    client.delete(&format!("/managed-services/{id}")).await
+}
+
+/// Leaves no transaction open.
+async fn run(url: &str, statements: Vec<(usize, String)>, said: &mut Vec<String>) -> Result<()> {
+    let mut sessions = Vec::new();
+    for database in DATABASES {
+        sessions.push(connect(&of(url, database)).await?);
+    }
+    let mut made = 0;
+    for (database, statement) in statements {
+        let session = &sessions[database];
+        match session.batch_execute(&statement).await {
+            Ok(()) => made += 1,
+            Err(error) => {
+                let refused = error.as_db_error().with_context(|| format!("{error:#}: {statement}"))?;
+                if std::env::var_os("HOLDFAST_REFUSALS").is_some() {
+                    println!("{}: {statement}", refused.message());
+                }
+                if *refused.code() == SqlState::IN_FAILED_SQL_TRANSACTION {
+                    session.batch_execute("ROLLBACK").await?;
+                }
+            }
+        }
+        said.push(format!("{database}: {statement};"));
+    }
+    println!("{made} statements");
+    for session in sessions {
+        session.batch_execute("COMMIT").await?;
+    }
+    Ok(())
+}
+
+fn of(url: &str, database: &str) -> String {
+    url.replace("/defaultdb?", &format!("/{}?", database.replace(' ', "%20")))
+}
+
+/// Everything, line by line.
+async fn reading(engines: &Path, url: &str) -> Result<Vec<String>> {
+    let mut lines = dumped(engines, "pg_dumpall", &["--globals-only", "--no-role-passwords"], url).await?;
+    for database in DATABASES {
+        lines.extend(dumped(engines, "pg_dump", &["--create"], &of(url, database)).await?);
+    }
+    Ok(lines)
+}
+
+async fn dumped(engines: &Path, tool: &str, arguments: &[&str], url: &str) -> Result<Vec<String>> {
+    let output = Command::new(engines.join("postgresql-17/bin").join(tool))
+        .args(arguments)
+        .arg(format!("--dbname={url}"))
+        .stdin(Stdio::null())
+        .output()
+        .await?;
+    ensure!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));
+    let text = output.stdout.escape_ascii().to_string();
+    Ok(text.split("\\n").filter(|line| !is_of_this_dump(line)).map(without_place).collect())
+}
+
+/// A key by which a dump fences its own commands off, made anew each time.
+fn is_of_this_dump(line: &str) -> bool {
+    line.starts_with("\\\\restrict ") || line.starts_with("\\\\unrestrict ")
+}
+
+/// The log runs ahead of a sequence by up to 32 numbers, which a recovery skips (PostgreSQL 17, `SEQ_LOG_VALS`).
+fn without_place(line: &str) -> String {
+    match line.strip_prefix("SELECT pg_catalog.setval(").and_then(|rest| rest.split_once("', ")) {
+        Some((sequence, _)) => format!("setval {sequence}"),
+        None => line.to_owned(),
+    }
+}
+
+async fn same(client: &Client, engines: &Path, copy: &str, expected: &[String]) -> Result<()> {
+    client.wait_running(copy, 120).await?;
+    let found = reading(engines, &client.connection_string(copy).await?).await?;
+    client.delete(&format!("/managed-services/{copy}")).await?;
+    let Some(at) = (0..expected.len().max(found.len())).find(|at| expected.get(*at) != found.get(*at)) else {
+        return Ok(());
+    };
+    let around =
+        |lines: &[String]| lines[at.saturating_sub(3).min(lines.len())..(at + 3).min(lines.len())].join("\n");
+    bail!("line {at} differs; there was:\n{}\nthere is:\n{}", around(expected), around(&found))
+}
