@@ -97,16 +97,17 @@ impl Applier {
             if has_empty_timestamp(&fields) {
                 stamped.push((id.clone(), document.clone()));
             }
-            // A replacement cannot have such names, nor be as long as it and its _id together; an insert can.
-            let dollars = fields.iter().any(|(name, _)| name.first() == Some(&b'$'));
-            if dollars || id.size_bytes() + document.as_bytes().len() > COMMAND_BYTES {
+            // A replacement cannot be as long as it and its _id together; an insert can.
+            if id.size_bytes() + document.as_bytes().len() > COMMAND_BYTES {
                 gone.push(id);
                 inserts.push(document);
-            } else {
-                let statement =
-                    Fields::default().with("q", by_id(id)).with("u", Value::from(&document).into_owned());
-                replacements.push(Value::from(statement.with("upsert", true)));
+                continue;
             }
+            // Nor can it have such names; a pipeline can.
+            let dollars = fields.iter().any(|(name, _)| name.first() == Some(&b'$'));
+            let whole = if dollars { whole(&document) } else { Value::from(&document).into_owned() };
+            let statement = Fields::default().with("q", by_id(id)).with("u", whole).with("upsert", true);
+            replacements.push(Value::from(statement));
         }
         for ids in chunks(gone, Value::size_bytes) {
             self.delete(namespace, among(ids)).await?;
@@ -151,11 +152,11 @@ impl Applier {
             Structure::DropDatabase(database) => {
                 self.run(&database, &Fields::default().with("dropDatabase", 1)).await
             }
-            Structure::Rename { from, to, drop_target } => {
+            Structure::Rename { from, to } => {
                 let rename = Fields::default()
                     .with("renameCollection", from.to_string().as_str())
                     .with("to", to.to_string().as_str())
-                    .with("dropTarget", drop_target);
+                    .with("dropTarget", true);
                 self.run("admin", &rename).await
             }
             Structure::Run { database, command } => {
@@ -223,16 +224,20 @@ fn has_empty_timestamp(fields: &Fields<'_>) -> bool {
     fields.iter().any(|(name, value)| name != b"_id" && value.is_empty_timestamp())
 }
 
-/// Makes a document that is there this one, by a pipeline, which changes nothing in it.
+/// A pipeline that makes any document this one, and changes nothing in it.
+fn whole(document: &RawDocumentBuf) -> Value<'static> {
+    let whole = Fields::default().with("$literal", Value::from(document));
+    Fields::array([Fields::default().with("$replaceWith", Value::from(whole)).into()])
+}
+
+/// Makes a document that is there this one.
 async fn set_whole(
     client: &Client,
     namespace: &Namespace,
     id: Value<'static>,
     document: &RawDocumentBuf,
 ) -> Result<()> {
-    let whole = Fields::default().with("$literal", Value::from(document));
-    let stage = Fields::default().with("$replaceWith", Value::from(whole));
-    let statement = Fields::default().with("q", by_id(id)).with("u", Fields::array([stage.into()]));
+    let statement = Fields::default().with("q", by_id(id)).with("u", whole(document));
     let update = Fields::default()
         .with("update", namespace.collection.as_str())
         .with("updates", Fields::array([statement.into()]))
@@ -250,18 +255,18 @@ async fn run_write(
     // A restore is not acknowledged before its end.
     fields.set("writeConcern", Value::from(Fields::default().with("w", 1)));
     let doing = format!("write to {namespace}");
-    let database = client.database(&namespace.database);
-    let answer = database.run_raw_command(command(&fields)?).await.map_err(EngineError::mongo(&doing))?;
-    let errors = answer.get_array("writeErrors").cloned().unwrap_or_default();
-    let wrong = errors.iter().filter_map(bson::Bson::as_document);
-    let wrong = wrong.filter(|error| !error.get_i32("code").is_ok_and(|code| expected.contains(&code)));
-    match wrong.clone().next() {
-        None => Ok(()),
-        Some(error) => {
-            let what = format!("{:?} {}", error.get("code"), error.get_str("errmsg").unwrap_or_default());
-            Err(EngineError::Unexpected { doing, what })
+    let answer = client::answer(client, &namespace.database, command(&fields)?, &doing).await?;
+    let answer = Fields::parse(answer.as_bytes()).map_err(broken)?;
+    let Some(errors) = answer.get("writeErrors") else { return Ok(()) };
+    for (_, error) in errors.fields().map_err(broken)?.iter() {
+        let error = error.fields().map_err(broken)?;
+        let code = error.get("code").and_then(Value::as_integer);
+        if !expected.iter().any(|known| code == Some(i64::from(*known))) {
+            let text = error.get("errmsg").and_then(Value::as_str).unwrap_or_default();
+            return Err(EngineError::Unexpected { doing, what: format!("{code:?} {text}") });
         }
     }
+    Ok(())
 }
 
 fn by_id(id: Value<'static>) -> Value<'static> {

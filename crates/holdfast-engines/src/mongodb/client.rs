@@ -8,6 +8,7 @@ use bson::{Bson, Document, RawDocumentBuf, doc};
 use futures::TryStreamExt as _;
 use holdfast_core::engine::{Network, lets_in_everybody};
 use mongodb::Client;
+use mongodb::error::ErrorKind;
 use mongodb::options::{ClientOptions, Credential, ServerAddress, Tls, TlsOptions};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 
@@ -80,6 +81,25 @@ pub(super) async fn admin(client: &Client, command: Document, doing: &str) -> Re
     client.database("admin").run_command(command).await.map_err(EngineError::mongo(doing))
 }
 
+/// What a command answers, in the server's own bytes: it may name an `_id` whose text is no UTF-8.
+pub(super) async fn answer(
+    client: &Client,
+    database: &str,
+    command: RawDocumentBuf,
+    doing: &str,
+) -> Result<RawDocumentBuf> {
+    let error = match client.database(database).run_raw_command(command).await {
+        Ok(answer) => return Ok(RawDocumentBuf::try_from(&answer).expect("it came as one")),
+        Err(error) => error,
+    };
+    match (error.kind.as_ref(), error.server_response()) {
+        (ErrorKind::Bson(_), Some(answer)) if answer.get_f64("ok").is_ok_and(|ok| ok > 0.0) => {
+            Ok(answer.clone())
+        }
+        _ => Err(EngineError::mongo(doing)(error)),
+    }
+}
+
 /// What a command with a cursor finds, document by document, each as the server sent it.
 pub(super) struct Documents {
     cursor: RawBatchCursor,
@@ -133,7 +153,7 @@ pub(super) fn batch_of(batch: &RawBatch, doing: &str) -> Result<VecDeque<RawDocu
 
 /// Whether the server's answer was an error of this code.
 pub(super) fn is_code(error: &mongodb::error::Error, codes: &[i32]) -> bool {
-    use mongodb::error::{ErrorKind, WriteFailure};
+    use mongodb::error::WriteFailure;
     match error.kind.as_ref() {
         ErrorKind::Command(error) => codes.contains(&error.code),
         ErrorKind::Write(WriteFailure::WriteError(error)) => codes.contains(&error.code),

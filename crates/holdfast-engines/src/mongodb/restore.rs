@@ -97,6 +97,12 @@ impl Mongodb {
                 create_collection(client, &one.namespace, &one.options).await?;
             }
             let at_once = if one.is_capped() { 1 } else { INSERTS };
+            if one.is_capped() {
+                catalog.capped.insert(one.namespace.clone());
+            }
+            if one.kind == "timeseries" {
+                catalog.series.insert(one.namespace.clone());
+            }
             objects.insert(format!("{}.bson", one.object), (one.namespace, at_once));
         }
         let mut loaded = 0;
@@ -447,7 +453,8 @@ async fn build(client: &Client, catalog: &Catalog) -> Result<()> {
             for index in indexes {
                 let index = Fields::parse(index.as_bytes()).map_err(replay_error)?;
                 if index.get("expireAfterSeconds").is_some() == last {
-                    specifications.push(Value::from(with_collation(index)));
+                    let series = catalog.series.contains(namespace);
+                    specifications.push(Value::from(with_collation(index, series)));
                 }
             }
             for indexes in chunks(specifications, Value::size_bytes) {
@@ -466,8 +473,13 @@ async fn build(client: &Client, catalog: &Catalog) -> Result<()> {
     Ok(())
 }
 
-/// An index is listed without a collation where it has the simple one; made without, it gets its collection's.
-fn with_collation(mut index: Fields<'_>) -> Fields<'_> {
+/// An index is listed without a collation where it has the simple one; made without, it gets its collection's. One of a time
+/// series that has a filter has its collection's, and the server takes none with it.
+fn with_collation(mut index: Fields<'_>, series: bool) -> Fields<'_> {
+    if series && index.get("partialFilterExpression").is_some() {
+        index.remove("collation");
+        return index;
+    }
     let knows = index.get("v").and_then(Value::as_integer).is_none_or(|version| version >= 2);
     if knows && index.get("collation").is_none() {
         index.set("collation", Value::from(Fields::default().with("locale", "simple")));

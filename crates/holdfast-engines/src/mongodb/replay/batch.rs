@@ -52,6 +52,8 @@ struct Pending {
     image: Image,
     /// Order of the writes; a document that comes back after a deletion comes last.
     order: usize,
+    /// Whether it was deleted meanwhile: one that comes back is another, also where the server takes their `_id`s for the same.
+    deleted: bool,
 }
 
 /// A run of writes without a change of structure in between. Small enough for memory: its maker ends it by
@@ -93,7 +95,9 @@ impl Batch {
 
     pub fn delete(&mut self, namespace: &Namespace, id: Value<'static>) {
         self.size_bytes += OVERHEAD_BYTES + id.size_bytes();
-        self.pending(namespace, id, Image::Gone).image = Image::Gone;
+        let pending = self.pending(namespace, id, Image::Gone);
+        pending.image = Image::Gone;
+        pending.deleted = true;
     }
 
     /// # Errors
@@ -126,7 +130,8 @@ impl Batch {
         self.order += 1;
         let order = self.order;
         let key = Key::new(namespace, &id);
-        let pending = self.documents.entry(key).or_insert(Pending { id, image: unseen, order });
+        let pending =
+            self.documents.entry(key).or_insert(Pending { id, image: unseen, order, deleted: false });
         if matches!(pending.image, Image::Gone) {
             pending.order = order;
         }
@@ -168,20 +173,21 @@ impl Batch {
         }
     }
 
-    /// The writes that are left, by collection and in order. A document that was to be read and was not found is deleted
-    /// later, as another entry will say.
+    /// The writes that are left, by collection and in order; deletions may be carried out before all others. A document that was to be
+    /// read and was not found is deleted later, as another entry will say.
     #[must_use]
     pub fn finish(self) -> BTreeMap<Namespace, Vec<Write>> {
         let mut all: Vec<(Key, Pending)> = self.documents.into_iter().collect();
         all.sort_unstable_by_key(|(_, pending)| pending.order);
         let mut writes: BTreeMap<Namespace, Vec<Write>> = BTreeMap::new();
-        for (key, Pending { id, image, .. }) in all {
-            let write = match image {
-                Image::Known(document) => Write::Put { id, document },
-                Image::Gone => Write::Delete { id },
-                Image::Changed(_) => continue,
-            };
-            writes.entry(key.0).or_default().push(write);
+        for (key, Pending { id, image, deleted, .. }) in all {
+            let writes = writes.entry(key.0).or_default();
+            if deleted || matches!(image, Image::Gone) {
+                writes.push(Write::Delete { id: id.clone() });
+            }
+            if let Image::Known(document) = image {
+                writes.push(Write::Put { id, document });
+            }
         }
         writes
     }

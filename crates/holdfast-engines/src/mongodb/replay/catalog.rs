@@ -1,7 +1,7 @@
 //! Indexes and views: collected during a replay, made once all data is there. A copy that is not consistent yet may break a
 //! unique index half way, and a TTL index would delete what is being restored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bson::RawDocumentBuf;
 
@@ -21,6 +21,10 @@ pub struct Catalog {
     pub indexes: BTreeMap<Namespace, Vec<RawDocumentBuf>>,
     /// `viewOn`, `pipeline` and `collation` of each view.
     pub views: BTreeMap<Namespace, RawDocumentBuf>,
+    /// Collections whose documents have an order.
+    pub capped: BTreeSet<Namespace>,
+    /// Time series of the base, whose indexes were listed as those of what users see.
+    pub series: BTreeSet<Namespace>,
 }
 
 impl Catalog {
@@ -100,6 +104,8 @@ impl Catalog {
     pub(super) fn drop_collection(&mut self, namespace: &Namespace) {
         self.indexes.remove(namespace);
         self.views.remove(namespace);
+        self.capped.remove(namespace);
+        self.series.remove(namespace);
     }
 
     /// All views of a database: the collection that held them was dropped.
@@ -109,6 +115,8 @@ impl Catalog {
 
     pub(super) fn drop_database(&mut self, database: &str) {
         self.indexes.retain(|namespace, _| namespace.database != database);
+        self.capped.retain(|namespace| namespace.database != database);
+        self.series.retain(|namespace| namespace.database != database);
         self.drop_views(database);
     }
 
@@ -116,6 +124,10 @@ impl Catalog {
         match self.indexes.remove(from) {
             Some(indexes) => drop(self.indexes.insert(to.clone(), indexes)),
             None => drop(self.indexes.remove(to)),
+        }
+        self.capped.remove(to);
+        if self.capped.remove(from) {
+            self.capped.insert(to.clone());
         }
     }
 
@@ -150,11 +162,12 @@ impl Catalog {
     }
 }
 
-/// In either direction it is the one that comes by itself; hashed it is another.
+/// In either direction it is the one that comes by itself; hashed, or by any other number, it is another.
 fn is_of_id(index: &Fields<'_>) -> Result<bool, ReplayError> {
     let Some(key) = index.get("key") else { return Ok(false) };
     let key = key.fields()?;
-    Ok(key.len() == 1 && key.get("_id").is_some_and(|direction| direction.as_integer().is_some()))
+    let direction = key.get("_id").and_then(Value::as_integer);
+    Ok(key.len() == 1 && direction.is_some_and(|direction| direction.abs() == 1))
 }
 
 fn name_of(index: &Fields<'_>) -> Option<Value<'static>> {

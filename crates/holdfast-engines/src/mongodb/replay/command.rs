@@ -107,6 +107,7 @@ impl Replayer {
                     .with("convertToCapped", namespace.collection.as_str())
                     .with("size", size)
                     .to_raw()?;
+                self.catalog.capped.insert(namespace.clone());
                 actions.push(Action::Structure(Structure::Run { database: namespace.database, command }));
             }
             "emptycapped" => actions.push(Action::Structure(Structure::Empty(namespace))),
@@ -135,6 +136,9 @@ impl Replayer {
             b"validator" | b"clusteredIndex" => !bucket,
             _ => true,
         });
+        if options.get("capped").is_some_and(|capped| capped.is(true)) {
+            self.catalog.capped.insert(namespace.clone());
+        }
         let (namespace, options) = (user_name(namespace), options.to_raw()?);
         actions.push(Action::Structure(Structure::Create { namespace, options }));
         Ok(())
@@ -183,10 +187,8 @@ impl Replayer {
         if from.is_internal() && to.is_internal() {
             return Ok(());
         }
-        // A UUID of the collection that goes, or a boolean.
-        let drop_target = command.get("dropTarget").is_some_and(|target| !target.is(false));
         self.catalog.rename(&from, &to);
-        actions.push(Action::Structure(Structure::Rename { from, to, drop_target }));
+        actions.push(Action::Structure(Structure::Rename { from, to }));
         Ok(())
     }
 }

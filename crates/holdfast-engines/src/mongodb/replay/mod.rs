@@ -65,9 +65,15 @@ impl Namespace {
     /// Whether it belongs to the server itself and is neither dumped nor replayed. Users and roles are handled apart.
     #[must_use]
     pub fn is_internal(&self) -> bool {
+        let own = self.collection.starts_with("system.") && !self.is_of_tenants();
         matches!(self.database.as_str(), "local" | "config")
-            || (self.database == "admin" && self.collection.starts_with("system."))
+            || (self.database == "admin" && own)
             || self.collection == "system.profile"
+    }
+
+    /// Functions and what time series hold, which tenants may have in any database.
+    fn is_of_tenants(&self) -> bool {
+        self.collection == "system.js" || self.collection.starts_with("system.buckets.")
     }
 }
 
@@ -129,10 +135,10 @@ pub enum Structure {
     },
     Drop(Namespace),
     DropDatabase(String),
+    /// Whatever has the new name goes: if the source had nothing of it, it is what a copy of a later moment has.
     Rename {
         from: Namespace,
         to: Namespace,
-        drop_target: bool,
     },
     /// A command that names the collection in its first field.
     Run {
@@ -234,6 +240,11 @@ impl Replayer {
         }
         if namespace.is_internal() {
             return Ok(());
+        }
+        // There a document that comes again comes last, wherever a copy has it.
+        if op == "i" && self.catalog.capped.contains(&namespace) {
+            let id = id_of(object.as_bytes())?;
+            actions.push(Action::Delete { namespace: namespace.clone(), id });
         }
         actions.push(match op {
             "i" => Action::Put { namespace, document: object.to_owned() },

@@ -99,6 +99,44 @@ fn views_of_admin_count_and_a_drop_of_all_views_drops_them() {
 }
 
 #[test]
+fn of_admin_only_what_is_the_servers_is_left_out() {
+    let internal = |collection: &str| Namespace::new("admin", collection).is_internal();
+    for own in ["system.users", "system.roles", "system.version", "system.keys"] {
+        assert!(internal(own), "{own}");
+    }
+    for tenants in ["c", "system.js", "system.buckets.s"] {
+        assert!(!internal(tenants), "{tenants}");
+    }
+    let mut replayer = Replayer::default();
+    let function = doc! { "op": "i", "ns": "admin.system.js", "o": { "_id": "f", "value": 1 } };
+    assert_eq!(feed(&mut replayer, function).len(), 1);
+}
+
+#[test]
+fn what_comes_again_in_a_capped_collection_comes_last() {
+    let mut replayer = Replayer::default();
+    feed(&mut replayer, doc! { "op": "c", "ns": "d.$cmd", "o": { "create": "k", "capped": true } });
+    let rename = doc! { "renameCollection": "d.k", "to": "d.l" };
+    feed(&mut replayer, doc! { "op": "c", "ns": "d.$cmd", "o": rename });
+    let mut batch = Batch::default();
+    for collection in ["k", "l"] {
+        let namespace = Namespace::new("d", collection);
+        let insert = doc! { "op": "i", "ns": namespace.to_string(), "o": { "_id": 1 } };
+        for action in feed(&mut replayer, insert) {
+            match action {
+                Action::Put { namespace, document } => batch.put(&namespace, document).expect("an insert"),
+                Action::Delete { namespace, id } => batch.delete(&namespace, id),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let put = Write::Put { id: Value::from(1), document: raw(doc! { "_id": 1 }) };
+    let writes = batch.finish();
+    assert_eq!(writes[&Namespace::new("d", "k")], [put.clone()], "another has the name by now");
+    assert_eq!(writes[&Namespace::new("d", "l")], [Write::Delete { id: Value::from(1) }, put]);
+}
+
+#[test]
 fn a_change_of_a_buckets_index_finds_the_one_that_the_base_has() {
     let listed = Namespace::new("d", "s");
     let mut catalog = Catalog::default();

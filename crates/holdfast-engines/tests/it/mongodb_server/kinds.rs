@@ -73,6 +73,24 @@ async fn a_temporary_collection_of_the_base_comes_back_as_a_plain_one() -> Resul
     world.end().await
 }
 
+/// The base's oplog has the making of what was renamed, and the copy its new name already.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_right_behind_a_rename_is_whole() -> Result<()> {
+    let Some(world) = World::new()? else { return Ok(()) };
+    let source = world.create("source").await?;
+    let all = owner(&source).await?;
+    let indexes = doc! { "createIndexes": "old", "indexes": [{ "key": { "n": 1 }, "name": "n" }] };
+    all.database("d").run_command(indexes).await?;
+    collection(&all, "d", "old").insert_one(doc! { "_id": 1, "n": 1 }).await?;
+    all.database("admin").run_command(doc! { "renameCollection": "d.old", "to": "d.new" }).await?;
+    let base = world.backup(&source).await?;
+    let (copy, _) = world.restore("copy", &base, None).await?;
+    let found = describe(&owner(&copy).await?, "d").await?;
+    assert_eq!(found, describe(&all, "d").await?);
+    assert_eq!(found.len(), 4, "{found:?}");
+    world.end().await
+}
+
 fn collection(client: &Client, database: &str, name: &str) -> Collection<Document> {
     client.database(database).collection(name)
 }

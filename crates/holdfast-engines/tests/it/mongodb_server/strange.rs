@@ -92,6 +92,7 @@ async fn make(client: &Client, database: &str) -> Result<()> {
     // Indexes of every kind.
     run(doc! { "createIndexes": "indexed", "indexes": [
         { "key": { "_id": "hashed" }, "name": "_id_hashed" },
+        { "key": { "_id": 2 }, "name": "_id_2" },
         { "key": { "a.b": -1, "c": 1.5 }, "name": "numbers", "sparse": true },
         { "key": { "$**": 1 }, "name": "wild", "wildcardProjection": { "a": 1, "_id": 0 } },
         { "key": { "place": "2dsphere" }, "name": "sphere" },
@@ -120,6 +121,15 @@ async fn make(client: &Client, database: &str) -> Result<()> {
     run(doc! { "create": "series", "timeseries": { "timeField": "t", "metaField": "m", "granularity": "minutes" } }).await?;
     let measure = |n: i64| doc! { "t": bson::DateTime::from_millis(n * 1000), "m": n % 3, "v": n };
     collection("series").insert_many((0..50).map(measure)).await?;
+    for series in ["series", "collated series"] {
+        if series != "series" {
+            run(doc! { "create": series, "timeseries": { "timeField": "t" }, "collation": { "locale": "en" } }).await?;
+        }
+        run(doc! { "createIndexes": series, "indexes": [
+            { "key": { "t": 1 }, "name": "filtered", "partialFilterExpression": { "t": { "$gt": bson::DateTime::from_millis(0) } } },
+        ] })
+        .await?;
+    }
     run(doc! { "create": "series two", "timeseries": { "timeField": "t" }, "expireAfterSeconds": 1_000_000_000_i64 }).await?;
     collection("series two").insert_one(doc! { "t": bson::DateTime::now(), "v": 1 }).await?;
     run(doc! { "create": "pre", "changeStreamPreAndPostImages": { "enabled": true } }).await?;
@@ -148,7 +158,8 @@ async fn make(client: &Client, database: &str) -> Result<()> {
     odd.insert_one(doc! { "_id": Bson::Decimal128("1.00".parse()?), "n": f64::NAN }).await?;
     odd.insert_one(doc! { "_id": i64::MAX, "n": i64::MIN }).await?;
     odd.insert_one(doc! { "_id": { "a": 1, "b": "x" }, "deep": deep(80) }).await?;
-    db.run_raw_command(no_text("insert", "odd", doc! { "_id": "no text", "a": 1 })?).await?;
+    db.run_raw_command(no_text("text", doc! { "_id": "no text", "a": 1 })?).await?;
+    db.run_raw_command(no_text("_id", doc! { "a": 1 })?).await?;
     // A timestamp of nothing at the top is replaced in an insert, and stays in an update.
     odd.insert_one(doc! { "_id": "stamp", "at": 1 }).await?;
     odd.update_one(
@@ -180,6 +191,9 @@ async fn change(client: &Client, database: &str) -> Result<()> {
     for n in 0..6 {
         db.collection::<Document>("capped").insert_one(doc! { "_id": n }).await?;
     }
+    // One that comes again comes last.
+    db.collection::<Document>("capped").delete_one(doc! { "_id": 4 }).await?;
+    db.collection::<Document>("capped").insert_one(doc! { "_id": 4, "$a": 1 }).await?;
     let large = db.collection::<Document>("large");
     large.update_many(doc! {}, doc! { "$set": { "more": 1 } }).await?;
     db.collection::<Document>("gone").drop().await?;
@@ -190,16 +204,10 @@ async fn change(client: &Client, database: &str) -> Result<()> {
     Ok(())
 }
 
-/// A command whose one document has a text in it that is no UTF-8.
-fn no_text(command: &str, collection: &str, document: Document) -> Result<RawDocumentBuf> {
-    let marked = doc! { command: collection, "documents": [{ "text": "MARK" }] };
-    let mut with = document;
-    with.insert("text", "MARK");
-    let marked = {
-        let mut m = marked;
-        m.insert("documents", vec![Bson::Document(with)]);
-        m
-    };
+/// An insert of one document that has, in this field, a text that is no UTF-8.
+fn no_text(field: &str, mut document: Document) -> Result<RawDocumentBuf> {
+    document.insert(field, "MARK");
+    let marked = doc! { "insert": "odd", "documents": [document] };
     let mut bytes = bson::serialize_to_vec(&marked)?;
     let at = bytes.windows(4).position(|four| four == b"MARK").context("the mark")?;
     bytes[at..at + 4].copy_from_slice(&[0xff, 0xfe, b'x', 0x80]);
@@ -282,7 +290,7 @@ async fn content(instance: &Instance, only: Option<&str>) -> Result<Content> {
                 let id = if capped {
                     format!("{n}")
                 } else {
-                    format!("{:?}", bytes(document.get("_id")?.context("_id")?))
+                    format!("{:?}", document.get("_id").ok().flatten().map(bytes))
                 };
                 all.insert(format!("{what} document {id}"), document.as_bytes().to_vec());
             }
