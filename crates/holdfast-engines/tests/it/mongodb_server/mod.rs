@@ -1,6 +1,7 @@
 //! The MongoDB driver against a running mongod. The archive is in memory.
 
 mod follow;
+mod generated;
 mod kinds;
 mod networks;
 mod points;
