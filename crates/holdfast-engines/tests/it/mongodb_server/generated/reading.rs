@@ -32,16 +32,23 @@ pub(super) async fn reading(instance: &Instance) -> Result<Reading> {
 }
 
 async fn database(db: &Database, seen: &mut Reading) -> Result<()> {
-    for listed in documents(db, doc! { "listCollections": 1 }).await? {
+    let all = documents(db, doc! { "listCollections": 1 }).await?;
+    let series = all.iter().filter(|listed| listed.get_str("type").is_ok_and(|kind| kind == "timeseries"));
+    let series: Vec<&str> = series.filter_map(|listed| listed.get_str("name").ok()).collect();
+    for listed in &all {
         let name = listed.get_str("name")?;
         let own = ["system.users", "system.roles", "system.version", "system.keys"];
         // What is listed of a view is all of it; where views are kept outlasts them.
         if name == "system.views" || db.name() == "admin" && own.contains(&name) {
             continue;
         }
+        // What is left of a time series that could not be made: nobody can use it.
+        if name.strip_prefix("system.buckets.").is_some_and(|of| !series.contains(&of)) {
+            continue;
+        }
         let what = format!("{}.{name}", db.name());
         let kind = listed.get_str("type")?;
-        seen.insert(what.clone(), vec![described(&listed)?]);
+        seen.insert(what.clone(), vec![described(listed)?]);
         if kind == "view" {
             continue;
         }
