@@ -107,7 +107,9 @@ async fn tried(engines: &Path, case: &Case) -> Result<()> {
     let at = archive.catch_up().await?;
     ensure!(archive.state().begins.len() == 1, "the archive has a gap: {:?}", archive.state().errors);
     let (copy, _) = server.restored(engines, &base, None, &archive).await.context("restore the base")?;
-    same(&of_base, &reading(&copy).await?, true).context("the copy of the base")?;
+    // What was given to rows that were then refused is in no page: a physical copy, like a server after a crash, gives it again.
+    let counters = base.facts.instead.is_none();
+    same(&of_base, &reading(&copy).await?, counters).context("the copy of the base")?;
     drop(copy);
     let (copy, _) = server.restored(engines, &base, Some(at), &archive).await.context("restore the end")?;
     same(&of_end, &reading(&copy).await?, false).context("the copy of the end")
