@@ -53,7 +53,8 @@ pub(super) fn recoded(text: &[u8], charset: &str) -> Option<Recoded> {
 /// The client's parts in the server's words' character set; `None` where they are in none.
 fn as_utf8(text: &[u8], words: &[Range<usize>], encoding: &'static Encoding) -> Option<Vec<u8>> {
     let (mut recoded, mut at) = (Vec::with_capacity(2 * text.len()), 0);
-    for range in words.iter().cloned().chain([text.len()..text.len()]) {
+    let end = text.len()..text.len();
+    for range in words.iter().chain([&end]) {
         let clients = encoding.decode_without_bom_handling_and_without_replacement(&text[at..range.start])?;
         recoded.extend_from_slice(clients.as_bytes());
         recoded.extend_from_slice(&text[range.clone()]);
