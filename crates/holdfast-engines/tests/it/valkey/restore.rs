@@ -301,3 +301,32 @@ async fn what_was_past_its_deadline_at_the_point_does_not_come_back() -> Result<
     }
     server.stop().await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_key_with_nothing_in_it_does_not_stop_a_restore() -> Result<()> {
+    let Some(server) = Server::start().await? else { return Ok(()) };
+    let mut client = server.client().await?;
+    let mut all = redis::pipe();
+    all.cmd("SET").arg("k").arg("v").ignore();
+    // Copied between their deadline and the server's next look for what is past its own.
+    for copy in ["copy", "brief"] {
+        all.cmd("HSET").arg("hash").arg("a").arg(1).ignore();
+        all.cmd("HPEXPIRE").arg("hash").arg(1).arg("FIELDS").arg(1).arg("a").ignore();
+        all.cmd("BLPOP").arg("none").arg("0.01").ignore();
+        all.cmd("COPY").arg("hash").arg(copy).ignore();
+        all.cmd("DEL").arg("hash").ignore();
+    }
+    all.cmd("EXPIRE").arg("brief").arg(1000).ignore();
+    let mut agent = server.agent().await?;
+    redis::cmd("DEBUG").arg("SET-ACTIVE-EXPIRE").arg(0).query_async::<()>(&mut agent).await?;
+    all.query_async::<()>(&mut client).await?;
+    let keys: i64 = redis::cmd("EXISTS").arg("copy").arg("brief").query_async(&mut client).await?;
+    ensure!(keys == 2, "the server makes no hashes without fields any more: {keys}");
+    let base = server.backup().await?;
+    let (copy, _) = Server::restore(&base, &Archive::default(), None).await?;
+    let mut client = copy.client().await?;
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut client).await?;
+    ensure!(keys == ["k"], "{keys:?}");
+    copy.stop().await?;
+    server.stop().await
+}
