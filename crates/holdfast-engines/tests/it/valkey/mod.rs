@@ -1,6 +1,10 @@
 //! The driver of Valkey against a real server: its log followed to the last byte, restores to the second, users, guards.
 
 mod follow;
+mod generated;
 mod harness;
 mod instance;
+mod reading;
 mod restore;
+mod unlogged;
+mod wire;
