@@ -6,10 +6,14 @@ use rand::rngs::StdRng;
 /// The generator seeded by `HOLDFAST_SEED`, or by chance; prints the seed.
 #[must_use]
 pub fn generator(test: &str) -> StdRng {
-    let seed = std::env::var("HOLDFAST_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_else(rand::random::<u64>);
+    generator_or(test, rand::random())
+}
+
+/// The same with a seed of the test's own, for what chance is left to soaks.
+#[must_use]
+pub fn generator_or(test: &str, seed: u64) -> StdRng {
+    let told = std::env::var("HOLDFAST_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = told.unwrap_or(seed);
     println!("{test}: HOLDFAST_SEED={seed}");
     StdRng::seed_from_u64(seed)
 }

@@ -107,9 +107,9 @@ async fn item(client: &mut MultiplexedConnection, key: &[u8]) -> Result<Option<I
         "string" => item.lines.push(shown(&of(client, &[b"GET", key]).await?)),
         "list" => item.lines.extend(all(of(client, &[b"LRANGE", key, b"0", b"-1"]).await?)),
         "set" => item.lines.extend(sorted(all(of(client, &[b"SMEMBERS", key]).await?))),
-        // In its order; the server writes a score so that it is read back to the bit.
         "zset" => {
-            item.lines.extend(all(of(client, &[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"]).await?));
+            let told = all(of(client, &[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"]).await?);
+            item.lines.extend(told.chunks(2).map(scored));
         }
         "hash" => fields(client, key, &mut item).await?,
         "stream" => stream(client, key, &mut item).await?,
@@ -119,6 +119,13 @@ async fn item(client: &mut MultiplexedConnection, key: &[u8]) -> Result<Option<I
     item.deadlines.insert(String::new(), deadline);
     let empty = item.lines == ["hash"];
     Ok((deadline != -2 && !empty).then_some(item))
+}
+
+/// A member and its score, which the server writes so that it is read back to the bit; but it has no -0 in small sets that it
+/// has loaded.
+fn scored(pair: &[String]) -> String {
+    let score = pair.get(1).map_or("", String::as_str);
+    format!("{} scores {}", pair[0], if score == "\"-0\"" { "\"0\"" } else { score })
 }
 
 async fn fields(client: &mut MultiplexedConnection, key: &[u8], item: &mut Item) -> Result<()> {

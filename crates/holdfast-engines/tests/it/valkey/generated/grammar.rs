@@ -99,7 +99,8 @@ const LINES: &[(u32, &str)] = &[
     (2, "ZREM {z} {m} {m}"),
     (1, "ZREMRANGEBYRANK {z} {index} {index}"),
     (1, "ZREMRANGEBYSCORE {z} {score} {score}"),
-    (1, "ZREMRANGEBYLEX {z} [a (m"),
+    // Of scores that differ it takes any members, in the source others than in a copy.
+    (1, "ZADD lex 0 {m} 0 {m} 0 {v};;ZREMRANGEBYLEX lex [a (m"),
     (2, "ZPOPMIN {z} {count}"),
     (1, "ZPOPMAX {z}"),
     (1, "BZPOPMIN {z} {z} 0.01"),
