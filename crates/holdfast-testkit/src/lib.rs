@@ -4,6 +4,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))] // the walls: clippy.toml
 #![allow(clippy::print_stdout, reason = "what a test prints is how it tells its seed and its figures")]
 
+pub mod cases;
 pub mod client;
 pub mod exactness;
 pub mod fault;

@@ -254,26 +254,22 @@ fn pool(name: &str) -> &'static [&'static str] {
     }
 }
 
-/// Each with the number of its database.
-fn placed(random: &mut StdRng, statements: Vec<String>) -> Vec<(usize, String)> {
-    statements.into_iter().map(|text| (random.random_range(0..DATABASES.len()), text)).collect()
-}
-
-/// What the others are about.
-pub(super) fn beginning(random: &mut StdRng) -> Vec<(usize, String)> {
+/// What the others are about. Each statement has the number of its database before it.
+pub(super) fn beginning(random: &mut StdRng) -> Vec<String> {
     let mut made = Vec::new();
     for database in 0..DATABASES.len() {
         for start in ["CREATE SCHEMA", "CREATE TYPE", "CREATE DOMAIN", "CREATE EXTENSION", "CREATE ROLE"] {
             let all = STATEMENTS.iter().filter(|(_, text)| text.starts_with(start));
-            made.extend(all.map(|(_, text)| (database, GRAMMAR.filled(text, random))));
+            made.extend(all.map(|(_, text)| format!("{database} {}", GRAMMAR.filled(text, random))));
         }
         let table = STATEMENTS.iter().find(|(_, text)| text.starts_with("CREATE TABLE")).expect("one").1;
-        made.extend((0..12).map(|_| (database, GRAMMAR.filled(table, random))));
+        made.extend((0..12).map(|_| format!("{database} {}", GRAMMAR.filled(table, random))));
     }
     made
 }
 
-pub(super) fn statements(random: &mut StdRng) -> Vec<(usize, String)> {
+pub(super) fn statements(random: &mut StdRng) -> Vec<String> {
     let statements = GRAMMAR.statements(random, 80..200);
-    placed(random, statements)
+    let placed = |text| format!("{} {text}", random.random_range(0..DATABASES.len()));
+    statements.into_iter().map(placed).collect()
 }

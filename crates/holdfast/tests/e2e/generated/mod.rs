@@ -5,11 +5,13 @@ mod grammar;
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use holdfast_testkit::cases::{self, Case, Cases};
 use holdfast_testkit::client::text;
 use holdfast_testkit::ledger::connect;
-use holdfast_testkit::{Client, Holdfast, holdfast, seed};
+use holdfast_testkit::{Client, Holdfast, holdfast};
 use jiff::Timestamp;
 use rand::rngs::StdRng;
 use serde_json::json;
@@ -18,88 +20,75 @@ use tokio_postgres::error::SqlState;
 
 use crate::BINARY;
 
-/// `HOLDFAST_SEED` asks for another; soaks do.
-const SEED: u64 = 14_798_842_679_393_264_640;
-/// `HOLDFAST_CASES` asks for more.
-const CASES: usize = 1;
+const CASES: Cases<3> = Cases {
+    name: "any_database_comes_back",
+    seed: 14_798_842_679_393_264_640,
+    count: 1,
+    parts: ["before the backup", "after it", "behind the instant"],
+};
 /// The service's, and one that the statements begin with.
 const DATABASES: [&str; 2] = ["defaultdb", "d b"];
+
+fn case(random: &mut StdRng) -> Case<3> {
+    let before = [grammar::beginning(random), grammar::statements(random)].concat();
+    Case([before, grammar::statements(random), grammar::statements(random)])
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_database_comes_back() -> Result<()> {
     let Some(engines) = holdfast::engines() else { return Ok(()) };
-    let mut random = seed::generator_or("any_database_comes_back", SEED);
     let holdfast = Holdfast::start(BINARY, "generated").await?;
     let client = holdfast.client();
-    let cases = std::env::var("HOLDFAST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES);
-    for number in 1..=cases {
-        let mut said = Vec::new();
-        if let Err(error) = tried(&client, &engines, &mut random, number, &mut said).await {
-            println!("{}", said.join("\n"));
-            return Err(error.context(format!("case {number}")));
-        }
-    }
-    Ok(())
+    CASES.all_hold(case, async |case| tried(&client, &engines, case).await).await
 }
 
-async fn tried(
-    client: &Client,
-    engines: &Path,
-    random: &mut StdRng,
-    number: usize,
-    said: &mut Vec<String>,
-) -> Result<()> {
-    let id = client.create(&format!("source-{number}")).await?;
+async fn tried(client: &Client, engines: &Path, Case([before, after, behind]): &Case<3>) -> Result<()> {
+    let unique = rand::random::<u32>();
+    let id = client.create(&format!("source-{unique}")).await?;
     client.wait_first_backup(&id).await?;
     let url = client.connection_string(&id).await?;
     connect(&url).await?.batch_execute(&format!("CREATE DATABASE \"{}\"", DATABASES[1])).await?;
-    run(&url, grammar::beginning(random), said).await?;
-    run(&url, grammar::statements(random), said).await?;
+    run(&url, before).await?;
     let of_backup = reading(engines, &url).await?;
     let backup = client.trigger(&id).await?;
     client.wait_backup(&id, &backup, 120).await?;
-    said.push("-- the backup".to_owned());
-    run(&url, grammar::statements(random), said).await?;
+    run(&url, after).await?;
     let of_point = reading(engines, &url).await?;
     let point = Timestamp::from_microsecond(Timestamp::now().as_microsecond())?;
-    said.push(format!("-- {point}"));
-    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    run(&url, grammar::statements(random), said).await?;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    run(&url, behind).await?;
 
     let path = format!("/managed-services/{id}/backups/{backup}/restore");
-    let name = format!("backup-{number}");
-    let asked = client.post(&path, json!({ "target_service_name": name })).await?;
+    let asked = client.post(&path, json!({ "target_service_name": format!("backup-{unique}") })).await?;
     let copy = text(&asked, "service_id")?;
     same(client, engines, &copy, &of_backup).await.context("the copy of the backup")?;
-    let copy = client.restore_to(&id, &point.to_string(), &format!("point-{number}")).await?;
+    let copy = client.restore_to(&id, &point.to_string(), &format!("point-{unique}")).await?;
     same(client, engines, &copy, &of_point).await.context("the copy of the instant")?;
     client.delete(&format!("/managed-services/{id}")).await
 }
 
-/// Leaves no transaction open.
-async fn run(url: &str, statements: Vec<(usize, String)>, said: &mut Vec<String>) -> Result<()> {
+/// Leaves no transaction open. Statements may fail; the server may not.
+async fn run(url: &str, statements: &[String]) -> Result<()> {
     let mut sessions = Vec::new();
     for database in DATABASES {
         sessions.push(connect(&of(url, database)).await?);
     }
     let mut made = 0;
-    for (database, statement) in statements {
-        let session = &sessions[database];
-        match session.batch_execute(&statement).await {
+    for line in statements {
+        let (database, statement) = line.split_once(' ').context("where and what")?;
+        let session = &sessions[database.parse::<usize>()?];
+        match session.batch_execute(statement).await {
             Ok(()) => made += 1,
             Err(error) => {
                 let refused = error.as_db_error().with_context(|| format!("{error:#}: {statement}"))?;
-                if std::env::var_os("HOLDFAST_REFUSALS").is_some() {
-                    println!("{}: {statement}", refused.message());
-                }
+                cases::refused(refused.message(), statement);
                 if *refused.code() == SqlState::IN_FAILED_SQL_TRANSACTION {
                     session.batch_execute("ROLLBACK").await?;
                 }
             }
         }
-        said.push(format!("{database}: {statement};"));
     }
-    println!("{made} statements");
+    println!("{made} of {} statements", statements.len());
     for session in sessions {
         session.batch_execute("COMMIT").await?;
     }

@@ -5,12 +5,13 @@ mod grammar;
 mod reading;
 mod text;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bson::{Document, RawDocumentBuf};
 use holdfast_core::Timestamp;
 use holdfast_engines::{Driver as _, Instance};
+use holdfast_testkit::cases::{self, Case, Cases};
 use mongodb::error::ErrorKind;
 use mongodb::{Client, ClientSession};
 use rand::rngs::StdRng;
@@ -18,94 +19,33 @@ use rand::rngs::StdRng;
 use self::reading::{ROLES, Reading, USERS, reading};
 use super::world::{Archive, World, owner, tenant};
 
-/// `HOLDFAST_SEED` asks for another; soaks do.
-const SEED: u64 = 6;
-/// `HOLDFAST_CASES` asks for more.
-const CASES: u32 = 2;
-/// How long a smaller case is looked for.
-const SHRINKING: Duration = Duration::from_secs(120);
+const CASES: Cases<3> = Cases {
+    name: "any_database_comes_back",
+    seed: 6,
+    count: 2,
+    parts: ["before the base", "while it is taken", "after it"],
+};
 /// No command of a case takes so long.
 const HANGS: Duration = Duration::from_secs(60);
-const WHEN: [&str; 3] = ["before the base", "while it is taken", "after it"];
 
-/// What is done before a base, while it is taken, and after it.
-#[derive(Clone, Default)]
-struct Case([Vec<String>; 3]);
-
-impl Case {
-    fn random(random: &mut StdRng) -> Self {
-        let before = [grammar::beginning(random), grammar::commands(random)].concat();
-        let mut during = grammar::commands(random);
-        // A base has the accounts of some moment while it is taken.
-        during.retain(|command| !command.starts_with("root "));
-        Self([before, during, grammar::commands(random)])
-    }
-
-    fn len(&self) -> usize {
-        self.0.iter().map(Vec::len).sum()
-    }
-
-    fn without(&self, from: usize, count: usize) -> Self {
-        let (mut left, mut at) = (Self::default(), 0..);
-        for (list, kept) in self.0.iter().zip(&mut left.0) {
-            let all = list.iter().zip(&mut at);
-            kept.extend(all.filter(|(_, at)| !(from..from + count).contains(at)).map(|(one, _)| one.clone()));
-        }
-        left
-    }
+fn case(random: &mut StdRng) -> Case<3> {
+    let before = [grammar::beginning(random), grammar::commands(random)].concat();
+    let mut during = grammar::commands(random);
+    // A base has the accounts of some moment while it is taken.
+    during.retain(|command| !command.starts_with("root "));
+    Case([before, during, grammar::commands(random)])
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_database_comes_back() -> Result<()> {
-    if World::new()?.is_none() {
-        return Ok(());
+    match World::new()? {
+        Some(_) => CASES.all_hold(case, tried).await,
+        None => Ok(()),
     }
-    let mut random = holdfast_testkit::seed::generator_or("any_database_comes_back", SEED);
-    let cases = std::env::var("HOLDFAST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES);
-    for number in 1..=cases {
-        let case = Case::random(&mut random);
-        if let Err(error) = tried(&case).await {
-            println!("case {number}: {error:#}");
-            let (case, error) = smaller(case, error).await;
-            for (when, commands) in WHEN.iter().zip(&case.0) {
-                println!("{when}:\n  {}", commands.join("\n  "));
-            }
-            return Err(error.context(format!("case {number}")));
-        }
-    }
-    Ok(())
-}
-
-/// Takes commands out as long as the case still fails at the same step, many first.
-async fn smaller(mut case: Case, mut error: anyhow::Error) -> (Case, anyhow::Error) {
-    let began = Instant::now();
-    let mut count = case.len() / 2;
-    while count > 0 {
-        let mut from = 0;
-        while from < case.len() {
-            if began.elapsed() > shrinking() {
-                return (case, error);
-            }
-            let left = case.without(from, count);
-            match tried(&left).await {
-                Err(still) if still.to_string() == error.to_string() => (case, error) = (left, still),
-                _ => from += count,
-            }
-        }
-        count /= 2;
-    }
-    (case, error)
-}
-
-fn shrinking() -> Duration {
-    std::env::var("HOLDFAST_SHRINK_SECONDS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .map_or(SHRINKING, Duration::from_secs)
 }
 
 /// One base is taken while nothing happens, and restored to its own point; another while much does, and restored to the end.
-async fn tried(case: &Case) -> Result<()> {
+async fn tried(Case([before, during, after]): &Case<3>) -> Result<()> {
     let world = World::new()?.context("an engine")?;
     let source = world.create("source").await?;
     never_expire(&source).await?;
@@ -113,7 +53,6 @@ async fn tried(case: &Case) -> Result<()> {
     let following = Following(archive.follow(&world, &source));
     archive.wait("the log to begin", |all| !all.begun.is_empty()).await?;
     let mut user = User::new(&source).await?;
-    let [before, during, after] = &case.0;
 
     user.run(before).await?;
     let of_base = reading(&source).await?;
@@ -196,10 +135,7 @@ impl User {
             let done = tokio::time::timeout(HANGS, self.one(command)).await;
             match done.with_context(|| format!("hangs: {command}"))?.with_context(|| command.clone())? {
                 None => made += 1,
-                Some(refused) if std::env::var_os("HOLDFAST_REFUSALS").is_some() => {
-                    println!("{refused}: {command}");
-                }
-                Some(_) => {}
+                Some(refused) => cases::refused(&refused, command),
             }
         }
         println!("{made} of {} commands", commands.len());

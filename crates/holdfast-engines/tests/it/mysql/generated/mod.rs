@@ -4,107 +4,42 @@
 mod grammar;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use holdfast_testkit::cases::{self, Case, Cases};
 use mysql_async::prelude::Queryable as _;
 use rand::rngs::StdRng;
 
 use crate::mysql::reading::{reading, same};
 use crate::mysql::rig::{Server, archived, base, engines};
 
-/// `HOLDFAST_SEED` asks for another; soaks do.
-const SEED: u64 = 749_242_261_740_091_287;
-/// `HOLDFAST_CASES` asks for more.
-const CASES: u32 = 2;
-/// How long a smaller case is looked for.
-const SHRINKING: Duration = Duration::from_secs(120);
+const CASES: Cases<2> = Cases {
+    name: "any_database_comes_back",
+    seed: 749_242_261_740_091_287,
+    count: 2,
+    parts: ["before the base", "after it"],
+};
 
-#[derive(Clone)]
-struct Case {
-    before: Vec<String>,
-    after: Vec<String>,
-}
-
-impl Case {
-    fn random(random: &mut StdRng) -> Self {
-        let before = [grammar::beginning(random), grammar::statements(random)].concat();
-        Self { before, after: grammar::statements(random) }
-    }
-
-    fn len(&self) -> usize {
-        self.before.len() + self.after.len()
-    }
-
-    fn without(&self, from: usize, count: usize) -> Self {
-        let all =
-            self.before.iter().map(|text| (true, text)).chain(self.after.iter().map(|text| (false, text)));
-        let mut left = Self { before: Vec::new(), after: Vec::new() };
-        for (at, (before, text)) in all.enumerate() {
-            if !(from..from + count).contains(&at) {
-                let list = if before { &mut left.before } else { &mut left.after };
-                list.push(text.clone());
-            }
-        }
-        left
-    }
+fn case(random: &mut StdRng) -> Case<2> {
+    let before = [grammar::beginning(random), grammar::statements(random)].concat();
+    Case([before, grammar::statements(random)])
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_database_comes_back() -> Result<()> {
     let Some(engines) = engines() else { return Ok(()) };
-    let mut random = holdfast_testkit::seed::generator_or("any_database_comes_back", SEED);
-    let cases = std::env::var("HOLDFAST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES);
-    for number in 1..=cases {
-        let case = Case::random(&mut random);
-        if let Err(error) = tried(&engines, &case).await {
-            println!("case {number}: {error:#}");
-            let (case, error) = smaller(&engines, case, error).await;
-            println!("before the base:\n  {}", case.before.join(";\n  "));
-            println!("after it:\n  {}", case.after.join(";\n  "));
-            return Err(error.context(format!("case {number}")));
-        }
-    }
-    Ok(())
+    CASES.all_hold(case, async |case| tried(&engines, case).await).await
 }
 
-/// Takes statements out as long as the case still fails, many first.
-async fn smaller(engines: &Path, mut case: Case, mut error: anyhow::Error) -> (Case, anyhow::Error) {
-    let began = Instant::now();
-    let mut count = case.len() / 2;
-    while count > 0 {
-        let mut from = 0;
-        while from < case.len() {
-            if began.elapsed() > shrinking() {
-                return (case, error);
-            }
-            let left = case.without(from, count);
-            match tried(engines, &left).await {
-                Err(still) => (case, error) = (left, still),
-                Ok(()) => from += count,
-            }
-        }
-        count /= 2;
-    }
-    (case, error)
-}
-
-fn shrinking() -> Duration {
-    std::env::var("HOLDFAST_SHRINK_SECONDS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .map_or(SHRINKING, Duration::from_secs)
-}
-
-async fn tried(engines: &Path, case: &Case) -> Result<()> {
+async fn tried(engines: &Path, Case([before, after]): &Case<2>) -> Result<()> {
     let (server, archive, _follower) = archived(engines).await?;
-    run(&server, &case.before).await?;
+    run(&server, before).await?;
     let of_base = reading(&server).await?;
     let base = base(&server, &archive).await.context("back up")?;
     if let Some(instead) = &base.facts.instead {
         println!("by {}: {}", instead.method, instead.reason);
     }
-    run(&server, &case.after).await?;
+    run(&server, after).await?;
     let of_end = reading(&server).await?;
     let at = archive.catch_up().await?;
     ensure!(archive.state().begins.len() == 1, "the archive has a gap: {:?}", archive.state().errors);
@@ -125,9 +60,7 @@ async fn run(server: &Server, statements: &[String]) -> Result<()> {
         match app.query_drop(statement).await {
             Ok(()) => made += 1,
             Err(mysql_async::Error::Server(refused)) => {
-                if std::env::var_os("HOLDFAST_REFUSALS").is_some() {
-                    println!("{refused}: {statement}");
-                }
+                cases::refused(&refused.to_string(), statement);
             }
             Err(error) => return Err(error).with_context(|| statement.clone()),
         }

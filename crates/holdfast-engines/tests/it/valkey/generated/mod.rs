@@ -3,11 +3,12 @@
 
 mod grammar;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use holdfast_core::Timestamp;
 use holdfast_engines::Driver as _;
+use holdfast_testkit::cases::{self, Case, Cases};
 use jiff::SignedDuration;
 use rand::rngs::StdRng;
 
@@ -17,12 +18,12 @@ use crate::valkey::harness::{Archive, Base, Server};
 use crate::valkey::reading::{Reading, reading, same};
 use crate::valkey::wire::{Answer, Wire};
 
-/// `HOLDFAST_SEED` asks for another; soaks do.
-const SEED: u64 = 14;
-/// `HOLDFAST_CASES` asks for more.
-const CASES: u32 = 2;
-/// How long a smaller case is looked for.
-const SHRINKING: Duration = Duration::from_secs(120);
+const CASES: Cases<4> = Cases {
+    name: "valkey any_database_comes_back",
+    seed: 14,
+    count: 2,
+    parts: ["before the base", "after it", "while the next one is made, by two clients", "after that one"],
+};
 /// Deadlines of the grammar's are past by then, or far.
 const SHORT: Duration = Duration::from_millis(200);
 /// What some of the deadlines come in.
@@ -30,91 +31,20 @@ const PAUSE: Duration = Duration::from_millis(12);
 /// Between commands while a base is made, so that it falls among them.
 const PACE: Duration = Duration::from_millis(1);
 
-#[derive(Clone)]
-struct Case {
-    /// Before a base, after it, while another is made, and after that one.
-    parts: [Vec<String>; 4],
-}
-
-impl Case {
-    fn random(random: &mut StdRng) -> Self {
-        let before = [grammar::beginning(random), grammar::lines(random)].concat();
-        Self { parts: [before, grammar::lines(random), grammar::lines(random), grammar::lines(random)] }
-    }
-
-    fn len(&self) -> usize {
-        self.parts.iter().map(Vec::len).sum()
-    }
-
-    fn without(&self, from: usize, count: usize) -> Self {
-        let mut at = 0;
-        let mut left = self.clone();
-        for part in &mut left.parts {
-            part.retain(|_| {
-                at += 1;
-                !(from..from + count).contains(&(at - 1))
-            });
-        }
-        left
-    }
-
-    fn tell(&self) {
-        let names =
-            ["before the base", "after it", "while the next one is made, by two clients", "after that one"];
-        for (name, part) in names.iter().zip(&self.parts) {
-            println!("{name}:\n  {}", part.join("\n  "));
-        }
-    }
+fn case(random: &mut StdRng) -> Case<4> {
+    let before = [grammar::beginning(random), grammar::lines(random)].concat();
+    Case([before, grammar::lines(random), grammar::lines(random), grammar::lines(random)])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn any_database_comes_back() -> Result<()> {
-    if holdfast_testkit::holdfast::engines().is_none() {
-        return Ok(());
+    match holdfast_testkit::holdfast::engines() {
+        Some(_) => CASES.all_hold(case, tried).await,
+        None => Ok(()),
     }
-    let mut random = holdfast_testkit::seed::generator_or("valkey any_database_comes_back", SEED);
-    let cases = std::env::var("HOLDFAST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES);
-    for number in 1..=cases {
-        let case = Case::random(&mut random);
-        if let Err(error) = tried(&case).await {
-            println!("case {number}: {error:#}");
-            let (case, error) = smaller(case, error).await;
-            case.tell();
-            return Err(error.context(format!("case {number}")));
-        }
-    }
-    Ok(())
 }
 
-/// Takes commands out as long as the case still fails, many first.
-async fn smaller(mut case: Case, mut error: anyhow::Error) -> (Case, anyhow::Error) {
-    let began = Instant::now();
-    let mut count = case.len() / 2;
-    while count > 0 {
-        let mut from = 0;
-        while from < case.len() {
-            if began.elapsed() > shrinking() {
-                return (case, error);
-            }
-            let left = case.without(from, count);
-            match tried(&left).await {
-                Err(still) => (case, error) = (left, still),
-                Ok(()) => from += count,
-            }
-        }
-        count /= 2;
-    }
-    (case, error)
-}
-
-fn shrinking() -> Duration {
-    std::env::var("HOLDFAST_SHRINK_SECONDS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .map_or(SHRINKING, Duration::from_secs)
-}
-
-async fn tried(case: &Case) -> Result<()> {
+async fn tried(case: &Case<4>) -> Result<()> {
     let server = Server::start().await?.context("engines are there")?;
     let archive = Archive::default();
     let reader = archive.follow(&server);
@@ -125,8 +55,11 @@ async fn tried(case: &Case) -> Result<()> {
     tried
 }
 
-async fn compared(case: &Case, server: &Server, archive: &Archive) -> Result<()> {
-    let [before, after, during, rest] = &case.parts;
+async fn compared(
+    Case([before, after, during, rest]): &Case<4>,
+    server: &Server,
+    archive: &Archive,
+) -> Result<()> {
     run(server, before, Duration::ZERO).await?;
     let of_base = settled(server).await?;
     let base = server.backup().await.context("back up")?;
@@ -198,10 +131,7 @@ async fn run(server: &Server, lines: &[String], pace: Duration) -> Result<()> {
             continue;
         }
         match tenant.ask(&grammar::words(line, &last)).await.with_context(|| line.clone())? {
-            Answer::Refused(why) if std::env::var_os("HOLDFAST_REFUSALS").is_some() => {
-                println!("{why}: {line}");
-            }
-            Answer::Refused(_) => {}
+            Answer::Refused(why) => cases::refused(&why, line),
             Answer::Bytes(bytes) if line.contains("DUMP") => (made, last) = (made + 1, bytes),
             _ => made += 1,
         }
