@@ -38,8 +38,10 @@ pub(super) fn recoded(text: &[u8], charset: &str) -> Option<Recoded> {
     let encoding = encoding(charset)?;
     let (mut recoded, mut at) = (Vec::with_capacity(text.len()), 0);
     for range in &words {
-        let (bytes, _, is_lossy) = encoding.encode(std::str::from_utf8(&text[range.clone()]).ok()?);
-        if is_lossy {
+        let servers = std::str::from_utf8(&text[range.clone()]).ok()?;
+        let (bytes, _, is_lossy) = encoding.encode(servers);
+        // A yen sign becomes a backslash in Japanese sets, which would undo quotes.
+        if is_lossy || encoding.decode_without_bom_handling(&bytes).0 != servers {
             return as_utf8(text, &words, encoding).map(Recoded::Utf8Text);
         }
         recoded.extend_from_slice(&text[at..range.start]);
@@ -238,10 +240,15 @@ mod tests {
 
     #[test]
     fn what_the_clients_character_set_cannot_say_is_said_in_utf8() {
-        let statement = "«CREATE DEFINER=`x각`@`%` PROCEDURE `表`»(`表` INT)«\n»SELECT '表'";
-        let plain = statement.replace(['«', '»'], "").into_bytes();
-        let logged = logged(statement, encoding_rs::GBK);
-        assert_eq!(recoded(&logged, "gbk"), Some(Recoded::Utf8Text(plain)));
+        for (charset, encoding, statement) in [
+            ("gbk", encoding_rs::GBK, "«CREATE DEFINER=`x각`@`%` PROCEDURE `表`»(`表` INT)«\n»SELECT '表'"),
+            ("sjis", encoding_rs::SHIFT_JIS, "«ALTER USER 'x¥'@', root@localhost'» COMMENT '表'"),
+            ("ujis", encoding_rs::EUC_JP, "«ALTER USER 'x¥'@', root@localhost'» COMMENT '表'"),
+        ] {
+            let plain = statement.replace(['«', '»'], "").into_bytes();
+            let logged = logged(statement, encoding);
+            assert_eq!(recoded(&logged, charset), Some(Recoded::Utf8Text(plain)), "{statement}");
+        }
     }
 
     #[test]

@@ -37,7 +37,7 @@ async fn alter(conn: &mut Conn, doing: &str, row: &Row, status: &str) -> Result<
     let (client, connection) = (text(row, "client"), text(row, "connection"));
     match written(conn, doing, &statement, &client).await? {
         Some(bytes) => query(conn, doing, bytes, &client, &connection).await,
-        // It runs no more: what its text is read as does not matter.
+        // It does not run: better another character set for its text than an event that starts by itself.
         None if status == "DISABLE" => query(conn, doing, statement, "utf8mb4", "utf8mb4_bin").await,
         None => Err(EngineError::Unfit {
             doing: doing.to_owned(),
