@@ -198,7 +198,7 @@ impl Mysql {
         let histograms = histograms::save(&mut lock).await?;
         progress.phase("dumping the databases");
         let watched = Arc::new(Mutex::new(Watched { watch: DumpWatch::new(), snapshot: None }));
-        let options = client_file(instance, "dump")?;
+        let options = config::client_options(instance, "dump", &config::socket(instance))?;
         let output = self.dump(instance, options.path(), &databases, &[], true)?;
         let begun = Arc::new(Notify::new());
         let progress_of_dump = progress.clone();
@@ -310,10 +310,6 @@ fn watch_dump(
         progress.percent(percent.min(99.0), Some(database_bytes));
     });
     StreamReader::new(seen.boxed())
-}
-
-pub(super) fn client_file(instance: &Instance, name: &str) -> Result<config::Removed> {
-    config::client_options(instance, name)
 }
 
 /// All databases but the server's own.

@@ -162,13 +162,13 @@ pub(super) fn first_statements(instance: &Instance) -> Result<Removed> {
     Ok(Removed(path))
 }
 
-/// The option file for one run of a MySQL program, which reads its password there and not from its arguments.
-pub(super) fn client_options(instance: &Instance, name: &str) -> Result<Removed> {
+/// The option file for one run of a MySQL program, which connects through `socket`, and reads its password there and not from its arguments.
+pub(super) fn client_options(instance: &Instance, name: &str, socket: &Path) -> Result<Removed> {
     let path = Paths(&instance.folder).run().join(format!("{name}.cnf"));
     let text = format!(
         "[client]\nuser = {ADMIN}\npassword = \"{}\"\nsocket = \"{}\"\nmax-allowed-packet = 1G\n",
         admin_password(instance)?,
-        socket(instance).display()
+        socket.display()
     );
     write_private(&path, text.as_bytes(), instance.run_as.as_ref())?;
     Ok(Removed(path))

@@ -11,11 +11,13 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::Instant;
 
-use super::backup::{DUMP, DUMP_SECONDS, DumpFacts, Facts, client_file, databases};
+use super::backup::{DUMP, DUMP_SECONDS, DumpFacts, Facts, databases};
 use super::events::{self, EventStatus};
 use super::gtid::GtidSet;
 use super::histograms::{self, Histogram};
+use super::own::Own;
 use super::replay::{self, Replay};
+use super::single_statement::Door;
 use super::sql::{self, rows, run, text};
 use super::verify::DumpWatch;
 use super::{Mysql, accounts, config, probe, programs, users, views};
@@ -138,10 +140,12 @@ impl Mysql {
         let saved: users::Saved = read_json(source, users::NAME).await?;
         let mut conn = sql::connect(instance).await?;
         saved.make(&mut conn).await?;
+        let own = Own::of(&mut conn).await?;
         // A crash during the load throws the restore away, so nothing needs to be logged for it.
         run(&mut conn, "prepare the load", "ALTER INSTANCE DISABLE INNODB REDO_LOG").await?;
         let (mut dump, added) = with_every_date(source.read(DUMP).await?).await?;
-        let options = client_file(instance, "load")?;
+        let door = Door::open(instance)?;
+        let options = config::client_options(instance, "load", door.path())?;
         let spec = ProcessSpec::new(self.program(instance, "mysql")?, &instance.folder)
             .args([format!("--defaults-file={}", options.path().display())])
             .args(["--batch", "--binary-mode", "--default-character-set=utf8mb4"])
@@ -167,6 +171,7 @@ impl Mysql {
         run(&mut conn, "end the load", "ALTER INSTANCE ENABLE INNODB REDO_LOG").await?;
         views::make_broken(&mut conn, &facts.broken_views).await?;
         saved.check(&mut conn).await?;
+        Own::require_as(&mut conn, &own).await?;
         let databases = databases(&mut conn).await?;
         if databases != facts.databases {
             return Err(EngineError::Differs {
@@ -184,7 +189,7 @@ impl Mysql {
     /// A second dump, which goes nowhere, must have the fingerprint of the first (R24).
     async fn compare(&self, instance: &Instance, facts: &DumpFacts) -> Result<()> {
         use futures::StreamExt as _;
-        let options = client_file(instance, "compare")?;
+        let options = config::client_options(instance, "compare", &config::socket(instance))?;
         let mut output = self.dump(instance, options.path(), &facts.databases, &facts.broken_views, false)?;
         let mut watch = DumpWatch::new();
         while let Some(chunk) = output.next().await {
@@ -222,7 +227,9 @@ impl Mysql {
         tracing::info!(stanza = %instance.stanza, transactions = replay.transactions, cut = ?replay.cut_at, "replaying log");
         progress.phase("replaying log");
         if replay.transactions > 0 {
+            let own = Own::of(conn).await?;
             apply(conn, &replay, &base.gtids, progress).await?;
+            Own::require_as(conn, &own).await?;
         }
         remove_relay_logs(instance)?;
         assert_reached(&sql::executed(conn).await?, &replay.expected)?;

@@ -1,4 +1,4 @@
-//! Statements that the agent runs in an instance, over its socket, as the admin.
+//! Statements that the agent runs in an instance, over its socket, as the admin, one at a time ([`super::single_statement`]).
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use mysql_async::{Conn, OptsBuilder, Row};
 
 use super::config;
 use super::gtid::GtidSet;
+use super::single_statement::Door;
 use crate::{EngineError, Instance, Result};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -14,8 +15,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection, closed when it is dropped. Its statements wait at most 20 s for locks; it may stand idle beside a long dump.
 pub(super) async fn connect(instance: &Instance) -> Result<Conn> {
     let doing = || format!("connect to instance {}", instance.stanza);
+    let door = Door::open(instance)?;
     let options = OptsBuilder::default()
-        .socket(Some(config::socket(instance).to_string_lossy()))
+        .socket(Some(door.path().to_string_lossy()))
         .user(Some(config::ADMIN))
         .pass(Some(config::admin_password(instance)?))
         .max_allowed_packet(Some(1 << 30))
@@ -29,15 +31,9 @@ pub(super) async fn connect(instance: &Instance) -> Result<Conn> {
         .map_err(EngineError::mysql(doing()))
 }
 
-/// Runs one statement without an answer. A text that is more than one is refused by the server: it is prepared first.
+/// Runs one statement without an answer.
 pub(super) async fn run(conn: &mut Conn, doing: &str, statement: impl AsRef<str>) -> Result<()> {
-    const NOT_PREPARED: u16 = 1295; // ER_UNSUPPORTED_PS: it is a statement, of a kind that is not prepared
-    match conn.exec_drop(statement.as_ref(), ()).await {
-        Err(mysql_async::Error::Server(error)) if error.code == NOT_PREPARED => {
-            conn.query_drop(statement.as_ref()).await.map_err(EngineError::mysql(doing))
-        }
-        done => done.map_err(EngineError::mysql(doing)),
-    }
+    conn.query_drop(statement.as_ref()).await.map_err(EngineError::mysql(doing))
 }
 
 /// The first column of the first row.

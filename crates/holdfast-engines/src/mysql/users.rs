@@ -120,6 +120,25 @@ pub(super) async fn to_compare(conn: &mut Conn, columns: Columns) -> Result<Vec<
     Ok(save_columns(conn, columns).await?.to_json())
 }
 
+/// What the grant tables say of the server's own accounts: table, and a row of it.
+pub(super) async fn own_rights(conn: &mut Conn) -> Result<Vec<(String, String)>> {
+    run(conn, READING, "SET SESSION time_zone = '+00:00'").await?;
+    let mut all = Vec::new();
+    for (table, keys) in TABLES {
+        let columns: Vec<String> = columns(conn, table).await?.into_iter().map(|(name, _)| name).collect();
+        let of_one: Vec<String> =
+            keys.iter().map(|(user, host)| format!("({user}, {host}) IN {}", own())).collect();
+        let found = select(conn, table, &columns, &of_one.join(" OR ")).await?;
+        all.extend(found.into_iter().map(|row| (format!("mysql.{table}"), format!("{row:?}"))));
+    }
+    Ok(all)
+}
+
+/// The grant tables' names, in quotes.
+pub(super) fn tables() -> String {
+    TABLES.map(|(table, _)| literal(table)).join(", ")
+}
+
 /// The rows of all accounts but the server's own, in an order.
 async fn read(
     conn: &mut Conn,
@@ -127,14 +146,19 @@ async fn read(
     keys: &[(&str, &str)],
     columns: &[String],
 ) -> Result<Vec<Vec<Option<String>>>> {
-    let names: Vec<String> = columns.iter().map(|name| identifier(name)).collect();
     let others: Vec<String> =
         keys.iter().map(|(user, host)| format!("({user}, {host}) NOT IN {}", own())).collect();
-    let query = format!(
-        "SELECT {0} FROM mysql.{table} WHERE {1} ORDER BY {0}",
-        names.join(", "),
-        others.join(" AND ")
-    );
+    select(conn, table, columns, &others.join(" AND ")).await
+}
+
+async fn select(
+    conn: &mut Conn,
+    table: &str,
+    columns: &[String],
+    which: &str,
+) -> Result<Vec<Vec<Option<String>>>> {
+    let names: Vec<String> = columns.iter().map(|name| identifier(name)).collect();
+    let query = format!("SELECT {0} FROM mysql.{table} WHERE {which} ORDER BY {0}", names.join(", "));
     let found = rows(conn, READING, &query).await?;
     Ok(found.into_iter().map(|row| row.unwrap().into_iter().map(hexadecimal).collect()).collect())
 }

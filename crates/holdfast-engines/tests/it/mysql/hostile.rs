@@ -176,3 +176,44 @@ async fn no_definers_name_runs_in_a_copy() -> Result<()> {
     }
     Ok(())
 }
+
+/// Behind a dump's last object, as if the client that loads it had taken them out of a tenant's text.
+const SMUGGLED: &[(&str, &str)] = &[
+    ("DELIMITER ;;\nCREATE DATABASE two; DROP DATABASE two ;;\nDELIMITER ;\n", "1064"),
+    ("CREATE EVENT mysql.h ON SCHEDULE EVERY 1 DAY DO DO 1;\n", "event mysql.h"),
+    ("ALTER USER root@localhost ATTRIBUTE '{\"a\": 1}';\n", "account of the server, by mysql.user"),
+    ("GRANT ALL ON *.* TO app;\n", "mysql.global_grants"),
+    (
+        "SET PERSIST max_user_connections = 7;\nSET GLOBAL max_user_connections = DEFAULT;\n",
+        "kept setting max_user_connections",
+    ),
+];
+
+/// Whatever a dump makes beside its databases ends the restore, and so does what the log makes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_and_a_replay_leave_what_is_the_servers_own() -> Result<()> {
+    let Some(engines) = engines() else { return Ok(()) };
+    let (server, archive, _follower) = archived(&engines).await?;
+    let mut base = base(&server, &archive).await?;
+    let at = archive.catch_up().await?;
+    let dump = String::from_utf8(base.sink.object("dump.sql").context("no dump")?)?;
+    let end = dump.rfind("-- Dump completed").context("the dump has no end")?;
+    for (smuggled, found) in SMUGGLED.iter().chain([&("", "")]) {
+        let text = [&dump[..end], smuggled, &dump[end..]].concat();
+        base.facts.facts["dump_bytes"] = serde_json::json!(text.len());
+        base.sink.replace("dump.sql", text.into_bytes());
+        let refused = server.restored(&engines, &base, Some(at), &archive).await;
+        if smuggled.is_empty() {
+            refused.context("as it was")?;
+            continue;
+        }
+        let error =
+            refused.err().map(|error| format!("{error:#}")).with_context(|| format!("it ran: {smuggled}"))?;
+        ensure!(error.contains(found), "{smuggled:?}: {error}");
+    }
+    // The server's owner could; no tenant can.
+    server.root().await?.query_drop("CREATE PROCEDURE sys.theirs() SELECT 1").await?;
+    let refused = server.restored(&engines, &base, Some(archive.catch_up().await?), &archive).await;
+    ensure!(refused.is_err_and(|error| format!("{error:#}").contains("routine sys.theirs")), "it ran");
+    Ok(())
+}

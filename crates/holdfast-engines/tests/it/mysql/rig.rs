@@ -238,6 +238,10 @@ impl MemorySink {
         assert!(objects.insert(name.to_owned(), bytes).is_some(), "no {name}");
     }
 
+    pub(crate) fn object(&self, name: &str) -> Option<Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
     /// Changes a bit wherever `text` is stored; returns at how many places.
     pub(crate) fn damage(&self, text: &[u8]) -> usize {
         let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
