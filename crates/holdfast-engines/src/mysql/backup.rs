@@ -10,6 +10,7 @@
 //! locks are given up, the statement passes, and the dump begins anew.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -25,7 +26,7 @@ use super::gtid::GtidSet;
 use super::sql::{one, rows, run, text};
 use super::verify::{DumpWatch, Snapshot};
 use super::views::BrokenView;
-use super::{Mysql, clone, config, histograms, holds, probe, running, sql, users};
+use super::{Mysql, clone, config, histograms, holds, json, probe, running, sql, users};
 use crate::exec::{self, ProcessSpec};
 use crate::{BackupSink, EngineError, Instance, Instead, ProgressSink, Result, StreamBackup};
 
@@ -42,7 +43,10 @@ const STALL_SECONDS: u32 = 3600;
 const TRIES: u32 = 20;
 /// How many of these may be dumps that wait for tables: each makes others wait.
 const DUMPS: u32 = 3;
-const PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
+/// Where a physical copy can be made, JSON is looked at for so long.
+const LOOK_LIMIT: Duration = Duration::from_secs(60);
+const NO_LIMIT: Duration = Duration::from_secs(DUMP_SECONDS);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What a backup's manifest keeps for its restore.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -191,6 +195,10 @@ impl Mysql {
         if let Some(reason) = holds::unheld(&mut lock).await? {
             return Ok(Made::Not(NoDump::Unheld(reason)));
         }
+        let limit = if clone::require_room(instance).is_ok() { LOOK_LIMIT } else { NO_LIMIT };
+        if let Some(reason) = json::unheld(&mut lock, limit).await? {
+            return Ok(Made::Not(NoDump::Unheld(reason)));
+        }
         let database_bytes = probe::database_bytes(instance).await?;
         let prepared = no_prepared(&mut lock, None).await?;
         let databases = databases(&mut lock).await?;
@@ -204,17 +212,23 @@ impl Mysql {
         let progress_of_dump = progress.clone();
         let mut output =
             watch_dump(output, Arc::clone(&watched), Arc::clone(&begun), progress_of_dump, database_bytes);
-        // What is prepared behind the snapshot is in the log as a whole.
-        let none_prepared = async {
+        // What is prepared behind the snapshot is in the log as a whole. JSON may have been written since the look at it.
+        let still_held = async {
             begun.notified().await;
-            no_prepared(&mut lock, Some(prepared)).await
+            no_prepared(&mut lock, Some(prepared)).await?;
+            match json::unheld(&mut lock, NO_LIMIT).await? {
+                Some(reason) => Err(unexpected(&format!(
+                    "{reason} came while it was made; the next try copies the files"
+                ))),
+                None => Ok(()),
+            }
         };
         let stored = async {
             let stored = sink.store(DUMP, &mut output).await;
             begun.notify_one(); // a dump that does not say of when it is
             stored
         };
-        let (dump_bytes, _) = tokio::try_join!(stored, none_prepared)?;
+        let (dump_bytes, ()) = tokio::try_join!(stored, still_held)?;
         drop(output);
         let accounts = serde_json::to_vec(&accounts).expect("strings");
         sink.store(users::NAME, &mut &*accounts).await?;

@@ -212,7 +212,7 @@ async fn load_plugin(conn: &mut Conn) -> Result<()> {
 }
 
 /// The copy needs as much room as the data. Returns how much that is.
-fn require_room(instance: &Instance) -> Result<u64> {
+pub(super) fn require_room(instance: &Instance) -> Result<u64> {
     let mut needed = 0;
     each_file(&Paths(&instance.folder).data(), &mut |path, bytes| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -20,6 +20,7 @@ mod events;
 pub mod gtid;
 mod histograms;
 mod holds;
+mod json;
 mod log;
 mod mended;
 mod own;

@@ -89,6 +89,22 @@ const ROWS: &[(&str, &[&str], &str)] = &[
         "SELECT library_definition FROM information_schema.libraries WHERE library_schema = 'defaultdb'",
     ),
     (
+        "DECIMALs, dates",
+        &[
+            "CREATE TABLE js (id INT PRIMARY KEY, `a ``b` JSON, n INT, g JSON AS (JSON_OBJECT('n', n * 1.0)) STORED)",
+            "INSERT INTO js (id, `a ``b`, n) VALUES (1, JSON_OBJECT('price', 1.10), 7), (2, '[1.1]', 7)",
+        ],
+        "SELECT id, `a ``b`, n, g, JSON_TYPE(`a ``b`->'$.price') FROM defaultdb.js ORDER BY 1",
+    ),
+    (
+        "DECIMALs, dates",
+        &[
+            "CREATE TABLE jt (id INT PRIMARY KEY, j JSON)",
+            "INSERT INTO jt VALUES (1, JSON_ARRAY(DATE'2026-11-29', TIME'01:02:03', TIMESTAMP'2026-11-29 01:02:03.5', X'00FF', 12345678901234567890.5))",
+        ],
+        "SELECT j, JSON_TYPE(j->'$[0]'), JSON_TYPE(j->'$[1]'), JSON_TYPE(j->'$[2]'), JSON_TYPE(j->'$[3]'), JSON_TYPE(j->'$[4]') FROM defaultdb.jt",
+    ),
+    (
         "read-only",
         &["CREATE DATABASE ro", "CREATE TABLE ro.t (a INT PRIMARY KEY)", "ALTER DATABASE ro READ ONLY = 1"],
         "SELECT options FROM information_schema.schemata_extensions WHERE schema_name = 'ro'",

@@ -1,4 +1,4 @@
-//! What real servers have in them and dumps or replays stumble over: rights on tables that are gone, events whose time has passed, JSON whose numbers were decimals, accounts of odd names.
+//! What real servers have in them and dumps or replays stumble over: rights on tables that are gone, events whose time has passed, JSON with numbers of all kinds, accounts of odd names.
 
 use anyhow::{Context, Result};
 use mysql_async::prelude::Queryable;
@@ -21,8 +21,8 @@ const ODD: &[&str] = &[
     "GRANT SELECT, CREATE VIEW, SHOW VIEW ON defaultdb.* TO 'u'@'%'",
     "CREATE DEFINER = 'u'@'%' VIEW doubled AS SELECT twice(a) AS d FROM thin",
     "CREATE TABLE js (id INT PRIMARY KEY, j JSON, n INT)",
-    "INSERT INTO js (id, j) VALUES (1, JSON_OBJECT('price', 1.10, 'long', 12345678901234.10)), (2, JSON_ARRAY(CAST(1.5e0 AS DOUBLE), 0.1e0 + 0.2e0)), \
-        (3, JSON_OBJECT('day', DATE '2026-11-27'))",
+    "INSERT INTO js (id, j) VALUES (1, JSON_OBJECT('price', 1.5, 'whole', CAST(3 AS DECIMAL(5)))), (2, JSON_ARRAY(CAST(1.5e0 AS DOUBLE), 0.1e0 + 0.2e0)), \
+        (3, '[18446744073709551616, -0.0, 1e300]')",
     "ANALYZE TABLE thin UPDATE HISTOGRAM ON c WITH 3 BUCKETS AUTO UPDATE",
     r#"ANALYZE TABLE js UPDATE HISTOGRAM ON n USING DATA '{"buckets": [[7, 1.0]], "data-type": "int", "null-values": 0.0, "collation-id": 8, "sampling-rate": 1.0, "histogram-type": "singleton", "number-of-buckets-specified": 9}'"#,
     "CREATE TABLE fired (at TIMESTAMP(6))",
@@ -36,7 +36,7 @@ const LOOKS: &[&str] = &[
     "SELECT host, db, user, table_name, table_priv, column_priv FROM mysql.tables_priv WHERE db = 'defaultdb' ORDER BY 1, 2, 3, 4",
     "SELECT host, db, user, table_name, column_name, column_priv FROM mysql.columns_priv WHERE db = 'defaultdb' ORDER BY 1, 2, 3, 4, 5",
     "SELECT table_name FROM information_schema.views WHERE table_schema = 'defaultdb' ORDER BY 1",
-    "SELECT id, JSON_EXTRACT(j, '$.price') + 0 FROM js ORDER BY 1",
+    "SELECT id, j FROM js ORDER BY 1",
     "SELECT * FROM doubled",
     r#"SELECT table_name, column_name, JSON_REMOVE(histogram, '$."last-updated"') FROM information_schema.column_statistics ORDER BY 1"#,
 ];

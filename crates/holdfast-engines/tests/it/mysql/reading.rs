@@ -127,12 +127,16 @@ fn without_charset(made: &str) -> String {
     })
 }
 
-/// Those that `*` leaves out too.
+/// Those that `*` leaves out too, and what JSON takes up: another type of a value may have the same text.
 async fn columns(conn: &mut Conn, table: &str) -> Result<String> {
     let found: Vec<Row> = conn.query(format!("SHOW FULL COLUMNS FROM {table}")).await?;
     let names = found.iter().map(|row| {
         let name = row.get::<Vec<u8>, _>(0).unwrap_or_default();
-        format!("`{}`", String::from_utf8_lossy(&name).replace('`', "``"))
+        let name = format!("`{}`", String::from_utf8_lossy(&name).replace('`', "``"));
+        match row.get::<Vec<u8>, _>(1).as_deref() {
+            Some(b"json") => format!("{name}, JSON_STORAGE_SIZE(JSON_EXTRACT({name}, '$'))"),
+            _ => name,
+        }
     });
     Ok(names.collect::<Vec<_>>().join(", "))
 }
