@@ -7,13 +7,16 @@
 use std::collections::BTreeMap;
 use std::future::ready;
 
-use bson::{Document, RawDocumentBuf, doc};
+use bson::{Document, RawDocument, RawDocumentBuf, doc};
 use bytes::{Bytes, BytesMut};
-use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use mongodb::Client;
 use mongodb::options::CollectionOptions;
-use mongodb::{Client, Cursor};
+use mongodb::raw_batch_cursor::RawBatchCursor;
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Mongodb;
 use super::config::Account;
@@ -30,6 +33,8 @@ pub(super) const OPLOG: &str = "oplog.bson";
 pub(super) const USERS: &str = "admin/system.users.bson";
 pub(super) const ROLES: &str = "admin/system.roles.bson";
 const PIECE_BYTES: usize = 256 << 10;
+/// As much as one answer of the server's (16 MiB), so that it can send the next one meanwhile.
+const PIECES_AHEAD: usize = 64;
 
 /// The driver's facts of a base, kept for ten years. Only ever add fields that may be missing.
 #[derive(Debug, Serialize, Deserialize)]
@@ -115,6 +120,7 @@ async fn start_stamp(client: &Client) -> Result<Stamp> {
     Ok(started.map(Stamp::from).chain([newest]).min().expect("the newest is there"))
 }
 
+/// The server sends the next documents while those before are compressed and sealed.
 async fn store_documents(
     client: &Client,
     sink: &dyn BackupSink,
@@ -123,28 +129,57 @@ async fn store_documents(
 ) -> Result<Fingerprint> {
     let doing = || format!("copy {}", listed.namespace);
     let cursor = open_collection(client, listed).await.map_err(EngineError::mongo(doing()))?;
-    let mut fingerprint = Fingerprint::default();
-    let mut failed = None;
-    {
-        let documents = cursor.take_while(|document| {
-            failed = document.as_ref().err().cloned();
-            ready(failed.is_none())
-        });
-        let documents = documents.filter_map(|document| ready(document.ok()));
-        let mut reader = StreamReader::new(pieces(documents, |document| fingerprint.add(document)));
-        sink.store(name, &mut reader).await?;
-    }
-    match failed {
-        None => Ok(fingerprint),
+    let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
+    let reading = AbortOnDropHandle::new(tokio::spawn(read_ahead(cursor, sender)));
+    let pieces = stream::unfold(pieces, async |mut pieces| {
+        let piece: Bytes = pieces.recv().await?;
+        Some((Ok::<_, std::io::Error>(piece), pieces))
+    });
+    sink.store(name, &mut StreamReader::new(Box::pin(pieces))).await?;
+    let (fingerprint, read) =
+        reading.await.map_err(|error| EngineError::Unexpected { doing: doing(), what: error.to_string() })?;
+    match read {
+        Ok(()) => Ok(fingerprint),
         // A collection that was dropped meanwhile: the oplog says so, and a replay drops what was copied.
-        Some(_) if listed.was_dropped(client).await? => Ok(fingerprint),
-        Some(error) => Err(EngineError::mongo(doing())(error)),
+        Err(_) if listed.was_dropped(client).await? => Ok(fingerprint),
+        Err(error) => Err(EngineError::mongo(doing())(error)),
     }
+}
+
+/// Hands over all documents, or those before an error, in pieces.
+async fn read_ahead(
+    mut cursor: RawBatchCursor,
+    pieces: mpsc::Sender<Bytes>,
+) -> (Fingerprint, mongodb::error::Result<()>) {
+    let mut fingerprint = Fingerprint::default();
+    let read = async {
+        while let Some(batch) = cursor.try_next().await? {
+            let mut piece = BytesMut::with_capacity(PIECE_BYTES);
+            for document in batch.doc_slices()? {
+                let document = document.map_err(mongodb::error::Error::custom)?;
+                let bytes = document
+                    .as_document()
+                    .map(RawDocument::as_bytes)
+                    .ok_or_else(|| mongodb::error::Error::custom("it is no document"))?;
+                fingerprint.add(bytes);
+                piece.extend_from_slice(bytes);
+                if piece.len() >= PIECE_BYTES && pieces.send(piece.split().freeze()).await.is_err() {
+                    return Ok(()); // nobody wants them any more
+                }
+            }
+            if !piece.is_empty() && pieces.send(piece.freeze()).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    };
+    let read = read.await;
+    (fingerprint, read)
 }
 
 /// In the order of `_id` where there is an index for it: so no document comes twice, however it is deleted and made again.
 /// Only what a majority has is read: the oplog is copied up to there afterwards, and must not end before what was read.
-async fn open_collection(client: &Client, listed: &Listed) -> mongodb::error::Result<Cursor<RawDocumentBuf>> {
+async fn open_collection(client: &Client, listed: &Listed) -> mongodb::error::Result<RawBatchCursor> {
     let majority =
         CollectionOptions::builder().read_concern(mongodb::options::ReadConcern::majority()).build();
     let namespace = &listed.namespace;
@@ -152,9 +187,9 @@ async fn open_collection(client: &Client, listed: &Listed) -> mongodb::error::Re
     let collection = database.collection_with_options::<RawDocumentBuf>(&namespace.collection, majority);
     let find = collection.find(doc! {}).no_cursor_timeout(true);
     if listed.has_id_index {
-        find.hint(mongodb::options::Hint::Name("_id_".to_owned())).await
+        find.hint(mongodb::options::Hint::Name("_id_".to_owned())).batch().await
     } else {
-        find.sort(doc! { "$natural": 1 }).await
+        find.sort(doc! { "$natural": 1 }).batch().await
     }
 }
 
