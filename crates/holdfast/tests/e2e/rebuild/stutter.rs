@@ -5,11 +5,12 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 use holdfast_testkit::s3::BUCKET;
-use holdfast_testkit::{Fault, Proxy, S3Server};
+use holdfast_testkit::{Fault, Proxy, S3Server, wait_for};
 
 use crate::BINARY;
 use crate::rebuild::Left;
 use crate::rebuild::bucket::{self, Run};
+use crate::s3::long_outage;
 
 pub(crate) async fn is_waited_for(left: &Left) -> Result<()> {
     let Some(server) = S3Server::start().await? else { return Ok(()) };
@@ -42,7 +43,24 @@ pub(crate) async fn is_waited_for(left: &Left) -> Result<()> {
     let found = whole.json()?;
     ensure!(found["services"].as_array().is_some_and(|all| all.len() == 3), "{found}");
 
+    // Away in the midst of it.
     proxy.heal();
+    let before = proxy.requests();
+    let outage = async {
+        wait_for("the bucket is being read", 60, || async {
+            Ok((proxy.requests() > before + 10).then_some(()))
+        })
+        .await?;
+        proxy.go_away().await;
+        tokio::time::sleep(long_outage()).await;
+        proxy.come_back().await
+    };
+    let data = left.folder.join("after-an-outage");
+    let (outage, whole) = tokio::join!(outage, rebuild(&data));
+    outage?;
+    let whole = whole??;
+    ensure!(whole.code == 0 && whole.json()?["services"] == found["services"], "{whole:?}");
+
     meet(Fault::Forbidden, None);
     let data = left.folder.join("refused");
     let refused = rebuild(&data).await??;

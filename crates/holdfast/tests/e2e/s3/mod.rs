@@ -8,3 +8,5 @@ mod locked;
 mod lost_answers;
 mod outage;
 mod support;
+
+pub(crate) use outage::long_outage;

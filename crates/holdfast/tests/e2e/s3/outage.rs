@@ -60,7 +60,7 @@ async fn an_outage_of_the_store_loses_nothing_and_shows() -> Result<()> {
 }
 
 /// Long enough for every request's first pauses, short enough for a test; `make soak` waits as long as the docs promise.
-fn long_outage() -> Duration {
+pub(crate) fn long_outage() -> Duration {
     let soaks = std::env::var("HOLDFAST_SOAK").as_deref() == Ok("1");
     Duration::from_secs(if soaks { 120 } else { 30 })
 }
