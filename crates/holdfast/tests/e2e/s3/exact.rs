@@ -1,4 +1,4 @@
-//! The exactness scenario on S3: on a good day, and on a bad one.
+//! The exactness scenario on S3, on a bad day.
 
 use anyhow::{Result, ensure};
 use holdfast_testkit::exactness::{self, Scale};
@@ -13,15 +13,6 @@ const BAD_DAY: f64 = 0.03;
 /// Writes are few, so those that only they can meet come more often.
 const WRITES_BAD_DAY: f64 = 0.15;
 const OF_WRITES: [Fault; 3] = [Fault::ResetRequest, Fault::ErrorInsideOk, Fault::LostAnswer];
-
-#[tokio::test(flavor = "multi_thread")]
-async fn restores_are_exact_on_s3() -> Result<()> {
-    let Some(world) = World::start("s3-exact").await? else { return Ok(()) };
-    let mut random = seed::generator("restores_are_exact_on_s3");
-    exactness::run(&world.client, &mut random, Scale::SHORT, || {}).await?;
-    println!("{} requests, {} with encryption", world.proxy.requests(), world.proxy.ensure_encrypted()?);
-    Ok(())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restores_are_exact_while_everything_fails_at_random() -> Result<()> {
