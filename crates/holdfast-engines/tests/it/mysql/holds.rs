@@ -2,6 +2,8 @@
 //! instant behind it and from a copy of that. Each row is from somebody's bug report; the second part is what a query shows.
 
 use anyhow::{Context as _, Result, ensure};
+use async_trait::async_trait;
+use holdfast_engines::{BackupSink, EngineError};
 use mysql_async::prelude::Queryable;
 
 use crate::mysql::rig::{Archive, Server, archived, base, engines, table};
@@ -195,6 +197,39 @@ async fn dates_that_there_are_not_come_back_from_a_dump() -> Result<()> {
     assert_eq!(table(&mut copy.root().await?, look).await?, of_base);
     let (copy, _) = server.restored(&engines, &base, Some(at), &archive).await?;
     assert_eq!(table(&mut copy.root().await?, look).await?, of_instant);
+    Ok(())
+}
+
+/// Keeps nothing, and writes JSON as soon as a dump is to be stored.
+struct WritesMeanwhile(tokio::sync::Mutex<mysql_async::Conn>);
+
+#[async_trait]
+impl BackupSink for WritesMeanwhile {
+    async fn store(
+        &self,
+        name: &str,
+        data: &mut (dyn tokio::io::AsyncRead + Send + Unpin),
+    ) -> holdfast_engines::Result<u64> {
+        if name == "dump.sql" {
+            let insert = "INSERT INTO late VALUES (JSON_OBJECT('at', NOW()))";
+            self.0.lock().await.query_drop(insert).await.expect("it is written");
+        }
+        let error = |source| EngineError::Io { doing: "store".to_owned(), source };
+        tokio::io::copy(data, &mut tokio::io::sink()).await.map_err(error)
+    }
+}
+
+/// What comes between the look at JSON and the dump's snapshot is no silent loss.
+#[tokio::test(flavor = "multi_thread")]
+async fn json_that_comes_as_a_dump_begins_is_seen() -> Result<()> {
+    let Some(engines) = engines() else { return Ok(()) };
+    let (server, archive, _follower) = archived(&engines).await?;
+    let mut app = server.tenant("app").await?;
+    app.query_drop("CREATE TABLE late (j JSON)").await?;
+    let sink = WritesMeanwhile(tokio::sync::Mutex::new(app));
+    let error = server.backup_by("mysqldump", &sink).await.err().context("a dump was made")?;
+    ensure!(format!("{error:#}").contains("came while it was made"), "{error:#}");
+    ensure!(base(&server, &archive).await?.facts.instead.is_some(), "the next one is a dump");
     Ok(())
 }
 

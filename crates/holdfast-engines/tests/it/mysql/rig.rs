@@ -111,7 +111,7 @@ impl Server {
         Ok(files)
     }
 
-    pub(crate) async fn backup_by(&self, method: &str, sink: &MemorySink) -> Result<StreamBackup> {
+    pub(crate) async fn backup_by(&self, method: &str, sink: &dyn BackupSink) -> Result<StreamBackup> {
         let request = StreamBackupRequest { method };
         Ok(self.driver.backup(&self.instance, &request, sink, &ProgressSink::default()).await?)
     }
