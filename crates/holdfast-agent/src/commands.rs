@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::client::CONFLICT;
+use crate::defect::contained;
 use crate::error::AgentError;
 use crate::{Agent, steps};
 
@@ -105,7 +106,7 @@ async fn carry_out(
 ) -> Result<StepOutput, AgentError> {
     let faults = &agent.config.faults;
     faults.reached(step.service_id, step.kind, Some(step.step), Moment::Before).await?;
-    let output = steps::run(agent, step, progress).await?;
+    let output = contained("the step", steps::run(agent, step, progress)).await?;
     faults.reached(step.service_id, step.kind, Some(step.step), Moment::After).await?;
     Ok(output)
 }

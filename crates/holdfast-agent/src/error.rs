@@ -75,6 +75,8 @@ pub enum AgentError {
     LogNotArchived { what: String },
     #[error("the object store {0}")]
     StoreDiffers(String),
+    #[error("{doing} met a defect of Holdfast itself; the agent's log says where, please report it")]
+    Defect { doing: &'static str },
     #[error("{doing} took longer than {seconds} s")]
     TooLong { doing: &'static str, seconds: u64 },
 }
@@ -138,6 +140,7 @@ impl AgentError {
             Self::LogNotArchived { .. } => "log_not_archived",
             Self::StoreDiffers(_) => "store_unconfirmed",
             Self::TooLong { .. } => "too_long",
+            Self::Defect { .. } => "defect",
         }
     }
 

@@ -10,6 +10,7 @@ mod archive;
 mod client;
 mod commands;
 mod coverage;
+mod defect;
 mod disk;
 mod error;
 #[cfg(test)]

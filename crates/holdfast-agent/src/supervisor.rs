@@ -10,6 +10,7 @@ use holdfast_core::disk::Level;
 use holdfast_core::{ServiceId, Timestamp};
 use holdfast_engines::{Probe, Statistics};
 
+use crate::defect::contained;
 use crate::error::{AgentError, chain};
 use crate::instances::Local;
 use crate::{Agent, disk};
@@ -58,8 +59,12 @@ pub(crate) async fn measure_sizes(agent: &Arc<Agent>) {
         for local in agent.instances.all() {
             let record = local.record();
             let Ok(driver) = agent.driver(record.spec.engine) else { continue };
+            let size = async {
+                let bytes = driver.database_bytes(&record.instance).await;
+                bytes.map_err(AgentError::engine("measure the databases"))
+            };
             if record.running
-                && let Ok(bytes) = driver.database_bytes(&record.instance).await
+                && let Ok(bytes) = contained("measuring the databases", size).await
             {
                 local.database_bytes.store(bytes, Ordering::Relaxed);
             }
@@ -82,7 +87,7 @@ async fn look(agent: &Agent, local: &Local) -> (InstanceReport, Option<Action>) 
     let mut action = None;
     let mut archiver_error = None;
     if record.running {
-        match probe(agent, local).await {
+        match contained("looking at the engine", probe(agent, local)).await {
             Ok(probe) => {
                 report.healthy = true;
                 report.metrics = probe.statistics.as_ref().map(metrics);

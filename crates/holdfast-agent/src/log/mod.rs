@@ -23,6 +23,7 @@ pub(crate) use cutter::LogEnd;
 use cutter::{Cut, Cutter};
 
 use crate::Agent;
+use crate::defect::contained;
 use crate::error::{AgentError, chain};
 use crate::instances::Local;
 
@@ -65,7 +66,7 @@ async fn keep_following(agent: Arc<Agent>, local: Arc<Local>) {
     let mut pause = FIRST_PAUSE;
     loop {
         let began = tokio::time::Instant::now();
-        let error = match follow(&agent, &local).await {
+        let error = match contained("following the log", follow(&agent, &local)).await {
             Ok(never) => match never {},
             Err(error) => error,
         };

@@ -29,6 +29,7 @@ use tokio::time::{Instant, interval, timeout, timeout_at};
 
 use self::cut::Cut;
 use crate::Agent;
+use crate::defect::contained;
 use crate::error::{AgentError, chain};
 use crate::instances::Local;
 use crate::lineage::Lineage;
@@ -80,7 +81,7 @@ enum End {
 async fn keep(agent: Arc<Agent>, local: Arc<Local>) {
     let mut told = String::new();
     while is_ours(&agent, &local) {
-        match follow(&agent, &local).await {
+        match contained("following the log", follow(&agent, &local)).await {
             Ok(End::Off) => return,
             Ok(End::NotNow) => told.clear(),
             Err(error) => {

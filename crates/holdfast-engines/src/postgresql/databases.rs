@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use super::Postgresql;
 use super::position::format_lsn;
-use super::sql::connect;
+use super::sql::{Name, connect};
 use crate::exec::{self, ProcessSpec};
 use crate::{EngineError, Instance, Paths, Result, ToolBackup};
 
@@ -25,12 +25,12 @@ pub(super) async fn look(instance: &Instance) -> Result<Databases> {
     let doing = "look at the databases";
     let client = connect(instance, "postgres").await?;
     let rows = client
-        .query("SELECT oid, dattablespace, datname::text FROM pg_database", &[])
+        .query("SELECT oid, dattablespace, datname FROM pg_database", &[])
         .await
         .map_err(EngineError::sql(doing))?;
     let mut found = HashSet::new();
     for row in rows {
-        let name: String = row.get(2);
+        let Name(name) = row.get(2);
         if name.contains(['\n', '\r']) {
             let what = format!(
                 "database {name:?} has a line break in its name, which the backup's tool cannot hold; rename it"

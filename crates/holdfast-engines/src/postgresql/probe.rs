@@ -52,7 +52,8 @@ fn statistics_of(row: &Row) -> Statistics {
         connections_max: row.get("max"),
         transactions_total: row.get("transactions"),
         cache_hit_ratio: row.get("hit_ratio"),
-        database: row.get("database"),
+        // A name that is no text is in no connection string.
+        database: row.try_get("database").ok(),
     }
 }
 

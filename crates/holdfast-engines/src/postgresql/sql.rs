@@ -2,12 +2,27 @@
 
 use std::time::Duration;
 
+use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{Client, Config, NoTls};
 
 use crate::{EngineError, Instance, Paths, Result, UserSpec};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const STATEMENT_TIMEOUT_MS: u32 = 20_000;
+
+/// What a tenant named, which may be no text: in a database without an encoding (`SQL_ASCII`) any bytes are a name, and names of
+/// databases and roles are seen from all (PostgreSQL 17, 23.3.1). Bytes that are no UTF-8 are replaced.
+pub(super) struct Name(pub(super) String);
+
+impl<'a> FromSql<'a> for Name {
+    fn from_sql(_: &Type, bytes: &'a [u8]) -> std::result::Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(String::from_utf8_lossy(bytes).into_owned()))
+    }
+
+    fn accepts(r#type: &Type) -> bool {
+        matches!(*r#type, Type::NAME | Type::TEXT)
+    }
+}
 
 /// A connection to `database`, closed when the client is dropped.
 pub(super) async fn connect(instance: &Instance, database: &str) -> Result<Client> {
