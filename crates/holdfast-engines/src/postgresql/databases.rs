@@ -13,9 +13,10 @@ use crate::{EngineError, Instance, Paths, Result, ToolBackup};
 
 const READ_SECONDS: u64 = 600;
 
-/// The databases that there are: each by its number and that of its tablespace.
+/// The databases that there are: each by its number, that of its tablespace, and the transaction that made its row. Whoever makes
+/// a database may ask for the number of one that is gone (`CREATE DATABASE … OID`).
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Databases(HashSet<(u32, u32)>);
+pub(super) struct Databases(HashSet<(u32, u32, String)>);
 
 /// Looks which there are.
 ///
@@ -25,19 +26,19 @@ pub(super) async fn look(instance: &Instance) -> Result<Databases> {
     let doing = "look at the databases";
     let client = connect(instance, "postgres").await?;
     let rows = client
-        .query("SELECT oid, dattablespace, datname FROM pg_database", &[])
+        .query("SELECT oid, dattablespace, xmin::text, datname FROM pg_database", &[])
         .await
         .map_err(EngineError::sql(doing))?;
     let mut found = HashSet::new();
     for row in rows {
-        let Name(name) = row.get(2);
+        let Name(name) = row.get(3);
         if name.contains(['\n', '\r']) {
             let what = format!(
                 "database {name:?} has a line break in its name, which the backup's tool cannot hold; rename it"
             );
             return Err(EngineError::Unfit { doing: doing.to_owned(), what });
         }
-        found.insert((row.get(0), row.get(1)));
+        found.insert((row.get(0), row.get(1), row.get(2)));
     }
     Ok(Databases(found))
 }

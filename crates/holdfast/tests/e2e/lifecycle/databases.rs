@@ -86,7 +86,8 @@ async fn a_renamed_database_is_led_to_and_one_copied_by_files_is_whole() -> Resu
     Ok(())
 }
 
-/// `x` is made of `y` by files while the backup is made, and `y` goes on. Another backup where the first one was too quick for that.
+/// `x` is made of `y` by files while the backup is made, and `y` goes on; where the first one was too quick for that, at another
+/// backup. It takes the number of a database that was there when the backup began.
 async fn backup_that_meets_a_copy_by_files(
     holdfast: &Holdfast,
     client: &Client,
@@ -96,6 +97,8 @@ async fn backup_that_meets_a_copy_by_files(
     const BACKUPS: usize = 5;
     for _ in 0..BACKUPS {
         execute(client, id, "DROP DATABASE IF EXISTS x").await?;
+        execute(client, id, "CREATE DATABASE x").await?;
+        let number = value(client, id, "SELECT oid::text FROM pg_database WHERE datname = 'x'").await?;
         let backup = client.trigger(id).await?;
         let path = format!("/managed-services/{id}/backups/{backup}");
         wait_for("files are being copied", 60, || async {
@@ -104,7 +107,9 @@ async fn backup_that_meets_a_copy_by_files(
             Ok(is_late.then_some(()))
         })
         .await?;
-        execute(client, id, "CREATE DATABASE x TEMPLATE y STRATEGY file_copy").await?;
+        execute(client, id, "DROP DATABASE x").await?;
+        let again = format!("CREATE DATABASE x TEMPLATE y STRATEGY file_copy OID {number}");
+        execute(client, id, &again).await?;
         let more = "INSERT INTO t SELECT g, md5(g::text) FROM generate_series(50001, 100000) g ON CONFLICT DO NOTHING";
         holdfast_testkit::ledger::connect(y).await?.batch_execute(more).await?;
         client.wait_backup(id, &backup, 180).await?;
