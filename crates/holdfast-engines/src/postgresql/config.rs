@@ -37,6 +37,8 @@ pub fn postgresql_conf(instance: &Instance, pgbackrest: &Path, tail: WalTail) ->
     set("ident_file", &conf.join("pg_ident.conf").to_string_lossy());
     set("cluster_name", &instance.stanza);
     set("max_connections", &instance.max_connections.to_string());
+    // Of these. The agent has up to five at once: the tail's, a look, a measurement, a step's and its tool's.
+    set("superuser_reserved_connections", "6");
     // A quarter of the plan's memory for shared buffers, the manual's starting point (PostgreSQL 17, 19.4.1).
     set("shared_buffers", &format!("{}MB", instance.memory_mib / 4));
     set("effective_cache_size", &format!("{}MB", instance.memory_mib * 3 / 4));

@@ -9,6 +9,8 @@ use crate::{EngineError, Instance, Paths, Result, UserSpec};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const STATEMENT_TIMEOUT_MS: u32 = 20_000;
+/// A password takes a moment; whoever holds it up for longer is in its way.
+const HELD_UP: Duration = Duration::from_secs(1);
 
 /// What a tenant named, which may be no text: in a database without an encoding (`SQL_ASCII`) any bytes are a name, and names of
 /// databases and roles are seen from all (PostgreSQL 17, 23.3.1). Bytes that are no UTF-8 are replaced.
@@ -115,14 +117,30 @@ async fn ensure_role(client: &Client, user: &UserSpec) -> Result<()> {
     Ok(())
 }
 
+/// Sets it whoever is in the way: a transaction that changed the role and stays open would hold this one up for as long.
 pub(super) async fn set_password(instance: &Instance, user: &UserSpec) -> Result<()> {
+    let doing = || format!("set the password of {}", user.username);
     let client = connect(instance, "postgres").await?;
+    let own = client.query_one("SELECT pg_backend_pid()", &[]).await.map_err(EngineError::sql(doing()))?;
     let statement =
         format!("ALTER ROLE {} PASSWORD '{}'", identifier(&user.username), verifier(&user.password));
-    client
-        .batch_execute(&statement)
-        .await
-        .map_err(EngineError::sql(format!("set the password of {}", user.username)))
+    let setting = client.batch_execute(&statement);
+    tokio::pin!(setting);
+    loop {
+        match tokio::time::timeout(HELD_UP, &mut setting).await {
+            Ok(done) => return done.map_err(EngineError::sql(doing())),
+            Err(_) => end_those_before(instance, own.get(0)).await?,
+        }
+    }
+}
+
+/// Ends the tenants' sessions that a session of ours waits for.
+async fn end_those_before(instance: &Instance, waiting: i32) -> Result<()> {
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+               WHERE pid = ANY (pg_blocking_pids($1)) AND usename <> 'postgres'";
+    let client = connect(instance, "postgres").await?;
+    let ended = client.query(end, &[&waiting]).await;
+    ended.map(drop).map_err(EngineError::sql("end the sessions that hold up a new password"))
 }
 
 /// The SCRAM verifier, made here: the password itself reaches neither the server's log nor its process title.

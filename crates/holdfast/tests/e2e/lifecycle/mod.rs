@@ -9,6 +9,7 @@ mod deletion;
 mod fallback;
 mod first_start;
 mod host;
+mod hostile;
 mod refusals;
 mod running;
 mod secrets;
