@@ -223,7 +223,10 @@ async fn store_users(client: &Client, sink: &dyn BackupSink) -> Result<()> {
             .try_collect()
             .await
             .map_err(EngineError::mongo(&doing))?;
-        let kept = all.iter().filter(|one| !one.get_str("user").is_ok_and(Account::is_ours));
+        let is_ours = |one: &RawDocumentBuf| {
+            one.get_str("user").is_ok_and(Account::is_ours) && one.get_str("db").is_ok_and(|db| db == "admin")
+        };
+        let kept = all.iter().filter(|one| !is_ours(one));
         let bytes: Vec<u8> = kept.flat_map(|one| one.as_bytes().iter().copied()).collect();
         sink.store(name, &mut bytes.as_slice()).await?;
     }

@@ -2,6 +2,7 @@
 
 mod follow;
 mod generated;
+mod hostile;
 mod kinds;
 mod networks;
 mod points;

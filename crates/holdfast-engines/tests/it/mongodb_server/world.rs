@@ -166,7 +166,7 @@ pub(crate) async fn owner(instance: &Instance) -> Result<Client> {
     connect(instance, "holdfast", own["passwords"][0].as_str().context("a password")?).await
 }
 
-async fn connect(instance: &Instance, user: &str, password: &str) -> Result<Client> {
+pub(crate) async fn connect(instance: &Instance, user: &str, password: &str) -> Result<Client> {
     let password = password.replace(' ', "%20").replace('\'', "%27");
     let certificate = instance.folder.join("conf/server.crt").to_string_lossy().replace('/', "%2F");
     let address = format!(
