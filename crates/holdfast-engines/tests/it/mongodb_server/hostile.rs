@@ -41,6 +41,8 @@ async fn nothing_of_a_tenants_runs_and_nobody_gains_rights_in_a_copy() -> Result
     ensure!(busy.await?? > 20, "it was too slow to be met twice");
     lay_traps(&client, "late").await?;
     client.database("early").collection::<Document>("kept").insert_one(doc! { "_id": 2 }).await?;
+    world.driver.probe(&source).await?;
+    ensure!(world.driver.database_bytes(&source).await? > 0, "it has a size");
     let expected = rights(&source).await?;
     let at = Timestamp::now();
     tokio::time::sleep(std::time::Duration::from_millis(20)).await;

@@ -3,6 +3,7 @@
 mod follow;
 mod generated;
 mod harness;
+mod hostile;
 mod instance;
 mod reading;
 mod restore;
