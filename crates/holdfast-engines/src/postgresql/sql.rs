@@ -17,7 +17,10 @@ const HELD_UP: Duration = Duration::from_secs(1);
 pub(super) struct Name(pub(super) String);
 
 impl<'a> FromSql<'a> for Name {
-    fn from_sql(_: &Type, bytes: &'a [u8]) -> std::result::Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+    fn from_sql(
+        _: &Type,
+        bytes: &'a [u8],
+    ) -> std::result::Result<Self, Box<dyn std::error::Error + Sync + Send>> {
         Ok(Self(String::from_utf8_lossy(bytes).into_owned()))
     }
 

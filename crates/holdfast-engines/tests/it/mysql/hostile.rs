@@ -217,3 +217,54 @@ async fn a_load_and_a_replay_leave_what_is_the_servers_own() -> Result<()> {
     ensure!(refused.is_err_and(|error| format!("{error:#}").contains("routine sys.theirs")), "it ran");
     Ok(())
 }
+
+/// What a program that ran would have made.
+const WAS_HERE: &str = "/tmp/holdfast-mysql-was-here";
+/// What leaves a row when it runs, and lines that `mysql` obeys where it takes them for lines.
+const TRAPS: &[&str] = &[
+    "CREATE TABLE traces (who TEXT, acting TEXT)",
+    "CREATE FUNCTION leave_one() RETURNS INT MODIFIES SQL DATA SQL SECURITY INVOKER \
+        BEGIN INSERT INTO traces VALUES (USER(), CURRENT_USER()); RETURN 1; END",
+    "CREATE TABLE kept (n INT PRIMARY KEY, s TEXT)",
+    "INSERT INTO kept VALUES (1, '\n\\\\! touch /tmp/holdfast-mysql-was-here\nsystem touch /tmp/holdfast-mysql-was-here\n')",
+    "CREATE SQL SECURITY INVOKER VIEW v1 AS SELECT leave_one() AS a",
+    "CREATE ALGORITHM = TEMPTABLE SQL SECURITY INVOKER VIEW v2 AS SELECT n FROM kept WHERE leave_one() = n",
+    "CREATE ALGORITHM = MERGE SQL SECURITY INVOKER VIEW v3 AS SELECT n, leave_one() AS a FROM kept",
+    "CREATE SQL SECURITY INVOKER VIEW v4 AS SELECT a FROM v1 UNION SELECT n FROM v3 ORDER BY leave_one()",
+    "CREATE SQL SECURITY DEFINER VIEW v5 AS SELECT (SELECT leave_one()) AS a FROM v2",
+    "CREATE TRIGGER each_one BEFORE INSERT ON kept FOR EACH ROW SET NEW.s = CONCAT(leave_one(), NEW.s)",
+    "CREATE TABLE `x\n\\! touch /tmp/holdfast-mysql-was-here\n` (`\n\\! touch /tmp/holdfast-mysql-was-here\n` INT \
+        COMMENT '\n\\\\! touch /tmp/holdfast-mysql-was-here\n') COMMENT '\nsystem touch /tmp/holdfast-mysql-was-here\n'",
+    "CREATE DATABASE `--execute=\\! touch ..`",
+    "CREATE TABLE `--execute=\\! touch ..`.`--result-file=x` (n INT)",
+];
+
+/// Views are described and not read, triggers come behind the rows, and no name is more than a name for the programs that are
+/// started.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_view_trigger_or_name_runs_in_a_dump_or_a_copy() -> Result<()> {
+    let Some(engines) = engines() else { return Ok(()) };
+    let _ = std::fs::remove_file(WAS_HERE); // of a run that found something
+    let (server, archive, _follower) = archived(&engines).await?;
+    let mut app = server.tenant("app").await?;
+    app.query_drop("USE defaultdb").await?;
+    for statement in TRAPS {
+        app.query_drop(*statement).await.with_context(|| (*statement).to_owned())?;
+    }
+    app.query_drop("DO (SELECT COUNT(*) FROM v1)").await?; // it does snap
+    let traces = "SELECT COUNT(*), MAX(who LIKE 'root%'), MAX(acting LIKE 'root%') FROM defaultdb.traces";
+    let expected = table(&mut server.root().await?, traces).await?;
+    let base = base(&server, &archive).await?;
+    ensure!(base.facts.instead.is_none(), "{:?}", base.facts.instead);
+    let until = archive.catch_up().await?;
+    for target in [None, Some(until)] {
+        let (copy, _) = server.restored(&engines, &base, target, &archive).await?;
+        assert_eq!(table(&mut copy.root().await?, traces).await?, expected, "{target:?}");
+    }
+    assert_eq!(table(&mut server.root().await?, traces).await?, expected);
+    ensure!(
+        expected.contains('1') && !std::path::Path::new(WAS_HERE).exists(),
+        "{expected}, or a program ran"
+    );
+    Ok(())
+}

@@ -17,7 +17,8 @@ use objects::{LEFT_IN_TEMPLATE, NAMES, PATHS, REFUSED, REFUSED_IN_TEMPLATE, WAS_
 /// How many of [`NAMES`] are a database's too.
 const DATABASES: usize = 3;
 /// A database whose names may be any bytes.
-const ASCII: &str = "CREATE DATABASE ascii ENCODING SQL_ASCII LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0";
+const ASCII: &str =
+    "CREATE DATABASE ascii ENCODING SQL_ASCII LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0";
 const NO_TEXT: &str = "DO $$ BEGIN \
      EXECUTE 'ALTER DATABASE renamed RENAME TO \"' || convert_from('\\xff41fe', 'SQL_ASCII') || '\"'; \
      EXECUTE 'ALTER ROLE renamed RENAME TO \"' || convert_from('\\xff42fe', 'SQL_ASCII') || '\"'; END $$";
@@ -57,8 +58,9 @@ async fn nothing_of_a_tenants_runs_with_the_agents_rights() -> Result<()> {
     let at = in_notes(&client, &id).await?;
     wait_archived(&client, &id, at).await?;
 
-    let asked =
-        client.post(&format!("{path}/backups/{backup}/restore"), json!({"target_service_name": "copy"})).await?;
+    let asked = client
+        .post(&format!("{path}/backups/{backup}/restore"), json!({"target_service_name": "copy"}))
+        .await?;
     let copies = [text(&asked, "service_id")?, client.restore_to(&id, &at.to_string(), "at-instant").await?];
     for copy in &copies {
         client.wait_running(copy, 120).await?;
@@ -77,7 +79,10 @@ async fn nothing_of_a_tenants_runs_with_the_agents_rights() -> Result<()> {
 
 async fn lay_traps(url: &str) -> Result<()> {
     let run = async |database: &Database, statement: &str| {
-        database.batch_execute(statement).await.with_context(|| statement.chars().take(100).collect::<String>())
+        database
+            .batch_execute(statement)
+            .await
+            .with_context(|| statement.chars().take(100).collect::<String>())
     };
     let database = connect(url).await?;
     for statement in ["CREATE DATABASE x", "CREATE DATABASE renamed", "CREATE ROLE renamed", ASCII] {
@@ -88,7 +93,14 @@ async fn lay_traps(url: &str) -> Result<()> {
         if number < DATABASES {
             run(&database, &format!("CREATE DATABASE \"{name}\"")).await?;
         }
-        run(&database, &format!("CREATE ROLE \"{name}\" LOGIN CREATEDB CREATEROLE PASSWORD '{}'", name.replace('\'', "''"))).await?;
+        run(
+            &database,
+            &format!(
+                "CREATE ROLE \"{name}\" LOGIN CREATEDB CREATEROLE PASSWORD '{}'",
+                name.replace('\'', "''")
+            ),
+        )
+        .await?;
     }
     run(&database, "CREATE ROLE \"two\nlines\"").await?;
     for name in ["defaultdb", "x", "ascii"] {
@@ -130,11 +142,15 @@ async fn a_password_is_set_whoever_is_in_the_way(client: &Client, id: &str) -> R
     let old = client.connection_string(id).await?;
     let in_the_way = connect(&old).await?;
     in_the_way.batch_execute("BEGIN; ALTER ROLE app_user PASSWORD 'mine'").await?;
-    let reset =
-        client.post(&format!("/managed-services/{id}/database-users/app_user/reset-password"), json!({})).await?;
+    let reset = client
+        .post(&format!("/managed-services/{id}/database-users/app_user/reset-password"), json!({}))
+        .await?;
     let new = text(&reset, "connection_string")?;
     ensure!(in_the_way.batch_execute("COMMIT").await.is_err(), "it was in the way and is still there");
-    ensure!(psql(&new, "SELECT 1")?.is_ok() && psql(&old, "SELECT 1")?.is_err(), "the new one alone opens it");
+    ensure!(
+        psql(&new, "SELECT 1")?.is_ok() && psql(&old, "SELECT 1")?.is_err(),
+        "the new one alone opens it"
+    );
     Ok(())
 }
 

@@ -10,7 +10,8 @@ const FUNCTIONS: &str = "pg_last_committed_xact pg_current_wal_insert_lsn pg_wal
      pg_backup_start pg_backup_stop pg_create_restore_point pg_try_advisory_lock current_setting set_config clock_timestamp";
 
 /// What they read.
-const RELATIONS: &str = "pg_database pg_settings pg_roles pg_stat_activity pg_stat_database pg_stat_archiver pg_tablespace";
+const RELATIONS: &str =
+    "pg_database pg_settings pg_roles pg_stat_activity pg_stat_database pg_stat_archiver pg_tablespace";
 
 /// Names that a shell, a list of lines or a statement would take for more.
 pub(super) const NAMES: &[&str] = &[
@@ -152,7 +153,5 @@ pub(super) const REFUSED_IN_TEMPLATE: &[&str] = &[
     "CREATE PUBLICATION p",
     "CREATE EVENT TRIGGER e ON login EXECUTE FUNCTION f()",
 ];
-pub(super) const LEFT_IN_TEMPLATE: &[&str] = &[
-    "SELECT lo_from_bytea(0, 'left')",
-    "ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO PUBLIC",
-];
+pub(super) const LEFT_IN_TEMPLATE: &[&str] =
+    &["SELECT lo_from_bytea(0, 'left')", "ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO PUBLIC"];
