@@ -233,7 +233,7 @@ const TRAPS: &[&str] = &[
     "CREATE SQL SECURITY INVOKER VIEW v4 AS SELECT a FROM v1 UNION SELECT n FROM v3 ORDER BY leave_one()",
     "CREATE SQL SECURITY DEFINER VIEW v5 AS SELECT (SELECT leave_one()) AS a FROM v2",
     "CREATE TRIGGER each_one BEFORE INSERT ON kept FOR EACH ROW SET NEW.s = CONCAT(leave_one(), NEW.s)",
-    "CREATE TABLE `x\n\\! touch /tmp/holdfast-mysql-was-here\n` (`\n\\! touch /tmp/holdfast-mysql-was-here\n` INT \
+    "CREATE TABLE `x\n\\! touch /tmp/holdfast-mysql-was-here #` (`y\n\\! touch /tmp/holdfast-mysql-was-here #` INT \
         COMMENT '\n\\\\! touch /tmp/holdfast-mysql-was-here\n') COMMENT '\nsystem touch /tmp/holdfast-mysql-was-here\n'",
     "CREATE DATABASE `--execute=\\! touch ..`",
     "CREATE TABLE `--execute=\\! touch ..`.`--result-file=x` (n INT)",
