@@ -15,6 +15,7 @@ const MOST_DOCUMENTS: usize = 2000;
 /// 16 KiB more, for the rest of the command.
 pub(super) const COMMAND_BYTES: usize = 16 << 20;
 const DUPLICATE_KEY: i32 = 11000;
+const NO_PLACE: i32 = 28; // PathNotViable
 
 /// Writes to one server, in the oplog's order.
 pub(super) struct Applier {
@@ -36,8 +37,7 @@ impl Applier {
             }
             Action::Operators { namespace, id, update } => {
                 self.flush().await?;
-                let statement = Fields::default().with("q", by_id(id)).with("u", Value::from(&update));
-                self.update(&namespace, vec![statement.into()]).await?;
+                self.operate(&namespace, id, &update).await?;
             }
             Action::Structure(structure) => {
                 self.flush().await?;
@@ -120,6 +120,34 @@ impl Applier {
         }
         for (id, document) in stamped {
             set_whole(&self.client, namespace, id, &document).await?;
+        }
+        Ok(())
+    }
+
+    /// A server that applies an entry leaves out what has no place in the document (a field of something that is no document), and
+    /// does the rest: one by one, then.
+    async fn operate(
+        &self,
+        namespace: &Namespace,
+        id: Value<'static>,
+        update: &RawDocumentBuf,
+    ) -> Result<()> {
+        let one = |update: Value<'static>| {
+            let statement = Fields::default().with("q", by_id(id.clone())).with("u", update);
+            Fields::default()
+                .with("update", namespace.collection.as_str())
+                .with("updates", Fields::array([statement.into()]))
+                .with("bypassDocumentValidation", true)
+        };
+        if !meets(&self.client, namespace, one(Value::from(update).into_owned()), &[NO_PLACE]).await? {
+            return Ok(());
+        }
+        for (operator, fields) in Fields::parse(update.as_bytes()).map_err(broken)?.iter() {
+            for (name, value) in fields.fields().map_err(broken)?.iter() {
+                let field = Fields::one(name, value.clone().into_owned());
+                let change = Fields::one(operator, field.into());
+                meets(&self.client, namespace, one(change.into()), &[NO_PLACE]).await?;
+            }
         }
         Ok(())
     }
@@ -249,15 +277,25 @@ async fn set_whole(
 async fn run_write(
     client: &Client,
     namespace: &Namespace,
-    mut fields: Fields<'_>,
+    fields: Fields<'_>,
     expected: &[i32],
 ) -> Result<()> {
+    meets(client, namespace, fields, expected).await.map(drop)
+}
+
+/// The same. Says whether there were any.
+async fn meets(
+    client: &Client,
+    namespace: &Namespace,
+    mut fields: Fields<'_>,
+    expected: &[i32],
+) -> Result<bool> {
     // A restore is not acknowledged before its end.
     fields.set("writeConcern", Value::from(Fields::default().with("w", 1)));
     let doing = format!("write to {namespace}");
     let answer = client::answer(client, &namespace.database, command(&fields)?, &doing).await?;
     let answer = Fields::parse(answer.as_bytes()).map_err(broken)?;
-    let Some(errors) = answer.get("writeErrors") else { return Ok(()) };
+    let Some(errors) = answer.get("writeErrors") else { return Ok(false) };
     for (_, error) in errors.fields().map_err(broken)?.iter() {
         let error = error.fields().map_err(broken)?;
         let code = error.get("code").and_then(Value::as_integer);
@@ -266,7 +304,7 @@ async fn run_write(
             return Err(EngineError::Unexpected { doing, what: format!("{code:?} {text}") });
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 fn by_id(id: Value<'static>) -> Value<'static> {

@@ -216,6 +216,12 @@ impl<'a> Fields<'a> {
         self.put(name.as_bytes().into(), value.into());
     }
 
+    /// A document of one field, whatever that is called.
+    #[must_use]
+    pub fn one(name: &[u8], value: Value<'a>) -> Self {
+        Self(vec![(name.to_vec().into(), value)])
+    }
+
     /// With one more field.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Value<'a>>) -> Self {

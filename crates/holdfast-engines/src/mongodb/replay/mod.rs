@@ -116,7 +116,7 @@ pub enum Action {
         id: Value<'static>,
         change: Change,
     },
-    /// An update by operators (`$set`, `$unset`), as mongod wrote them up to 4.4.
+    /// An update by operators, as mongod wrote them up to 4.4 (`$set`, `$unset`), and clients do by `applyOps`.
     Operators {
         namespace: Namespace,
         id: Value<'static>,
@@ -277,11 +277,19 @@ fn update(
     if let (2, Some(diff)) = (version, fields.get("diff").filter(|diff| diff.is_document())) {
         return Ok(Action::Change { namespace, id, change: Change(diff.fields()?.to_raw()?) });
     }
-    if version == 1 && fields.iter().all(|(name, _)| matches!(name, b"$set" | b"$unset")) {
+    if version == 1 && fields.iter().all(|(name, _)| is_repeatable(name)) {
         return Ok(Action::Operators { namespace, id, update: fields.to_raw()? });
     }
     let names: Vec<_> = fields.iter().map(|(name, _)| String::from_utf8_lossy(name)).collect();
     Err(ReplayError::Unknown { what: format!("an update of version {version} with {names:?}"), at })
+}
+
+/// Operators that give the same once more on the same document. Old servers log the first two alone; the others stand in the log
+/// where a client wrote entries itself (`applyOps`, which tenants may).
+fn is_repeatable(operator: &[u8]) -> bool {
+    const REPEATABLE: &str =
+        " $set $unset $inc $mul $min $max $bit $rename $push $pop $pull $pullAll $addToSet ";
+    std::str::from_utf8(operator).is_ok_and(|name| REPEATABLE.contains(&format!(" {name} ")))
 }
 
 fn id_of(document: &[u8]) -> Result<Value<'static>, ReplayError> {

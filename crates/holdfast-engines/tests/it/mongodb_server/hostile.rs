@@ -49,9 +49,14 @@ async fn nothing_of_a_tenants_runs_and_nobody_gains_rights_in_a_copy() -> Result
     archive.wait_for(Timestamp::now()).await?;
     following.abort();
 
+    let log_of_early = written_as_log(&source, "early").await?;
     for (name, to, documents) in [("of-base", None, 1), ("at-instant", Some((at, &archive)), 2)] {
         let (copy, _) = world.restore(name, &base, to).await?;
         same_rights(&copy, &expected).await.context(name)?;
+        ensure!(written_as_log(&copy, "early").await? == log_of_early, "{name}");
+        if to.is_some() {
+            ensure!(written_as_log(&copy, "late").await? == written_as_log(&source, "late").await?, "{name}");
+        }
         let kept = tenant(&copy).await?.database("early").collection::<Document>("kept");
         ensure!(kept.count_documents(doc! {}).await? == documents, "{name}");
         world.driver.stop(&copy, 20).await?;
@@ -144,10 +149,22 @@ async fn lay_traps(client: &Client, database: &str) -> Result<()> {
         doc! { "insert": "system.buckets.none", "documents": [{ "_id": 1, "meta": &code }] },
         doc! { "insert": "system.js", "documents": [{ "_id": "print", "value": &code }, { "_id": "equals", "value": &code }] },
         doc! { "create": "checked", "validator": { "$expr": { "$eq": ["$a", { "$literal": &endless }] } }, "validationAction": "warn" },
-        doc! { "applyOps": [{ "op": "i", "ns": format!("{database}.checked"), "o": { "_id": 1 } }] },
+        doc! { "applyOps": [{ "op": "i", "ns": format!("{database}.checked"), "o": { "_id": 1, "x": 1 } }] },
         doc! { "profile": 2 },
     ] {
         db.run_command(command.clone()).await.with_context(|| command.to_string())?;
+    }
+    // Entries of a tenant's own wording: the server leaves out what has no place in the document.
+    for change in [
+        doc! { "$set": { "x.y": 1, "a": 1 } },
+        doc! { "$v": 1, "$unset": { "x.y": true, "gone": true } },
+        doc! { "$inc": { "n": 2 } },
+        doc! { "$push": { "l": 1 }, "$mul": { "n": 3 } },
+        doc! { "$v": 2, "diff": { "sx": { "i": { "y": 1 } }, "sl": { "a": true, "l": 7 } } },
+        doc! { "$v": 2, "diff": { "i": { "b": 1 }, "s": { "i": { "y": 1 } } } },
+    ] {
+        let entry = doc! { "op": "u", "ns": format!("{database}.checked"), "o2": { "_id": 1 }, "o": change };
+        db.run_command(doc! { "applyOps": [&entry] }).await.with_context(|| entry.to_string())?;
     }
     let admin = client.database("admin");
     for name in ["tempusers", "holdfast_tempUsersCollection_", "system.js"] {
@@ -155,6 +172,12 @@ async fn lay_traps(client: &Client, database: &str) -> Result<()> {
         admin.collection::<Document>(name).insert_one(any).await.with_context(|| name.to_owned())?;
     }
     Ok(())
+}
+
+async fn written_as_log(instance: &Instance, database: &str) -> Result<Vec<Document>> {
+    let client = owner(instance).await?;
+    let checked = client.database(database).collection::<Document>("checked");
+    Ok(checked.find(doc! {}).await?.try_collect().await?)
 }
 
 /// The server keeps what runs in `admin` for a tenant to read, if the tenant asks for it: salted keys of users, no passwords.
