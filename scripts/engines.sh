@@ -6,17 +6,19 @@
 #   engines/seaweedfs/bin/weed                an S3 server; only with `engines.sh s3`
 #   engines/mongodb-6.0/bin/mongod            MongoDB 6.0; only with `engines.sh mongodb`: scripts/engines/mongodb.sh
 #   engines/mysql-9.7/bin/...                 MySQL 9.7: scripts/engines/mysql.sh
+#   engines/{postgresql,valkey}-suite/        the engines' own regression suites; only with `engines.sh suites`: scripts/engines/suites.sh
 # Each is pinned by its SHA-256, unless a file of its own says why not. Nothing is installed into the system and no
 # system library is touched.
 # A second run does nothing. Two runs at once take turns. A run that is killed leaves nothing half-installed.
 #
-# usage: scripts/engines.sh [s3] [mongodb] ...      default: postgresql pgbackrest valkey
+# usage: scripts/engines.sh [s3] [mongodb] [suites] ...      default: postgresql pgbackrest valkey
 #        scripts/engines.sh --path        print the folder for HOLDFAST_ENGINES and stop
 . "$(dirname "$0")/lib.sh"
 
 ENGINES=$CACHE/engines
 . "$(dirname "$0")/engines/mysql.sh"
 . "$(dirname "$0")/engines/mongodb.sh"
+. "$(dirname "$0")/engines/suites.sh"
 
 POSTGRESQL_VERSION=17.11.0
 SEAWEEDFS_VERSION=4.48
@@ -126,7 +128,8 @@ for argument in "$@"; do
     postgresql | pgbackrest | mysql | valkey) wanted+=("$argument") ;;
     s3) wanted+=(seaweedfs) ;;
     mongodb) wanted+=(mongodb) ;;
-    *) die "unknown argument $argument" "usage: scripts/engines.sh [postgresql] [pgbackrest] [mysql] [valkey] [s3] [mongodb], or --path" ;;
+    suites) wanted+=(postgresql-suite valkey-suite) ;;
+    *) die "unknown argument $argument" "usage: scripts/engines.sh [postgresql] [pgbackrest] [mysql] [valkey] [s3] [mongodb] [suites], or --path" ;;
     esac
 done
 [ ${#wanted[@]} -gt 0 ] || wanted=(postgresql pgbackrest valkey)
@@ -139,6 +142,8 @@ for engine in "${wanted[@]}"; do
     valkey) ensure "$ENGINES/valkey-9.1" "$VALKEY_STAMP" install_valkey ;;
     seaweedfs) ensure "$ENGINES/seaweedfs" "$SEAWEEDFS_STAMP" install_seaweedfs ;;
     mongodb) ensure "$ENGINES/mongodb-6.0" "$MONGODB_STAMP" install_mongodb ;;
+    postgresql-suite) ensure "$ENGINES/postgresql-suite" "$POSTGRESQL_SUITE_STAMP" install_postgresql_suite ;;
+    valkey-suite) ensure "$ENGINES/valkey-suite" "$VALKEY_SUITE_STAMP" install_valkey_suite ;;
     esac
 done
 say "ready in $ENGINES"

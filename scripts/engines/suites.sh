@@ -1,0 +1,63 @@
+# The engines' own regression suites for scripts/engines.sh, which sources this; only with `engines.sh suites`:
+#   engines/postgresql-suite/{sql,data,parallel_schedule}     PostgreSQL 18's: of it Debian sid has the source; what 17 lacks is refused
+#   engines/valkey-suite/{runtest,tests}                      Valkey's, as its `runtest` runs them
+# They come out of Debian's source packages, unpacked with tar. sid rolls on, so no hash is pinned: the archive's signature vouches
+# for them.
+# shellcheck shell=bash
+
+POSTGRESQL_SUITE_STAMP="postgresql-18 of sid, src/test/regress"
+VALKEY_SUITE_STAMP="valkey of sid, tests"
+
+install_postgresql_suite() {
+    local folder=$SCRATCH/postgresql-suite
+    debian_source postgresql-18
+    mkdir "$folder"
+    tar -xf "$SCRATCH"/source-postgresql-18/postgresql-18_*.orig.tar.* -C "$folder" --strip-components=4 --no-same-owner --wildcards \
+        '*/src/test/regress/sql' '*/src/test/regress/data' '*/src/test/regress/parallel_schedule'
+    finish_suite "$folder" "$ENGINES/postgresql-suite" "$POSTGRESQL_SUITE_STAMP" parallel_schedule
+}
+
+install_valkey_suite() {
+    local folder=$SCRATCH/valkey-suite
+    debian_source valkey
+    mkdir "$folder"
+    tar -xf "$SCRATCH"/source-valkey/valkey_*.orig.tar.* -C "$folder" --strip-components=1 --no-same-owner --wildcards \
+        --no-wildcards-match-slash '*/tests' '*/runtest'
+    command -v tclsh >/dev/null || warn "Valkey's suite is a program in Tcl, and there is no tclsh: install Debian's package tcl"
+    finish_suite "$folder" "$ENGINES/valkey-suite" "$VALKEY_SUITE_STAMP" runtest
+}
+
+# debian_source PACKAGE: the files of a source package of Debian sid, in $SCRATCH/source-PACKAGE. A private package index leaves
+# the system's sources alone.
+debian_source() {
+    local apt_root=$SCRATCH/apt-$1 folder=$SCRATCH/source-$1 mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+    # shellcheck disable=SC1091
+    [ "$(. /etc/os-release && echo "${ID:-}")" = debian ] ||
+        die "the suite of $1 comes from Debian's source package, and this system is not Debian" \
+            "lay it out as the top of scripts/engines/suites.sh says"
+    mirror=$(debian_mirror)
+    [ -n "$mirror" ] || die "no Debian mirror in this system's package sources" "add one to /etc/apt/sources.list.d"
+    say "$1: downloading its source from Debian sid (index and package up to 40 MB)"
+    mkdir -p "$apt_root/lists/partial" "$apt_root/cache/archives/partial" "$folder"
+    [ -f "$keyring" ] && keyring="[signed-by=$keyring] " || keyring=
+    echo "deb-src $keyring$mirror sid main" >"$apt_root/sources.list"
+    local options=(
+        -qq -o "Dir::Etc::sourcelist=$apt_root/sources.list" -o Dir::Etc::sourceparts=-
+        -o "Dir::State::lists=$apt_root/lists" -o "Dir::Cache=$apt_root/cache"
+        -o Acquire::Languages=none -o Acquire::Retries=3 -o APT::Sandbox::User=root
+        -o Acquire::Check-Valid-Until=false -o Debug::NoLocking=1 # a mirror's sid may be some days behind
+    )
+    (cd "$folder" && apt-get "${options[@]}" update && apt-get "${options[@]}" source --download-only "$1") </dev/null >"$SCRATCH/apt.log" 2>&1 || {
+        cat "$SCRATCH/apt.log" >&2
+        die "cannot download the source of $1 from Debian sid" "check that 'apt-get update' works on this system, then run this again"
+    }
+}
+
+# finish_suite FOLDER TARGET STAMP FILE: stamps FOLDER, in which FILE must be, and puts it in place as TARGET.
+finish_suite() {
+    [ -s "$1/$4" ] || die "the source package has no $4" "look at how it is laid out, and at scripts/engines/suites.sh"
+    chmod -R a+rX,go-w "$1"
+    printf '%s\n' "$3" >"$1/.holdfast"
+    put_in_place "$1" "$2"
+    say "$(basename "$2"): installed"
+}
