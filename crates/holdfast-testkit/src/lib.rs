@@ -18,6 +18,7 @@ pub mod proxy;
 pub mod s3;
 pub mod seed;
 pub mod trial;
+pub mod valkey;
 pub mod volume;
 
 pub use client::Client;

@@ -5,7 +5,6 @@ mod generated;
 mod harness;
 mod hostile;
 mod instance;
-mod reading;
 mod restore;
 mod unlogged;
 mod wire;

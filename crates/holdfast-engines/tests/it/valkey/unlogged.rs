@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use holdfast_core::Timestamp;
+use holdfast_testkit::valkey::{reading, same};
 use jiff::SignedDuration;
 
 use crate::valkey::generated::words;
 use crate::valkey::harness::{Archive, Server};
-use crate::valkey::reading::{reading, same};
 use crate::valkey::wire::{Answer, Wire};
 
 /// What the log has first, and the command that it does not have, which makes its key or changes it.
@@ -44,9 +44,9 @@ async fn what_is_not_logged_comes_with_a_base_alone() -> Result<()> {
     let empty = server.backup().await?;
     let mut tenant = Wire::connect(&server).await?;
     all(&mut tenant, UNLOGGED.iter().map(|(logged, _)| *logged)).await?;
-    let logged = reading(&server).await?;
+    let logged = reading(server.agent().await?).await?;
     all(&mut tenant, UNLOGGED.iter().map(|(_, unlogged)| *unlogged)).await?;
-    let held = reading(&server).await?;
+    let held = reading(server.agent().await?).await?;
     let full = server.backup().await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let end = Timestamp::now();
@@ -57,7 +57,7 @@ async fn what_is_not_logged_comes_with_a_base_alone() -> Result<()> {
         [(&full, None, &held), (&full, Some(end), &held), (&empty, Some(end), &logged)]
     {
         let (copy, _) = Server::restore(base, &archive, target).await?;
-        let compared = same(expected, &reading(&copy).await?, any.clone(), true);
+        let compared = same(expected, &reading(copy.agent().await?).await?, any.clone(), true);
         copy.stop().await?;
         compared.with_context(|| format!("{target:?}"))?;
     }

@@ -9,13 +9,13 @@ use anyhow::{Context as _, Result, ensure};
 use holdfast_core::Timestamp;
 use holdfast_engines::Driver as _;
 use holdfast_testkit::cases::{self, Case, Cases};
+use holdfast_testkit::valkey::{Reading, reading, same};
 use jiff::SignedDuration;
 use rand::rngs::StdRng;
 
 pub(super) use grammar::words;
 
 use crate::valkey::harness::{Archive, Base, Server};
-use crate::valkey::reading::{Reading, reading, same};
 use crate::valkey::wire::{Answer, Wire};
 
 const CASES: Cases<4> = Cases {
@@ -90,7 +90,7 @@ async fn comes_back(
 ) -> Result<()> {
     let began = Timestamp::now();
     let (copy, restored) = Server::restore(base, archive, target).await.context("restore")?;
-    let found = reading(&copy).await?;
+    let found = reading(copy.agent().await?).await?;
     let moved = began.duration_since(restored.reached)..Timestamp::now().duration_since(restored.reached);
     let compared = match same(source, &found, moved, target.is_none()) {
         Ok(()) => stays(&copy, &found).await.context("started again"),
@@ -103,13 +103,13 @@ async fn comes_back(
 async fn stays(copy: &Server, found: &Reading) -> Result<()> {
     copy.driver.stop(&copy.instance, 20).await?;
     copy.driver.start(&copy.instance).await?;
-    same(found, &reading(copy).await?, SignedDuration::ZERO..SignedDuration::ZERO, false)
+    same(found, &reading(copy.agent().await?).await?, SignedDuration::ZERO..SignedDuration::ZERO, false)
 }
 
 /// A reading behind which nothing comes to its deadline. Ends with a key by which it is seen how far deadlines are moved.
 async fn settled(server: &Server) -> Result<Reading> {
     tokio::time::sleep(SHORT).await;
-    let read = reading(server).await?;
+    let read = reading(server.agent().await?).await?;
     println!("{}", read.summary());
     Ok(read)
 }

@@ -1,20 +1,19 @@
-//! All that a server holds, read without the driver: every key of every database in its own bytes, deadlines to the millisecond,
+//! All that a Valkey server holds, read without the driver: every key of every database in its own bytes, deadlines to the millisecond,
 //! libraries, users.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, Value};
-
-use crate::valkey::harness::Server;
 
 const DATABASES: u32 = 16;
 /// Its deadline tells how far a copy's are moved.
 const CLOCK: &str = "\0clock";
 const CLOCK_AT: i64 = 4_000_000_000_000;
+const USERS: &str = "users";
 /// The one consumer that never asks for entries.
 const MADE: &str = "made";
 /// What a script's numbers hold exactly; later deadlines stay as they are (`docs/engines/valkey.md`).
@@ -23,7 +22,7 @@ const LAST_MOVED: i64 = (1 << 53) - 1;
 const SURPLUS: SignedDuration = SignedDuration::from_secs(2);
 
 /// Name of what was read, and what it is.
-pub(super) struct Reading(BTreeMap<String, Item>);
+pub struct Reading(BTreeMap<String, Item>);
 
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Item {
@@ -34,9 +33,11 @@ struct Item {
     deadlines: BTreeMap<String, i64>,
 }
 
-/// Leaves a key of its own in the source.
-pub(super) async fn reading(server: &Server) -> Result<Reading> {
-    let mut client = server.agent().await?;
+/// Reads as the server's first user. Leaves a key of its own in the source.
+///
+/// # Errors
+/// When the server cannot be read, or refused commands of its own log.
+pub async fn reading(mut client: MultiplexedConnection) -> Result<Reading> {
     let fresh: i64 = ask(&mut client, &["EXISTS", CLOCK]).await?;
     if fresh == 0 {
         let at = CLOCK_AT.to_string();
@@ -44,7 +45,7 @@ pub(super) async fn reading(server: &Server) -> Result<Reading> {
     }
     let mut read = databases(&mut client).await?;
     read.insert("libraries".to_owned(), libraries(&mut client).await?);
-    read.insert("users".to_owned(), users(&mut client).await?);
+    read.insert(USERS.to_owned(), users(&mut client).await?);
     let info: String = ask(&mut client, &["INFO", "stats"]).await?;
     let errors = info.lines().find(|line| line.starts_with("unexpected_error_replies:"));
     ensure!(errors == Some("unexpected_error_replies:0"), "commands of the log were refused: {errors:?}");
@@ -53,7 +54,8 @@ pub(super) async fn reading(server: &Server) -> Result<Reading> {
 
 impl Reading {
     /// How many there are of each kind, and of deadlines to come.
-    pub(super) fn summary(&self) -> String {
+    #[must_use]
+    pub fn summary(&self) -> String {
         let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
         for item in self.0.values().filter(|item| !item.deadlines.is_empty()) {
             *kinds.entry(item.lines[0].as_str()).or_default() += 1;
@@ -65,8 +67,38 @@ impl Reading {
         format!("{kinds:?}")
     }
 
+    /// Without the users: those of a copy have passwords of their own.
+    #[must_use]
+    pub fn without_users(mut self) -> Self {
+        self.0.remove(USERS);
+        self
+    }
+
+    /// Takes what ends in the source before `until` out of both: a copy's deadlines come while it is being read.
+    pub fn leave_out_what_ends(&mut self, until: Timestamp, copy: &mut Self) {
+        let ends = |at: &i64| (1..until.as_millisecond()).contains(at);
+        let mut gone = Vec::new();
+        for (name, item) in &mut self.0 {
+            let fields = item.deadlines.iter().filter(|(of, at)| !of.is_empty() && ends(at));
+            for field in fields.map(|(of, _)| of.clone()).collect::<Vec<_>>() {
+                item.leave_out(&field);
+                if let Some(copied) = copy.0.get_mut(name) {
+                    copied.leave_out(&field);
+                }
+            }
+            if item.lines == ["hash"] || item.deadlines.get("").is_some_and(ends) {
+                gone.push(name.clone());
+            }
+        }
+        for name in gone {
+            self.0.remove(&name);
+            copy.0.remove(&name);
+        }
+    }
+
     /// In how many names the two differ.
-    pub(super) fn unlike(&self, other: &Self) -> usize {
+    #[must_use]
+    pub fn unlike(&self, other: &Self) -> usize {
         names(self, other).into_iter().filter(|name| self.0.get(*name) != other.0.get(*name)).count()
     }
 }
@@ -223,7 +255,10 @@ fn shown(value: &Value) -> String {
 
 /// Every deadline of the copy is moved by the same time, which is `moved` or a little more. `seen`: what no log has of consumers
 /// counts.
-pub(super) fn same(source: &Reading, copy: &Reading, moved: Range<SignedDuration>, seen: bool) -> Result<()> {
+///
+/// # Errors
+/// At the first name that is another in the copy.
+pub fn same(source: &Reading, copy: &Reading, moved: Range<SignedDuration>, seen: bool) -> Result<()> {
     let clock = |of: &Reading| {
         let item = of.0.get(&format!("0 \"{}\"", CLOCK.as_bytes().escape_ascii()));
         item.and_then(|item| item.deadlines.get("").copied()).context("it has the key of the clock")
@@ -244,6 +279,12 @@ fn names<'a>(one: &'a Reading, other: &'a Reading) -> BTreeSet<&'a String> {
 }
 
 impl Item {
+    fn leave_out(&mut self, field: &str) {
+        let line = format!("{} = ", field.trim_start_matches("field "));
+        self.lines.retain(|told| !told.starts_with(&line));
+        self.deadlines.remove(field);
+    }
+
     fn moved(&self, by: i64, seen: bool) -> Self {
         let mut item = self.clone();
         for at in item.deadlines.values_mut().filter(|at| (1..LAST_MOVED - by).contains(*at)) {
