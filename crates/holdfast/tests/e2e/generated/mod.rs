@@ -4,10 +4,9 @@
 mod grammar;
 
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result};
 use holdfast_testkit::cases::{self, Case, Cases};
 use holdfast_testkit::client::text;
 use holdfast_testkit::ledger::connect;
@@ -15,10 +14,10 @@ use holdfast_testkit::{Client, Holdfast, holdfast};
 use jiff::Timestamp;
 use rand::rngs::StdRng;
 use serde_json::json;
-use tokio::process::Command;
 use tokio_postgres::error::SqlState;
 
 use crate::BINARY;
+use crate::dumps::{self, dumped};
 
 const CASES: Cases<3> = Cases {
     name: "any_database_comes_back",
@@ -108,41 +107,9 @@ async fn reading(engines: &Path, url: &str) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-async fn dumped(engines: &Path, tool: &str, arguments: &[&str], url: &str) -> Result<Vec<String>> {
-    let output = Command::new(engines.join("postgresql-17/bin").join(tool))
-        .args(arguments)
-        .arg(format!("--dbname={url}"))
-        .stdin(Stdio::null())
-        .output()
-        .await?;
-    ensure!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));
-    let text = output.stdout.escape_ascii().to_string();
-    Ok(text.split("\\n").filter(|line| !is_of_this_dump(line)).map(without_place).collect())
-}
-
-/// A key by which a dump fences its own commands off, made anew each time.
-fn is_of_this_dump(line: &str) -> bool {
-    line.starts_with("\\\\restrict ") || line.starts_with("\\\\unrestrict ")
-}
-
-/// The log runs ahead of a sequence by up to 32 numbers, which a recovery skips (PostgreSQL 17, `SEQ_LOG_VALS`). The line is the end
-/// of a `setval`; a name may have begun on the line before.
-fn without_place(line: &str) -> String {
-    let place = ["true);", "false);"].iter().find_map(|end| line.strip_suffix(end)?.strip_suffix(", "));
-    let sequence = place.and_then(|place| place.rsplit_once(", ")).filter(|(name, number)| {
-        name.ends_with("\\'") && number.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit())
-    });
-    sequence.map_or_else(|| line.to_owned(), |(name, _)| format!("{name} of any number"))
-}
-
 async fn same(client: &Client, engines: &Path, copy: &str, expected: &[String]) -> Result<()> {
     client.wait_running(copy, 120).await?;
     let found = reading(engines, &client.connection_string(copy).await?).await?;
     client.delete(&format!("/managed-services/{copy}")).await?;
-    let Some(at) = (0..expected.len().max(found.len())).find(|at| expected.get(*at) != found.get(*at)) else {
-        return Ok(());
-    };
-    let around =
-        |lines: &[String]| lines[at.saturating_sub(3).min(lines.len())..(at + 3).min(lines.len())].join("\n");
-    bail!("line {at} differs; there was:\n{}\nthere is:\n{}", around(expected), around(&found))
+    dumps::same(expected, &found)
 }
