@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The long matrices: every kill of every step once, then generated databases and the exactness, kill and S3 suites again and again, each time with a new seed, for SOAK_MINUTES
+# The long matrices: every kill of every step once, the engines' own regression suites, then generated databases and the exactness, kill and S3 suites again and again, each time with a new seed, for SOAK_MINUTES
 # (default 60). The first round also waits for every fault of the store that stays to end its backup (half an hour).
 # Stops at the first failure, with its seed. Writes what it did to docs/soak.md.
 . "$(dirname "$0")/lib.sh"
@@ -23,6 +23,16 @@ if ! HOLDFAST_KILLS=all timeout 7200 cargo test --locked --quiet -p holdfast --t
 fi
 matrix_seed=$HOLDFAST_SEED
 say "kill matrix: $(grep -c '^killed: ' "$matrix") kills, all whole"
+
+# The engines' own regression suites as workload, one after the other.
+suites=$logs/regression.log
+scripts/engines.sh suites
+if ! timeout 7200 cargo test --locked --quiet -p holdfast --test e2e -- regression:: --nocapture --test-threads 1 </dev/null >"$suites" 2>&1; then
+    tail -n 60 "$suites" >&2
+    die "the engines' own suites with seed $HOLDFAST_SEED" "HOLDFAST_SEED=$HOLDFAST_SEED cargo test -p holdfast --test e2e -- regression::"
+fi
+suites_seed=$HOLDFAST_SEED
+say "the engines' own suites: $(grep -c ': as it was, ' "$suites") copies, all as they were"
 
 # generated PACKAGE PROGRAM CASES: databases made by chance, before a base and after it, and compared as a whole.
 generated() {
@@ -67,6 +77,13 @@ cat >docs/soak.md <<EOF
 \`make soak\`, $(date -u +%Y-%m-%d), at $(git rev-parse --short HEAD): $rounds rounds of the suites \`exactness\`, \`kill\`, \`s3\` and \`conformance\` in $minutes minutes, each with a
 new seed, and $databases databases made by chance on four engines, each restored to its base and to its end: 0 differences. $restores restores to random instants, a part of them after a SIGKILL of control plane or agent or while the store failed at random: all exact, 0 transactions lost,
 0 extra.
+
+## The engines' own suites
+
+PostgreSQL's and Valkey's own regression suites ran by a service's tenant (PostgreSQL's also by the superuser) while its log was archived (seed $suites_seed). What was restored to a backup and to moments at which all was
+read is the same as a whole; what was restored to instants in mid-suite runs and reads.
+
+$(grep -E '^(postgresql|valkey)[:,] ' "$suites" | sed 's/^/- /')
 
 ## Kills in mid-stream
 

@@ -4,3 +4,4 @@
 //! Only `make soak` runs these (`docs/testing.md`); `scripts/engines.sh suites` fetches the suites.
 
 mod postgresql;
+mod valkey;
