@@ -14,6 +14,7 @@ mod archive;
 mod backup;
 mod canonical;
 mod clone;
+mod columns;
 mod config;
 mod disk;
 mod events;

@@ -82,6 +82,8 @@ fn is_plain(text: &[u8], mode: &str, is_wrapped: bool) -> bool {
     {
         return false;
     }
+    // Of several statements at once the server keeps the mark behind the first; loaded, it is none of the text.
+    let mut ends = false;
     let mut rest = text;
     while let Some(first) = rest.first() {
         let after = match first {
@@ -101,9 +103,13 @@ fn is_plain(text: &[u8], mode: &str, is_wrapped: bool) -> bool {
             _ => Some(&rest[1..]),
         };
         let Some(after) = after else { return false };
+        let is_comment = matches!(first, b'#' | b'-' | b'/') && after.len() + 1 < rest.len();
+        if !first.is_ascii_whitespace() && !is_comment {
+            ends = *first == b';';
+        }
         rest = after;
     }
-    true
+    !ends
 }
 
 /// Behind the closing quote; `None` without one.
@@ -189,6 +195,8 @@ mod tests {
             ("SELECT 1 /* open", ""),
             ("SELECT 'open", ""),
             ("SELECT 'open\\", ""),
+            ("CREATE PROCEDURE p() SELECT 1; ", ""),
+            ("SELECT 1; /* x */\n", ""),
             ("", ""),
         ];
         for (text, mode) in other {

@@ -3,11 +3,12 @@
 //! The fingerprint is SHA-256 over the text of the dump that two servers with the same content write alike: everything from
 //! the first database on, tables with all their rows in the order of their keys, views, triggers and routines. Left out are
 //! the events' sections: one whose time has passed is dropped when it is loaded. Of tables with JSON, rows count by what their
-//! numbers are worth ([`Rows`]).
+//! numbers are worth ([`Rows`]), and columns by their collation ([`Fingerprints`]).
 
-use sha2::{Digest, Sha256};
+use sha2::digest::Update as _;
 
 use super::canonical::Rows;
+use super::columns::Fingerprints;
 use super::gtid::GtidSet;
 use super::log::hexadecimal;
 use crate::{EngineError, Result};
@@ -44,7 +45,7 @@ pub(super) struct DumpWatch {
     in_body: bool,
     hashing: bool,
     completed: bool,
-    hash: Sha256,
+    hash: Fingerprints,
     /// The beginning of the current line, until its meaning is known.
     prefix: Vec<u8>,
     line_is_known: bool,
@@ -103,6 +104,8 @@ impl DumpWatch {
         }
         if self.is_json_rows {
             self.rows.take(part, &mut self.hash);
+        } else if self.definition.starts_with(b" ") {
+            self.hash.take_column(part);
         } else {
             self.hash.update(part);
         }
@@ -111,6 +114,7 @@ impl DumpWatch {
     fn line_ends(&mut self) {
         self.know_line();
         self.line_is_known = false;
+        self.hash.line_ends();
         if self.definition.starts_with(TABLE) {
             self.has_json = false;
         } else if self.definition.starts_with(COLUMN) {
@@ -150,7 +154,12 @@ impl DumpWatch {
     }
 
     /// The fingerprint of a whole dump.
-    pub(super) fn finish(mut self) -> Result<String> {
+    pub(super) fn finish(self) -> Result<String> {
+        Ok(self.finish_both()?.0)
+    }
+
+    /// And the one that it had before 2026-12, if that is another.
+    pub(super) fn finish_both(mut self) -> Result<(String, Option<String>)> {
         if !self.prefix.is_empty() {
             self.know_line();
         }
@@ -160,7 +169,9 @@ impl DumpWatch {
                 what: "the dump has no end".to_owned(),
             });
         }
-        Ok(format!("sha256:{}", hexadecimal(&self.hash.finalize())))
+        let (hash, before) = self.hash.finish();
+        let told = |hash: Vec<u8>| format!("sha256:{}", hexadecimal(&hash));
+        Ok((told(hash), before.map(told)))
     }
 }
 

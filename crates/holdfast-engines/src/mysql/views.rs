@@ -32,10 +32,13 @@ pub(super) async fn broken(conn: &mut Conn) -> Result<Vec<(String, String)>> {
     let mut broken = Vec::new();
     for row in rows(conn, DOING, query).await? {
         let (database, name) = (text(&row, "db"), text(&row, "name"));
-        let fields = format!("SHOW FIELDS FROM {}.{}", identifier(&database), identifier(&name));
-        // As mysqldump asks.
-        if rows(conn, DOING, &fields).await.is_err() {
-            broken.push((database, name));
+        let view = format!("{}.{}", identifier(&database), identifier(&name));
+        // As mysqldump asks. A partition that is gone only the second misses.
+        for asked in ["SHOW FIELDS FROM", "SHOW CREATE TABLE"] {
+            if rows(conn, DOING, &format!("{asked} {view}")).await.is_err() {
+                broken.push((database, name));
+                break;
+            }
         }
     }
     Ok(broken)

@@ -67,6 +67,15 @@ const ROWS: &[(&str, &[&str], &str)] = &[
         "SELECT table_name, view_definition, definer FROM information_schema.views WHERE table_schema = 'defaultdb'",
     ),
     (
+        "cannot be read",
+        &[
+            "CREATE TABLE parted (id INT PRIMARY KEY) PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (9), PARTITION p1 VALUES LESS THAN (99))",
+            "CREATE VIEW of_part AS SELECT id FROM parted PARTITION (p1)",
+            "ALTER TABLE parted DROP PARTITION p1",
+        ],
+        "SELECT table_name, view_definition FROM information_schema.views WHERE table_schema = 'defaultdb' AND table_name = 'of_part'",
+    ),
+    (
         ";;",
         &["CREATE EVENT spin ON SCHEDULE EVERY 1 DAY DO SELECT ';;'"],
         "SELECT event_definition FROM information_schema.events WHERE event_schema = 'defaultdb' ORDER BY event_name",
@@ -84,6 +93,19 @@ const ROWS: &[(&str, &[&str], &str)] = &[
         "read otherwise",
         &["CREATE EVENT nightly ON SCHEDULE EVERY 1 DAY DO DELETE FROM g WHERE id < 0 -- at night"],
         "SELECT event_definition FROM information_schema.events WHERE event_name = 'nightly'",
+    ),
+    (
+        "read otherwise",
+        &["CREATE PROCEDURE one_of_two() SELECT 1; SELECT 2"],
+        "SELECT HEX(routine_definition) FROM information_schema.routines WHERE routine_name = 'one_of_two'",
+    ),
+    (
+        "read otherwise",
+        &[
+            "CREATE TABLE fires (id INT PRIMARY KEY)",
+            "CREATE TRIGGER one_of_two BEFORE INSERT ON fires FOR EACH ROW SET NEW.id = 1; SELECT 2",
+        ],
+        "SELECT HEX(action_statement) FROM information_schema.triggers WHERE trigger_name = 'one_of_two'",
     ),
     (
         "libraries",

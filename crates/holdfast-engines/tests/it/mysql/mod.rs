@@ -3,6 +3,7 @@
 mod archive;
 mod charsets;
 mod clone;
+mod found;
 mod generated;
 mod holds;
 mod hostile;
