@@ -7,6 +7,7 @@
 #   engines/mongodb-6.0/bin/mongod            MongoDB 6.0; only with `engines.sh mongodb`: scripts/engines/mongodb.sh
 #   engines/mysql-9.7/bin/...                 MySQL 9.7: scripts/engines/mysql.sh
 #   engines/{postgresql,valkey}-suite/        the engines' own regression suites; only with `engines.sh suites`: scripts/engines/suites.sh
+#   engines/mysql-testsuite/...               MySQL's own tests; only with `engines.sh suites` or `engines.sh mysql-testsuite`: scripts/engines/mysql-testsuite.sh
 # Each is pinned by its SHA-256, unless a file of its own says why not. Nothing is installed into the system and no
 # system library is touched.
 # A second run does nothing. Two runs at once take turns. A run that is killed leaves nothing half-installed.
@@ -17,6 +18,7 @@
 
 ENGINES=$CACHE/engines
 . "$(dirname "$0")/engines/mysql.sh"
+. "$(dirname "$0")/engines/mysql-testsuite.sh"
 . "$(dirname "$0")/engines/mongodb.sh"
 . "$(dirname "$0")/engines/suites.sh"
 
@@ -128,8 +130,9 @@ for argument in "$@"; do
     postgresql | pgbackrest | mysql | valkey) wanted+=("$argument") ;;
     s3) wanted+=(seaweedfs) ;;
     mongodb) wanted+=(mongodb) ;;
-    suites) wanted+=(postgresql-suite valkey-suite) ;;
-    *) die "unknown argument $argument" "usage: scripts/engines.sh [postgresql] [pgbackrest] [mysql] [valkey] [s3] [mongodb] [suites], or --path" ;;
+    suites) wanted+=(postgresql-suite valkey-suite mysql mysql-testsuite) ;;
+    mysql-testsuite) wanted+=(mysql mysql-testsuite) ;;
+    *) die "unknown argument $argument" "usage: scripts/engines.sh [postgresql] [pgbackrest] [mysql] [valkey] [s3] [mongodb] [suites] [mysql-testsuite], or --path" ;;
     esac
 done
 [ ${#wanted[@]} -gt 0 ] || wanted=(postgresql pgbackrest valkey)
@@ -139,6 +142,7 @@ for engine in "${wanted[@]}"; do
     postgresql) ensure "$ENGINES/postgresql-17" "$POSTGRESQL_STAMP" install_postgresql ;;
     pgbackrest) ensure "$ENGINES/pgbackrest" "$PGBACKREST_STAMP" install_pgbackrest ;;
     mysql) ensure "$ENGINES/mysql-9.7" "$MYSQL_STAMP" install_mysql ;;
+    mysql-testsuite) ensure "$ENGINES/mysql-testsuite" "$MYSQL_TESTSUITE_STAMP" install_mysql_testsuite ;;
     valkey) ensure "$ENGINES/valkey-9.1" "$VALKEY_STAMP" install_valkey ;;
     seaweedfs) ensure "$ENGINES/seaweedfs" "$SEAWEEDFS_STAMP" install_seaweedfs ;;
     mongodb) ensure "$ENGINES/mongodb-6.0" "$MONGODB_STAMP" install_mongodb ;;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The long matrices: every kill of every step once, the engines' own regression suites, then generated databases and the exactness, kill and S3 suites again and again, each time with a new seed, for SOAK_MINUTES
+# The long matrices: every kill of every step once, the engines' own regression suites, then generated databases, files of MySQL's own tests and the exactness, kill and S3 suites again and again, each time with a new seed, for SOAK_MINUTES
 # (default 60). The first round also waits for every fault of the store that stays to end its backup (half an hour).
 # Stops at the first failure, with its seed. Writes what it did to docs/soak.md.
 . "$(dirname "$0")/lib.sh"
@@ -46,6 +46,21 @@ generated() {
     rm -f "$log"
 }
 
+# own_tests: files of MySQL's own tests as a workload, with backups in their midst.
+own_tests() {
+    HOLDFAST_SEED=$((RANDOM << 45 | RANDOM << 30 | RANDOM << 15 | RANDOM))
+    export HOLDFAST_SEED
+    local log=$logs/mysql-testsuite-$HOLDFAST_SEED.log
+    local told=(cargo test --locked --quiet -p holdfast-engines --features suites --test it -- mysqls_own_tests_come_back --nocapture)
+    if ! HOLDFAST_SUITE_FILES=20 timeout 3600 "${told[@]}" </dev/null >"$log" 2>&1; then
+        tail -n 60 "$log" >&2
+        die "MySQL's own tests with seed $HOLDFAST_SEED" "HOLDFAST_SUITE_FILES=20 HOLDFAST_SEED=$HOLDFAST_SEED ${told[*]}"
+    fi
+    sed -nE 's/^([0-9]+) files, ([0-9]+) statements, .*/\1 \2/p' "$log" >>"$logs/mysql-testsuite"
+    rm -f "$log"
+}
+: >"$logs/mysql-testsuite"
+
 rounds=0
 restores=0
 databases=0
@@ -53,6 +68,7 @@ while [ $SECONDS -lt $deadline ]; do
     generated holdfast-engines it 20
     generated holdfast e2e 20
     databases=$((databases + 80))
+    own_tests
     for suite in exactness kill s3 conformance; do
         HOLDFAST_SEED=$((RANDOM << 45 | RANDOM << 30 | RANDOM << 15 | RANDOM))
         export HOLDFAST_SEED
@@ -84,6 +100,9 @@ PostgreSQL's and Valkey's own regression suites ran by a service's tenant (Postg
 read is the same as a whole; what was restored to instants in mid-suite runs and reads.
 
 $(grep -E '^(postgresql|valkey)[:,] ' "$suites" | sed 's/^/- /')
+
+Of MySQL's own tests $(awk '{ files += $1; statements += $2 } END { print files " files, " statements " statements" }' "$logs/mysql-testsuite") were run by a tenant, with a base in their midst: what came back from it, from
+instants behind it, from the log alone and from a dump of what a dump holds was the same.
 
 ## Kills in mid-stream
 

@@ -9,30 +9,40 @@
 
 MYSQL_STAMP="mysql 9.7 layout 2"
 
-install_mysql() {
-    local apt_root=$SCRATCH/apt-sid folder=$SCRATCH/mysql-9.7 mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg deb version
+# sid_apt FOLDER: a package index of Debian sid in FOLDER, apart from the system's; SID_APT are apt-get's options for it.
+sid_apt() {
+    local mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg
     # shellcheck disable=SC1091
     [ "$(. /etc/os-release && echo "${ID:-}")" = debian ] && command -v dpkg-deb >/dev/null ||
         die "MySQL comes from Debian's packages, and this system is not Debian" \
             "set HOLDFAST_ENGINES to a folder of your own, laid out as the top of scripts/engines/mysql.sh says"
     mirror=$(debian_mirror)
     [ -n "$mirror" ] || die "no Debian mirror in this system's package sources" "add one to /etc/apt/sources.list.d"
-    say "mysql-9.7: downloading from Debian sid (65 MB)"
-    mkdir -p "$apt_root/lists/partial" "$apt_root/cache/archives/partial" "$folder/root" "$folder/bin"
+    mkdir -p "$1/lists/partial" "$1/cache/archives/partial"
     [ -f "$keyring" ] && keyring="[signed-by=$keyring] " || keyring=
-    echo "deb $keyring$mirror sid main" >"$apt_root/sources.list"
-    : >"$apt_root/status" # nothing counts as installed, so everything that the programs need is fetched
-    local options=(
-        -qq -o "Dir::Etc::sourcelist=$apt_root/sources.list" -o Dir::Etc::sourceparts=-
-        -o "Dir::State=$apt_root" -o "Dir::State::lists=$apt_root/lists" -o "Dir::State::status=$apt_root/status"
-        -o "Dir::Cache=$apt_root/cache" -o Acquire::Languages=none -o Acquire::Retries=3 -o APT::Sandbox::User=root
+    echo "deb $keyring$mirror sid main" >"$1/sources.list"
+    : >"$1/status" # nothing counts as installed, so everything that the programs need is fetched
+    SID_APT=(
+        -qq -o "Dir::Etc::sourcelist=$1/sources.list" -o Dir::Etc::sourceparts=-
+        -o "Dir::State=$1" -o "Dir::State::lists=$1/lists" -o "Dir::State::status=$1/status"
+        -o "Dir::Cache=$1/cache" -o Acquire::Languages=none -o Acquire::Retries=3 -o APT::Sandbox::User=root
         -o Acquire::Check-Valid-Until=false -o Debug::NoLocking=1 # a mirror's sid may be some days behind
     )
-    (apt-get "${options[@]}" update &&
-        apt-get "${options[@]}" install -y --download-only --no-install-recommends mysql-server-core mysql-client-core) </dev/null >"$SCRATCH/apt.log" 2>&1 || {
-        cat "$SCRATCH/apt.log" >&2
-        die "cannot download MySQL from Debian sid" "check that 'apt-get update' works on this system, then run this again"
-    }
+    apt-get "${SID_APT[@]}" update </dev/null >"$SCRATCH/apt.log" 2>&1 || no_sid
+}
+
+no_sid() {
+    cat "$SCRATCH/apt.log" >&2
+    die "cannot download MySQL from Debian sid" "check that 'apt-get update' works on this system, then run this again"
+}
+
+install_mysql() {
+    local apt_root=$SCRATCH/apt-sid folder=$SCRATCH/mysql-9.7 deb version
+    say "mysql-9.7: downloading from Debian sid (65 MB)"
+    mkdir -p "$folder/root" "$folder/bin"
+    sid_apt "$apt_root"
+    apt-get "${SID_APT[@]}" install -y --download-only --no-install-recommends mysql-server-core mysql-client-core \
+        </dev/null >"$SCRATCH/apt.log" 2>&1 || no_sid
     for deb in "$apt_root"/cache/archives/*.deb; do
         case ${deb##*/} in
         perl* | libperl* | libc-gconv* | libgdbm* | libdb5*) ;; # dependencies of scripts that nobody runs

@@ -13,3 +13,4 @@ mod reading;
 mod restore;
 mod rig;
 mod stall;
+mod suite;

@@ -10,7 +10,7 @@ use holdfast_engines::Driver as _;
 use jiff::SignedDuration;
 
 use crate::valkey::harness::{Archive, Server};
-use crate::valkey::reading::{reading, same};
+use holdfast_testkit::valkey::{reading, same};
 use crate::valkey::wire::{Answer, Wire};
 
 const UNKNOWN: &str = "Script attempted to access nonexistent global variable";
