@@ -22,6 +22,7 @@ pub mod gtid;
 mod histograms;
 mod holds;
 mod json;
+mod keys;
 mod log;
 mod mended;
 mod own;

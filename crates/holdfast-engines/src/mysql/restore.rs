@@ -16,6 +16,7 @@ use super::events::{self, EventStatus};
 use super::gtid::GtidSet;
 use super::histograms::{self, Histogram};
 use super::own::Own;
+use super::keys::Keys;
 use super::replay::{self, Replay};
 use super::single_statement::Door;
 use super::sql::{self, rows, run, text};
@@ -267,6 +268,7 @@ async fn apply(conn: &mut Conn, replay: &Replay, base: &GtidSet, progress: &Prog
     run(conn, doing, source).await?;
     run(conn, doing, "START REPLICA SQL_THREAD").await?;
     let (mut done, mut changed) = (0, Instant::now());
+    let mut keys = Keys::new();
     loop {
         let executed = sql::executed(conn).await?;
         if executed.contains(&replay.expected) {
@@ -281,6 +283,10 @@ async fn apply(conn: &mut Conn, replay: &Replay, base: &GtidSet, progress: &Prog
         let status = rows(conn, doing, "SHOW REPLICA STATUS").await?;
         let status = status.first().ok_or_else(|| unexpected("the applier is gone".to_owned()))?;
         if text(status, "Last_SQL_Errno") != "0" {
+            if keys.make_way(conn).await? {
+                run(conn, doing, "START REPLICA SQL_THREAD").await?;
+                continue;
+            }
             let why = why_it_stopped(conn, &text(status, "Last_SQL_Error")).await?;
             return Err(EngineError::Unexpected { doing: doing.to_owned(), what: why });
         }
@@ -293,7 +299,8 @@ async fn apply(conn: &mut Conn, replay: &Replay, base: &GtidSet, progress: &Prog
         tokio::time::sleep(POLL).await;
     }
     run(conn, doing, "STOP REPLICA").await?;
-    run(conn, doing, "RESET REPLICA ALL").await
+    run(conn, doing, "RESET REPLICA ALL").await?;
+    keys.settle(conn).await
 }
 
 /// The worker's own words where the coordinator only says that one failed; without the statement, which is the tenant's.
