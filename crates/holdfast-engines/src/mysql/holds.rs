@@ -34,8 +34,15 @@ const KINDS: [(&str, &str); 10] = [
     ),
     (
         "foreign keys to keys that are not unique",
-        "SELECT constraint_schema AS db, constraint_name AS name FROM information_schema.referential_constraints \
-         WHERE unique_constraint_name IS NULL AND constraint_schema NOT IN {own}",
+        // The server tells of a key that is not unique, not of a part of a unique one.
+        "SELECT f.db, f.name FROM (\
+           SELECT constraint_schema AS db, constraint_name AS name, referenced_table_schema AS parent_db, referenced_table_name AS parent, \
+           COUNT(*) AS parts, GROUP_CONCAT(referenced_column_name ORDER BY ordinal_position) AS columns \
+           FROM information_schema.key_column_usage WHERE referenced_table_name IS NOT NULL AND constraint_schema NOT IN {own} GROUP BY 1, 2, 3, 4\
+         ) AS f LEFT JOIN (\
+           SELECT table_schema AS db, table_name AS name, COUNT(*) AS parts, GROUP_CONCAT(column_name ORDER BY seq_in_index) AS columns \
+           FROM information_schema.statistics WHERE non_unique = 0 GROUP BY table_schema, table_name, index_name\
+         ) AS u ON u.db = f.parent_db AND u.name = f.parent AND u.parts = f.parts AND u.columns = f.columns WHERE u.db IS NULL",
     ),
     (
         "a database that is read-only",

@@ -8,6 +8,10 @@ use crate::mysql::rig::{archived, base, engines};
 
 /// A dump holds them.
 const HELD: &[&str] = &[
+    // The server names its primary key as the one that the foreign key uses.
+    "CREATE TABLE parts (a INT, b INT, PRIMARY KEY (a, b), UNIQUE (a), UNIQUE (b, a))",
+    "CREATE TABLE one_part (id INT PRIMARY KEY, a INT, FOREIGN KEY (a) REFERENCES parts (a))",
+    "CREATE TABLE two_parts (id INT PRIMARY KEY, a INT, b INT, FOREIGN KEY (b, a) REFERENCES parts (b, a))",
     // Once loaded, the column says its character set too.
     "CREATE TABLE collated (id INT PRIMARY KEY, a CHAR(10)) COLLATE utf8mb4_bin",
     "CREATE TABLE wide (id INT PRIMARY KEY, a CHAR(10)) COLLATE utf8mb3_unicode_ci",

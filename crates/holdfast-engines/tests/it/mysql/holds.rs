@@ -30,6 +30,15 @@ const ROWS: &[(&str, &[&str], &str)] = &[
         "SELECT a, (SELECT COUNT(*) FROM information_schema.referential_constraints WHERE constraint_schema = 'defaultdb') FROM defaultdb.c",
     ),
     (
+        "not unique",
+        &[
+            "SET SESSION restrict_fk_on_non_standard_key = OFF",
+            "CREATE TABLE parts (a INT, b INT, PRIMARY KEY (a, b))",
+            "CREATE TABLE of_parts (id INT PRIMARY KEY, a INT, FOREIGN KEY (a) REFERENCES parts (a))",
+        ],
+        "SELECT constraint_name FROM information_schema.referential_constraints WHERE constraint_schema = 'defaultdb' AND table_name = 'of_parts'",
+    ),
+    (
         "another character set",
         &[
             "SET NAMES latin1",

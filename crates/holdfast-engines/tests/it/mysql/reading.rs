@@ -34,7 +34,8 @@ const DICTIONARY: &[(&str, &str, &[&str])] = &[
     ("table_constraints", "table_schema", &[]),
     ("key_column_usage", "table_schema", &[]),
     ("check_constraints", "constraint_schema", &[]),
-    ("referential_constraints", "constraint_schema", &[]),
+    // Of several keys that serve, any.
+    ("referential_constraints", "constraint_schema", &["UNIQUE_CONSTRAINT_NAME"]),
     (
         "partitions",
         "table_schema",
@@ -57,6 +58,11 @@ const DICTIONARY: &[(&str, &str, &[&str])] = &[
     ("parameters", "specific_schema", &[]),
     ("events", "event_schema", &["CREATED", "LAST_ALTERED", "LAST_EXECUTED", "ORIGINATOR"]),
 ];
+
+/// Types, and what their columns tell of how they were made: a default as it was written, in that session's time zone (SHOW CREATE
+/// TABLE says which instant it is), and the width that `CREATE TABLE … SELECT` found, which no statement can say.
+const UNTOLD: &[(&str, &str)] =
+    &[("timestamp", "COLUMN_DEFAULT"), ("double", "NUMERIC_PRECISION"), ("float", "NUMERIC_PRECISION")];
 
 /// Tables of accounts and rights, and columns as above. The passwords of the service's own accounts are a copy's own.
 const RIGHTS: &[(&str, &[&str])] = &[
@@ -158,9 +164,9 @@ fn line(row: Row, hidden: &[&str]) -> String {
     let of = |name: &str| cells.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     let own = of("User").is_some_and(|user| ["\"app\"", "\"reader\"", "\"root\""].contains(&user));
     let told = |name: &str| !(hidden.contains(&name) || own && name == "authentication_string");
-    // As whoever made the column wrote it, in that session's time zone; SHOW CREATE TABLE says which instant it is.
-    let zoned = of("DATA_TYPE") == Some("\"timestamp\"");
-    let told = |name: &str| told(name) && !(zoned && name == "COLUMN_DEFAULT");
+    let of_type =
+        of("DATA_TYPE").and_then(|kind| UNTOLD.iter().find(|(known, _)| kind == format!("\"{known}\"")));
+    let told = |name: &str| told(name) && of_type.is_none_or(|(_, untold)| name != *untold);
     let seen = cells.iter().filter(|(name, _)| told(name));
     seen.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }
