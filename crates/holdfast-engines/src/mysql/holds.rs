@@ -15,7 +15,7 @@ const DOING: &str = "look for what a dump cannot hold";
 const NAMED: usize = 3;
 
 /// Reason, and a query for what it is about (`db`, `name`). `{own}` stands for the server's own databases.
-const KINDS: [(&str, &str); 10] = [
+const KINDS: [(&str, &str); 11] = [
     (
         "FLOAT columns, which come back with six digits",
         "SELECT table_schema AS db, CONCAT(table_name, '.', column_name) AS name FROM information_schema.columns \
@@ -76,6 +76,11 @@ const KINDS: [(&str, &str); 10] = [
     (
         "libraries",
         "SELECT library_schema AS db, library_name AS name FROM information_schema.libraries WHERE library_schema NOT IN {own}",
+    ),
+    (
+        "routines in a language whose name the server does not quote",
+        "SELECT routine_schema AS db, routine_name AS name FROM information_schema.routines \
+         WHERE external_language NOT IN ('SQL', 'JAVASCRIPT') AND routine_schema NOT IN {own}",
     ),
     (
         "tables whose files were taken away (DISCARD TABLESPACE)",

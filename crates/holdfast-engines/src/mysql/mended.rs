@@ -6,6 +6,7 @@ use mysql_async::binlog::events::{QueryEvent, StatusVarVal};
 use mysql_async::consts::SqlMode;
 use mysql_common::collations::{Collation, CollationId};
 
+use super::language;
 use super::log::HEADER_BYTES;
 use super::recode::{Recoded, decoded, recoded};
 use super::requote::requoted;
@@ -26,7 +27,8 @@ pub(super) struct Mended<'a> {
 impl<'a> Mended<'a> {
     pub(super) fn new(query: &'a QueryEvent<'_>) -> Self {
         let logged = query.query_raw();
-        let mut text = requoted(logged, backslash_escapes(query)).map_or(Cow::Borrowed(logged), Cow::Owned);
+        let quoted = requoted(logged, backslash_escapes(query)).or_else(|| language::quoted(logged));
+        let mut text = quoted.map_or(Cow::Borrowed(logged), Cow::Owned);
         let (mut client, mut utf8_at) = (Collation::resolve(UTF8_ID), None);
         if let Some((at, logged)) = charset(query) {
             match recoded(&text, logged.charset()) {

@@ -23,6 +23,7 @@ mod histograms;
 mod holds;
 mod json;
 mod keys;
+mod language;
 mod log;
 mod mended;
 mod own;

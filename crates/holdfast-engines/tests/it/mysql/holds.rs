@@ -117,6 +117,18 @@ const ROWS: &[(&str, &[&str], &str)] = &[
         "SELECT HEX(action_statement) FROM information_schema.triggers WHERE trigger_name = 'one_of_two'",
     ),
     (
+        "does not quote",
+        &[
+            "CREATE FUNCTION own_language(a INT) RETURNS INT SQL SECURITY INVOKER COMMENT 'it''s' LANGUAGE `my own` DETERMINISTIC AS $$ return 1 $$",
+        ],
+        "SELECT external_language, routine_definition, routine_comment, security_type, is_deterministic FROM information_schema.routines WHERE routine_name = 'own_language'",
+    ),
+    (
+        "libraries",
+        &["CREATE LIBRARY own_language COMMENT 'it''s' LANGUAGE `1 ``2` AS $$ it's $$"],
+        "SELECT library_definition, language FROM information_schema.libraries WHERE library_name = 'own_language'",
+    ),
+    (
         "libraries",
         &["CREATE LIBRARY lib LANGUAGE JAVASCRIPT AS $$ export function f() { return \"it's\" } $$"],
         "SELECT library_definition FROM information_schema.libraries WHERE library_schema = 'defaultdb'",
