@@ -26,7 +26,7 @@ use super::gtid::GtidSet;
 use super::sql::{one, rows, run, text};
 use super::verify::{DumpWatch, Snapshot};
 use super::views::BrokenView;
-use super::{Mysql, clone, config, histograms, holds, json, probe, running, sql, users};
+use super::{Mysql, clone, config, events, histograms, holds, json, probe, running, sql, users};
 use crate::exec::{self, ProcessSpec};
 use crate::{BackupSink, EngineError, Instance, Instead, ProgressSink, Result, StreamBackup};
 
@@ -76,8 +76,19 @@ pub(super) struct DumpFacts {
     /// Whether the texts of its routines, triggers and events were looked at ([`super::programs`]).
     #[serde(default)]
     pub has_plain_programs: bool,
+    /// Before the time of every event that has one, in seconds since 1970: an event whose time has passed is not made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before_events: Option<i64>,
     pub fingerprint: String,
     pub dump_bytes: u64,
+}
+
+impl DumpFacts {
+    /// What a load takes for now, in seconds since 1970.
+    pub(super) fn load_at(&self) -> i64 {
+        let now = self.consistent_at.as_second();
+        self.before_events.map_or(now, |before| before.clamp(1, now))
+    }
 }
 
 enum Made {
@@ -204,6 +215,7 @@ impl Mysql {
         let databases = databases(&mut lock).await?;
         let accounts = users::save(&mut lock).await?;
         let histograms = histograms::save(&mut lock).await?;
+        let before_events = events::before_all(&mut lock).await?;
         progress.phase("dumping the databases");
         let watched = Arc::new(Mutex::new(Watched { watch: DumpWatch::new(), snapshot: None }));
         let options = config::client_options(instance, "dump", &config::socket(instance))?;
@@ -254,6 +266,7 @@ impl Mysql {
             broken_views: Vec::new(),
             has_histograms: !histograms.is_empty(),
             has_plain_programs: true, // or it would be none
+            before_events,
             fingerprint: watched.watch.finish()?,
             dump_bytes,
         };

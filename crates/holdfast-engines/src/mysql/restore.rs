@@ -151,7 +151,7 @@ impl Mysql {
             .args([format!("--defaults-file={}", options.path().display())])
             .args(["--batch", "--binary-mode", "--default-character-set=utf8mb4"])
             // Events whose time has passed since are made too: the log may drop or alter them.
-            .args([format!("--init-command=SET SESSION timestamp = {}", facts.consistent_at.as_second())])
+            .args([format!("--init-command=SET SESSION timestamp = {}", facts.load_at())])
             .run_as(instance.run_as.as_ref())
             .timeout_seconds(DUMP_SECONDS);
         #[expect(clippy::cast_precision_loss, reason = "a percentage")]

@@ -127,6 +127,16 @@ pub(super) async fn disable_passed(conn: &mut Conn) -> Result<()> {
     Ok(())
 }
 
+/// A second since 1970 that is before the time of every event that has one, and before the end of every other, in any zone;
+/// `None` without such events.
+pub(super) async fn before_all(conn: &mut Conn) -> Result<Option<i64>> {
+    const DAY_SECONDS: i64 = 86_400;
+    let query = "SELECT UNIX_TIMESTAMP(MIN(COALESCE(execute_at, ends))) AS first FROM information_schema.events \
+        WHERE COALESCE(execute_at, ends) IS NOT NULL HAVING first IS NOT NULL";
+    let found = rows(conn, "look at the times of events", query).await?;
+    Ok(found.first().and_then(|row| text(row, "first").parse::<i64>().ok()).map(|first| first - DAY_SECONDS))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -71,6 +71,30 @@ async fn keys_that_the_server_made_are_in_no_ones_way() -> Result<()> {
     Ok(())
 }
 
+/// One that is disabled, and whose time passed before the base, is altered behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_time_has_passed_is_there_for_the_log() -> Result<()> {
+    let Some(engines) = engines() else { return Ok(()) };
+    let (server, archive, _follower) = archived(&engines).await?;
+    let mut app = server.tenant("app").await?;
+    run(
+        &mut app,
+        &[
+            "CREATE EVENT e ON SCHEDULE AT NOW() + INTERVAL 1 SECOND DISABLE DO SELECT 1",
+            "CREATE EVENT f ON SCHEDULE EVERY 1 SECOND ENDS NOW() + INTERVAL 1 SECOND DISABLE DO SELECT 1",
+            "CREATE EVENT later ON SCHEDULE AT '2037-01-01 00:00:00' DO SELECT 1",
+            "SELECT SLEEP(3)",
+        ],
+    )
+    .await?;
+    let base = base(&server, &archive).await?;
+    run(&mut app, &["ALTER EVENT e COMMENT 'x'", "ALTER EVENT f COMMENT 'x'"]).await?;
+    let expected = reading(&server).await?;
+    let at = archive.catch_up().await?;
+    let (copy, _) = server.restored(&engines, &base, Some(at), &archive).await?;
+    same(&expected, &reading(&copy).await?, false)
+}
+
 async fn run(conn: &mut mysql_async::Conn, statements: &[&str]) -> Result<()> {
     for statement in statements {
         conn.query_drop(*statement).await.with_context(|| (*statement).to_owned())?;

@@ -179,7 +179,16 @@ fn plain((name, value): (String, Value)) -> (String, String) {
         }
         _ => None,
     };
-    let Some(serde_json::Value::Object(mut attributes)) = parsed else { return (name, shown(&value)) };
+    let Some(serde_json::Value::Object(mut attributes)) = parsed else {
+        let text = shown(&value);
+        // Loaded, an expression may have other parentheses, and names of columns in the case that they have.
+        let text = match name.as_str() {
+            "VIEW_DEFINITION" => text.replace(['(', ')'], ""),
+            "COLUMN_DEFAULT" if text.starts_with("\"(") => text.to_lowercase(),
+            _ => text,
+        };
+        return (name, text);
+    };
     if let Some(restrictions) = attributes.get_mut("Restrictions").and_then(serde_json::Value::as_array_mut) {
         restrictions.sort_by_key(ToString::to_string);
     }

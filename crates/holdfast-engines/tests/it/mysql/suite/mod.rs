@@ -137,6 +137,7 @@ async fn dumped(
         let mut root = server.root().await?;
         root.query_drop("SET SESSION foreign_key_checks = 0").await?;
         for name in gone {
+            root.query_drop(format!("ALTER DATABASE `{name}` READ ONLY = 0")).await?;
             root.query_drop(format!("DROP DATABASE `{name}`")).await.with_context(|| name.clone())?;
         }
     }
