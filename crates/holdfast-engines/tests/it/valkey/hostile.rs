@@ -10,8 +10,8 @@ use holdfast_engines::Driver as _;
 use jiff::SignedDuration;
 
 use crate::valkey::harness::{Archive, Server};
-use holdfast_testkit::valkey::{reading, same};
 use crate::valkey::wire::{Answer, Wire};
+use holdfast_testkit::valkey::{reading, same};
 
 const UNKNOWN: &str = "Script attempted to access nonexistent global variable";
 /// A head that cannot be loaded, and why: it runs in the copy too, without a limit of time, so whatever it could tell a copy by is out
@@ -84,10 +84,10 @@ async fn nothing_of_a_tenants_runs_as_the_agent_or_passes_for_the_log() -> Resul
     lay(&mut tenant, "early").await?;
     server.driver.probe(&server.instance).await?;
     ensure!(server.driver.database_bytes(&server.instance).await? > 0, "it has a size");
-    let held = reading(&server).await?;
+    let held = reading(server.agent().await?).await?;
     let base = server.backup().await?;
     lay(&mut tenant, "late").await?;
-    let end_of_all = reading(&server).await?;
+    let end_of_all = reading(server.agent().await?).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let end = Timestamp::now();
     archive.caught_up().await?;
@@ -95,7 +95,7 @@ async fn nothing_of_a_tenants_runs_as_the_agent_or_passes_for_the_log() -> Resul
     let any = SignedDuration::ZERO..SignedDuration::from_secs(60);
     for (target, expected) in [(None, &held), (Some(end), &end_of_all)] {
         let (copy, _) = Server::restore(&base, &archive, target).await?;
-        let compared = same(expected, &reading(&copy).await?, any.clone(), true);
+        let compared = same(expected, &reading(copy.agent().await?).await?, any.clone(), true);
         copy.stop().await?;
         compared.with_context(|| format!("{target:?}"))?;
     }
