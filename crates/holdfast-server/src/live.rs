@@ -2,14 +2,20 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use holdfast_api::agent::InstanceReport;
 use holdfast_core::engine::EngineKind;
 use holdfast_core::{AgentId, ServiceId, Timestamp};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 /// The newest report of each instance.
 #[derive(Debug, Default)]
-pub struct Live(Mutex<State>);
+pub struct Live {
+    state: Mutex<State>,
+    versions_came: Notify,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -17,6 +23,7 @@ struct State {
     unhealthy_since: HashMap<ServiceId, Timestamp>,
     in_error: HashSet<ServiceId>,
     versions: HashMap<AgentId, Vec<(EngineKind, Vec<String>)>>,
+    versions_awaited_until: Option<Instant>,
 }
 
 impl Live {
@@ -66,6 +73,24 @@ impl Live {
 
     pub fn put_versions(&self, agent: AgentId, versions: Vec<(EngineKind, Vec<String>)>) {
         self.lock().versions.insert(agent, versions);
+        self.versions_came.notify_waiters();
+    }
+
+    /// An agent is about to come: for so long, whoever needs to know what the hosts can run waits for it.
+    pub fn await_versions(&self, at_most: Duration) {
+        self.lock().versions_awaited_until = Some(Instant::now() + at_most);
+    }
+
+    /// Returns once an agent has said what it can run, or none is about to.
+    pub async fn versions_known(&self) {
+        let came = self.versions_came.notified();
+        let awaited = {
+            let state = self.lock();
+            state.versions_awaited_until.filter(|_| state.versions.is_empty())
+        };
+        if let Some(until) = awaited {
+            let _ = timeout_at(until, came).await; // then what the release knows has to do
+        }
     }
 
     /// Versions of the engine that the agents can run; `None` until one has said so.
@@ -82,6 +107,39 @@ impl Live {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_what_hosts_can_run_waits_for_the_first_that_is_about_to_come() {
+        let (live, began) = (Live::default(), Instant::now());
+        live.versions_known().await;
+        assert!(began.elapsed().is_zero(), "nobody is about to come");
+        live.await_versions(LIMIT);
+        let comes = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            live.put_versions(AgentId::random(), vec![(EngineKind::Valkey, vec!["9.1".to_owned()])]);
+        };
+        tokio::join!(live.versions_known(), comes);
+        assert_eq!(began.elapsed().as_secs(), 1);
+        assert_eq!(live.versions(EngineKind::Valkey), Some(vec!["9.1".to_owned()]));
+        live.versions_known().await;
+        assert_eq!(began.elapsed().as_secs(), 1, "one has come");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_does_not_come_holds_nobody_up_for_long() {
+        let (live, began) = (Live::default(), Instant::now());
+        live.await_versions(LIMIT);
+        live.versions_known().await;
+        live.versions_known().await;
+        assert_eq!(began.elapsed(), LIMIT);
     }
 }

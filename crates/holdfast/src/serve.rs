@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{self, Config, Flags};
 use crate::logging;
 
+/// It takes a second, on a host that has nothing else to do.
+const AGENT_COMES_WITHIN: Duration = Duration::from_secs(10);
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
@@ -27,6 +29,9 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     announce(&booted, address).await?;
     let stop = CancellationToken::new();
     stop_at_signals(stop.clone())?;
+    if config.embedded_agent {
+        booted.control_plane.live.await_versions(AGENT_COMES_WITHIN);
+    }
     let agent =
         config.embedded_agent.then(|| tokio::spawn(keep_agent(command(&config, address), stop.clone())));
     let served = holdfast_server::boot::serve(booted, listener, stop.clone()).await;

@@ -17,11 +17,12 @@ pub struct OfferedVersion {
 ///
 /// # Errors
 /// `Invalid` for an engine that the contract does not know.
-pub fn versions(cp: &ControlPlane, engine: Option<&str>) -> Result<Vec<OfferedVersion>, AppError> {
+pub async fn versions(cp: &ControlPlane, engine: Option<&str>) -> Result<Vec<OfferedVersion>, AppError> {
     let wanted: Option<EngineKind> = match engine.filter(|text| !text.is_empty()) {
         Some(text) => Some(text.parse().map_err(|e| AppError::invalid(format!("type: {e}")))?),
         None => None,
     };
+    cp.live.versions_known().await;
     let engines = EngineKind::ALL.into_iter().filter(|kind| wanted.is_none_or(|wanted| wanted == *kind));
     Ok(engines
         .flat_map(|engine| {

@@ -29,6 +29,7 @@ pub async fn create(
 ) -> Result<ServiceView, AppError> {
     room::require(cp)?;
     let organization_id = organizations::home(cp, caller).await?;
+    cp.live.versions_known().await;
     let now = now();
     let service =
         service_input::new_service(asked, organization_id, |engine| platform::offered(cp, engine), now)?;

@@ -98,7 +98,7 @@ pub(crate) async fn database_versions(
     State(cp): State<ControlPlane>,
     QueryOf(query): QueryOf<VersionsQuery>,
 ) -> Result<Json<DatabaseVersionList>, ApiError> {
-    let versions = app::platform::versions(&cp, query.engine.as_deref())?;
+    let versions = app::platform::versions(&cp, query.engine.as_deref()).await?;
     Ok(Json(DatabaseVersionList { versions: versions.into_iter().map(convert::version).collect() }))
 }
 

@@ -33,6 +33,7 @@ async fn the_first_start_tells_the_password_and_the_kit_once_and_keeps_keys_priv
     // The second start has nothing to tell, and the same password.
     holdfast.kill_serve()?;
     holdfast.spawn().await?;
+    only_what_the_host_can_run(&holdfast, &password).await?;
     log_in(&holdfast, &password, 200).await?;
     let printed = holdfast.printed();
     ensure!(printed.matches("admin password:").count() == 1, "told twice: {printed}");
@@ -47,6 +48,14 @@ async fn the_first_start_tells_the_password_and_the_kit_once_and_keeps_keys_priv
         let away: Vec<&str> = found.lines().filter(|file| *file != kit).collect();
         ensure!(away.is_empty(), "the {what} is in {away:?}");
     }
+    Ok(())
+}
+
+/// Whoever asks in the first second hears what the host can run, and not what the release knows.
+async fn only_what_the_host_can_run(holdfast: &Holdfast, password: &str) -> Result<()> {
+    let offered = Client::new(&holdfast.base(), password).get("/database-versions?type=postgresql").await?;
+    let versions: Vec<_> = offered["versions"].as_array().into_iter().flatten().collect();
+    ensure!(versions.len() == 1 && versions[0]["version"] == "17", "{offered}");
     Ok(())
 }
 
