@@ -6,8 +6,8 @@
 #   engines/seaweedfs/bin/weed                an S3 server; only with `engines.sh s3`
 #   engines/mongodb-6.0/bin/mongod            MongoDB 6.0; only with `engines.sh mongodb`: scripts/engines/mongodb.sh
 #   engines/mysql-9.7/bin/...                 MySQL 9.7: scripts/engines/mysql.sh
-#   engines/{postgresql,valkey}-suite/        the engines' own regression suites; only with `engines.sh suites`: scripts/engines/suites.sh
-#   engines/mysql-testsuite/...               MySQL's own tests; only with `engines.sh suites` or `engines.sh mysql-testsuite`: scripts/engines/mysql-testsuite.sh
+#   engines/suite-{postgresql,valkey}/        the engines' own regression suites; only with `engines.sh suites`: scripts/engines/suites.sh
+#   engines/suite-mysql/...               MySQL's own tests; only with `engines.sh suites` or `engines.sh mysql-testsuite`: scripts/engines/mysql-testsuite.sh
 # Each is pinned by its SHA-256, unless a file of its own says why not. Nothing is installed into the system and no
 # system library is touched.
 # A second run does nothing. Two runs at once take turns. A run that is killed leaves nothing half-installed.
@@ -130,7 +130,7 @@ for argument in "$@"; do
     postgresql | pgbackrest | mysql | valkey) wanted+=("$argument") ;;
     s3) wanted+=(seaweedfs) ;;
     mongodb) wanted+=(mongodb) ;;
-    suites) wanted+=(postgresql-suite valkey-suite mysql mysql-testsuite) ;;
+    suites) wanted+=(suite-postgresql suite-valkey mysql mysql-testsuite) ;;
     mysql-testsuite) wanted+=(mysql mysql-testsuite) ;;
     *) die "unknown argument $argument" "usage: scripts/engines.sh [postgresql] [pgbackrest] [mysql] [valkey] [s3] [mongodb] [suites] [mysql-testsuite], or --path" ;;
     esac
@@ -142,12 +142,12 @@ for engine in "${wanted[@]}"; do
     postgresql) ensure "$ENGINES/postgresql-17" "$POSTGRESQL_STAMP" install_postgresql ;;
     pgbackrest) ensure "$ENGINES/pgbackrest" "$PGBACKREST_STAMP" install_pgbackrest ;;
     mysql) ensure "$ENGINES/mysql-9.7" "$MYSQL_STAMP" install_mysql ;;
-    mysql-testsuite) ensure "$ENGINES/mysql-testsuite" "$MYSQL_TESTSUITE_STAMP" install_mysql_testsuite ;;
+    mysql-testsuite) ensure "$ENGINES/suite-mysql" "$MYSQL_TESTSUITE_STAMP" install_mysql_testsuite ;;
     valkey) ensure "$ENGINES/valkey-9.1" "$VALKEY_STAMP" install_valkey ;;
     seaweedfs) ensure "$ENGINES/seaweedfs" "$SEAWEEDFS_STAMP" install_seaweedfs ;;
     mongodb) ensure "$ENGINES/mongodb-6.0" "$MONGODB_STAMP" install_mongodb ;;
-    postgresql-suite) ensure "$ENGINES/postgresql-suite" "$POSTGRESQL_SUITE_STAMP" install_postgresql_suite ;;
-    valkey-suite) ensure "$ENGINES/valkey-suite" "$VALKEY_SUITE_STAMP" install_valkey_suite ;;
+    suite-postgresql) ensure "$ENGINES/suite-postgresql" "$POSTGRESQL_SUITE_STAMP" install_postgresql_suite ;;
+    suite-valkey) ensure "$ENGINES/suite-valkey" "$VALKEY_SUITE_STAMP" install_valkey_suite ;;
     esac
 done
 say "ready in $ENGINES"

@@ -1,4 +1,4 @@
-# MySQL's own regression tests for scripts/engines.sh, which sources this behind mysql.sh: engines/mysql-testsuite/
+# MySQL's own regression tests for scripts/engines.sh, which sources this behind mysql.sh: engines/suite-mysql/
 #   bin/mysqltest     the program that runs a test, with the libraries of engines/mysql-9.7 beside it
 #   root/             of Debian's package: mysqltest, and `mysql-test` without the expected results
 # As for the server no hash is pinned: sid rolls on, and the archive's signature vouches for the package.
@@ -28,10 +28,10 @@ WRAPPER
     chmod 0755 "$folder/bin/mysqltest"
     chmod -R a+rX,go-w "$folder"
     echo "$MYSQL_TESTSUITE_STAMP" >"$folder/.holdfast"
-    put_in_place "$folder" "$ENGINES/mysql-testsuite"
-    "$ENGINES/mysql-testsuite/bin/mysqltest" --version >"$SCRATCH/try" 2>&1 || {
+    put_in_place "$folder" "$ENGINES/suite-mysql"
+    "$ENGINES/suite-mysql/bin/mysqltest" --version >"$SCRATCH/try" 2>&1 || {
         cat "$SCRATCH/try" >&2
-        rm "$ENGINES/mysql-testsuite/.holdfast"
+        rm "$ENGINES/suite-mysql/.holdfast"
         die "mysqltest does not run on this system" "see above"
     }
     say "mysql-testsuite: installed ($(head -n 1 "$SCRATCH/try"))"

@@ -1,6 +1,6 @@
 # The engines' own regression suites for scripts/engines.sh, which sources this; only with `engines.sh suites`:
-#   engines/postgresql-suite/{sql,data,parallel_schedule}     PostgreSQL 18's: of it Debian sid has the source; what 17 lacks is refused
-#   engines/valkey-suite/{runtest,tests}                      Valkey's, as its `runtest` runs them
+#   engines/suite-postgresql/{sql,data,parallel_schedule}     PostgreSQL 18's: of it Debian sid has the source; what 17 lacks is refused
+#   engines/suite-valkey/{runtest,tests}                      Valkey's, as its `runtest` runs them
 # They come out of Debian's source packages, unpacked with tar. sid rolls on, so no hash is pinned: the archive's signature vouches
 # for them.
 # shellcheck shell=bash
@@ -9,22 +9,22 @@ POSTGRESQL_SUITE_STAMP="postgresql-18 of sid, src/test/regress"
 VALKEY_SUITE_STAMP="valkey of sid, tests"
 
 install_postgresql_suite() {
-    local folder=$SCRATCH/postgresql-suite
+    local folder=$SCRATCH/suite-postgresql
     debian_source postgresql-18
     mkdir "$folder"
     tar -xf "$SCRATCH"/source-postgresql-18/postgresql-18_*.orig.tar.* -C "$folder" --strip-components=4 --no-same-owner --wildcards \
         '*/src/test/regress/sql' '*/src/test/regress/data' '*/src/test/regress/parallel_schedule'
-    finish_suite "$folder" "$ENGINES/postgresql-suite" "$POSTGRESQL_SUITE_STAMP" parallel_schedule
+    finish_suite "$folder" "$ENGINES/suite-postgresql" "$POSTGRESQL_SUITE_STAMP" parallel_schedule
 }
 
 install_valkey_suite() {
-    local folder=$SCRATCH/valkey-suite
+    local folder=$SCRATCH/suite-valkey
     debian_source valkey
     mkdir "$folder"
     tar -xf "$SCRATCH"/source-valkey/valkey_*.orig.tar.* -C "$folder" --strip-components=1 --no-same-owner --wildcards \
         --no-wildcards-match-slash '*/tests' '*/runtest'
     command -v tclsh >/dev/null || warn "Valkey's suite is a program in Tcl, and there is no tclsh: install Debian's package tcl"
-    finish_suite "$folder" "$ENGINES/valkey-suite" "$VALKEY_SUITE_STAMP" runtest
+    finish_suite "$folder" "$ENGINES/suite-valkey" "$VALKEY_SUITE_STAMP" runtest
 }
 
 # debian_source PACKAGE: the files of a source package of Debian sid, in $SCRATCH/source-PACKAGE. A private package index leaves

@@ -51,7 +51,7 @@ pub(super) struct Suite {
 impl Suite {
     /// `only`: a part of the names of those that are wanted.
     pub(super) fn find(engines: &Path, only: &str) -> Result<Self> {
-        let root = engines.join("mysql-testsuite/root/usr/lib/mysql-test");
+        let root = engines.join("suite-mysql/root/usr/lib/mysql-test");
         ensure!(root.is_dir(), "no {}: scripts/engines.sh mysql-testsuite", root.display());
         let mut files = Vec::new();
         for folder in FOLDERS {

@@ -38,7 +38,7 @@ impl<'a> Runner<'a> {
         // An event that runs meanwhile would make a moment that nobody read.
         root.query_drop("SET GLOBAL event_scheduler = OFF").await?;
         root.query_drop("CREATE DATABASE test").await?;
-        let program = engines.join("mysql-testsuite/bin/mysqltest");
+        let program = engines.join("suite-mysql/bin/mysqltest");
         Ok(Self { suite, server, program, folder })
     }
 

@@ -63,7 +63,7 @@ impl fmt::Display for Outcome {
 
 impl Suite {
     pub(super) fn open(engines: &Path, by: By) -> Result<Self> {
-        let folder = engines.join("postgresql-suite");
+        let folder = engines.join("suite-postgresql");
         let schedule = std::fs::read_to_string(folder.join("parallel_schedule"))
             .context("no suite of PostgreSQL; run `scripts/engines.sh suites`")?;
         let groups = schedule.lines().filter_map(|line| line.strip_prefix("test:"));

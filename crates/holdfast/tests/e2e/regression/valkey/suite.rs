@@ -52,7 +52,7 @@ pub(super) struct Suite {
 
 impl Suite {
     pub(super) fn open(engines: &Path) -> Result<Self> {
-        let folder = engines.join("valkey-suite");
+        let folder = engines.join("suite-valkey");
         ensure!(folder.join("tests").is_dir(), "no suite of Valkey; run `scripts/engines.sh suites`");
         let own = tempfile::tempdir()?;
         let copied =
