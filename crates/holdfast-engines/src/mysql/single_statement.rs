@@ -10,7 +10,7 @@ use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
 
 use rand::Rng as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader, copy_buf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
@@ -67,20 +67,22 @@ fn listen(path: &Path, instance: &Instance) -> std::io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Until both have hung up. What goes wrong both of them see.
+/// Until one of them hangs up: then the other is told at once, so that the server gives up what it did for a client that is gone. What
+/// goes wrong both of them see.
 async fn pass_on(mut client: UnixStream, server: PathBuf) -> std::io::Result<()> {
     let mut server = UnixStream::connect(server).await?;
-    let mut head = [0; HEAD_BYTES];
-    {
-        let (mut from_server, mut to_server) = server.split();
-        let (mut from_client, mut to_client) = client.split();
-        tokio::select! {
-            head = from_client.read_exact(&mut head) => head.map(drop)?,
-            // The server greets first, or refuses and hangs up.
-            refused = copy(&mut from_server, &mut to_client) => return refused.map(drop),
-        }
+    let (from_server, mut to_server) = server.split();
+    let (mut from_client, mut to_client) = client.split();
+    let to_the_server = async {
+        let mut head = [0; HEAD_BYTES];
+        from_client.read_exact(&mut head).await?;
         head[PLACE.0] &= !PLACE.1;
         to_server.write_all(&head).await?;
+        copy_buf(&mut BufReader::with_capacity(BUFFER_BYTES, from_client), &mut to_server).await
+    };
+    let mut from_server = BufReader::with_capacity(BUFFER_BYTES, from_server);
+    tokio::select! {
+        ended = to_the_server => ended.map(drop),
+        ended = copy_buf(&mut from_server, &mut to_client) => ended.map(drop),
     }
-    copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER_BYTES, BUFFER_BYTES).await.map(drop)
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder, Row};
+use tokio::net::UnixStream;
 
 use super::config;
 use super::gtid::GtidSet;
@@ -25,10 +26,17 @@ pub(super) async fn connect(instance: &Instance) -> Result<Conn> {
             "SET NAMES utf8mb4, SESSION lock_wait_timeout = 20, innodb_lock_wait_timeout = 20, sql_mode = '', \
              wait_timeout = 31536000",
         ]);
-    tokio::time::timeout(CONNECT_TIMEOUT, Conn::new(options))
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, Conn::new(options))
         .await
-        .map_err(|_| EngineError::NotReady { seconds: CONNECT_TIMEOUT.as_secs(), last: doing() })?
-        .map_err(EngineError::mysql(doing()))
+        .map_err(|_| EngineError::NotReady { seconds: CONNECT_TIMEOUT.as_secs(), last: doing() })?;
+    match connected {
+        Ok(conn) => Ok(conn),
+        // Behind the door nobody hears why the server did not answer.
+        Err(error) => {
+            UnixStream::connect(config::socket(instance)).await.map_err(EngineError::io(doing()))?;
+            Err(EngineError::mysql(doing())(error))
+        }
+    }
 }
 
 /// Runs one statement without an answer.
