@@ -18,6 +18,7 @@ pub(super) const BINARY: u8 = 0x05;
 pub(super) const BOOLEAN: u8 = 0x08;
 pub(super) const NULL: u8 = 0x0a;
 const DOUBLE: u8 = 0x01;
+const REGULAR_EXPRESSION: u8 = 0x0b;
 const INT32: u8 = 0x10;
 pub(in super::super) const TIMESTAMP: u8 = 0x11;
 const INT64: u8 = 0x12;
@@ -54,6 +55,20 @@ impl<'a> Value<'a> {
     #[must_use]
     pub fn is_document(&self) -> bool {
         self.kind == DOCUMENT
+    }
+
+    /// Whether a query takes it for more than a value: operators, or a pattern. A reference (`DBRef`) is a value.
+    ///
+    /// # Errors
+    /// When it is no whole document.
+    pub fn is_condition(&self) -> Result<bool, ReplayError> {
+        if !self.is_document() {
+            return Ok(self.kind == REGULAR_EXPRESSION);
+        }
+        let fields = self.fields()?;
+        let first = fields.iter().next().map(|(name, _)| name);
+        Ok(first
+            .is_some_and(|name| name.starts_with(b"$") && ![&b"$ref"[..], b"$id", b"$db"].contains(&name)))
     }
 
     #[must_use]

@@ -248,7 +248,7 @@ impl Replayer {
         }
         actions.push(match op {
             "i" => Action::Put { namespace, document: object.to_owned() },
-            "d" => Action::Delete { namespace, id: id_of(object.as_bytes())? },
+            "d" => Action::Delete { namespace, id: id_alone(object.as_bytes(), at)? },
             "u" => update(namespace, raw, object, at)?,
             other => return Err(ReplayError::Unknown { what: format!("operation {other:?}"), at }),
         });
@@ -263,7 +263,7 @@ fn update(
     object: &RawDocument,
     at: Stamp,
 ) -> Result<Action, ReplayError> {
-    let id = id_of(raw.get_document("o2").map_err(malformed)?.as_bytes())?;
+    let id = id_alone(raw.get_document("o2").map_err(malformed)?.as_bytes(), at)?;
     let mut fields = Fields::parse(object.as_bytes())?;
     let by_operators = fields.iter().next().is_some_and(|(name, _)| name.first() == Some(&b'$'));
     // The whole document has its _id, whatever its other fields are called (SERVER-124369).
@@ -296,6 +296,16 @@ fn id_of(document: &[u8]) -> Result<Value<'static>, ReplayError> {
     let fields = Fields::parse(document)?;
     let id = fields.get("_id").ok_or_else(|| malformed("an operation without an _id"))?;
     Ok(id.clone().into_owned())
+}
+
+/// The `_id` of the one document that is meant. A client's own entry (`applyOps`) may have a condition there, by which the server
+/// looked for a document: nobody can tell which it found.
+fn id_alone(document: &[u8], at: Stamp) -> Result<Value<'static>, ReplayError> {
+    let id = id_of(document)?;
+    if id.is_condition()? {
+        return Err(ReplayError::Unknown { what: "a condition for an _id".to_owned(), at });
+    }
+    Ok(id)
 }
 
 fn malformed(error: impl std::fmt::Display) -> ReplayError {

@@ -159,6 +159,9 @@ fn what_is_not_known_ends_the_replay() {
         doc! { "op": "c", "ns": "d.$cmd", "o": { "upgradeDowngradeViewlessTimeseries": "c" } },
         doc! { "op": "x", "ns": "d.c", "o": {} },
         doc! { "op": "u", "ns": "d.c", "o": { "$v": 3, "diff": {} }, "o2": { "_id": 1 } },
+        doc! { "op": "u", "ns": "d.c", "o": { "$set": { "a": 1 } }, "o2": { "_id": { "$gt": 0 } } },
+        doc! { "op": "d", "ns": "d.c", "o": { "_id": { "$gt": 0 } } },
+        doc! { "op": "d", "ns": "d.c", "o": { "_id": bson::Bson::RegularExpression(bson::Regex { pattern: "x".try_into().expect("text"), options: "".try_into().expect("text") }) } },
     ] {
         let mut entry = entry;
         entry.insert("ts", Timestamp { time: 7, increment: 1 });
