@@ -15,7 +15,7 @@ use crate::{EngineError, Instance, Paths, Result};
 pub(super) enum Mode {
     /// For everybody who has a password.
     Open,
-    /// For the agent, on the loopback address: while it is filled. Nothing expires meanwhile.
+    /// For the agent, on the loopback address: while it is filled. No replica set, and nothing expires meanwhile.
     Private,
 }
 
@@ -135,9 +135,7 @@ pub(super) fn arguments(instance: &Instance, mode: Mode, oplog_mib: u32) -> Vec<
         format!("--dbpath={}", Paths(&instance.folder).data().display()),
         format!("--bind_ip={bind}"),
         format!("--port={}", instance.port),
-        format!("--replSet={REPLICA_SET}"),
         format!("--keyFile={}", Paths(&instance.folder).run().join("keyfile").display()),
-        format!("--oplogSize={oplog_mib}"),
         format!("--wiredTigerCacheSizeGB={}.{:03}", cache_mib / 1024, cache_mib % 1024 * 1000 / 1024),
         format!("--maxConns={}", instance.max_connections + 20), // the agent's own
         format!("--unixSocketPrefix={}", Paths(&instance.folder).run().display()),
@@ -148,9 +146,12 @@ pub(super) fn arguments(instance: &Instance, mode: Mode, oplog_mib: u32) -> Vec<
         "--tlsAllowConnectionsWithoutCertificates".to_owned(),
         "--quiet".to_owned(),
     ];
-    if mode == Mode::Private {
+    match mode {
+        Mode::Open => {
+            arguments.extend([format!("--replSet={REPLICA_SET}"), format!("--oplogSize={oplog_mib}")]);
+        }
         // What is due would go while it is loaded, and be missed when it is compared.
-        arguments.push("--setParameter=ttlMonitorEnabled=false".to_owned());
+        Mode::Private => arguments.push("--setParameter=ttlMonitorEnabled=false".to_owned()),
     }
     arguments
 }

@@ -35,11 +35,12 @@ impl Mongodb {
         progress.phase("creating users");
         self.make_tenants(instance, users).await?;
         progress.phase("starting the engine");
-        self.open(instance).await?;
+        self.open_first(instance).await?;
         self.server_version(instance).await
     }
 
-    /// A new, empty instance that only the agent can reach.
+    /// A new, empty instance that only the agent can reach. It is no replica set yet: what it is filled with is not written a second
+    /// time, into an oplog that nobody reads.
     pub(super) async fn make_private(&self, instance: &Instance) -> Result<()> {
         files::make_folders(instance)?;
         Certificate::make(instance)?;
@@ -48,12 +49,24 @@ impl Mongodb {
         self.launch(instance, Mode::Private).await?;
         let client = client::anonymous(instance)?;
         self.wait_for(instance, &client, |_| true).await?;
-        self.initiate(instance, &client).await?;
         // The first user comes in by the localhost exception; it makes the others.
         make_account(&client, &secrets, Account::Admin).await?;
         let client = self.clients.get(instance, Account::Admin)?;
         make_account(&client, &secrets, Account::Reader).await?;
         make_account(&client, &secrets, Account::Writer).await
+    }
+
+    /// Makes a private instance a replica set of one, for everybody (manual, "Convert a Standalone mongod to a Replica Set").
+    pub(super) async fn open_first(&self, instance: &Instance) -> Result<()> {
+        // Without a replica set writes are acknowledged before the journal has them: a kill must not lose any.
+        let client = self.clients.get(instance, Account::Admin)?;
+        admin(&client, doc! { "fsync": 1 }, "write everything to the disk").await?;
+        self.stop_instance(instance, 120).await?;
+        self.launch(instance, Mode::Open).await?;
+        let client = self.clients.get(instance, Account::Admin)?;
+        self.wait_for(instance, &client, |_| true).await?;
+        self.initiate(instance, &client).await?;
+        self.start_instance(instance).await
     }
 
     async fn initiate(&self, instance: &Instance, client: &Client) -> Result<()> {
@@ -68,8 +81,8 @@ impl Mongodb {
         self.wait_for(instance, client, |hello| hello.get_bool("isWritablePrimary").unwrap_or(false)).await
     }
 
-    /// Restarts a private instance for everybody.
-    pub(super) async fn open(&self, instance: &Instance) -> Result<()> {
+    /// Restarts an instance.
+    async fn restart(&self, instance: &Instance) -> Result<()> {
         self.stop_instance(instance, 120).await?;
         self.start_instance(instance).await
     }
@@ -184,7 +197,7 @@ impl Mongodb {
         let running: Vec<&[u8]> = running.split(|byte| *byte == 0).collect();
         let wanted = config::arguments(instance, Mode::Open, self.oplog_mib);
         if !wanted.iter().all(|argument| running.contains(&argument.as_bytes())) {
-            self.open(instance).await?;
+            self.restart(instance).await?;
         }
         access::restrict(self, instance).await
     }

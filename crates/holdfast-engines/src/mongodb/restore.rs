@@ -60,7 +60,7 @@ impl Mongodb {
         self.carry_users(instance, source).await?;
         self.make_tenants(instance, request.users).await?;
         progress.phase("starting the engine");
-        self.open(instance).await?;
+        self.open_first(instance).await?;
         let reached = match request.target {
             Some(target) => super::instant(target.as_millisecond())?,
             None => super::instant(position.wall_ms + 1)?,
