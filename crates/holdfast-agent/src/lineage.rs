@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::TryStreamExt;
 use holdfast_core::Timestamp;
@@ -42,6 +42,9 @@ pub(crate) struct Lineage {
     /// Why log was given up: the cause of the gap that is to be seen next.
     dropped: Mutex<Option<String>>,
     changed: Notify,
+    /// The latest instant that somebody waits for, and what tells the engine's reader that somebody does.
+    awaited: Mutex<Option<Timestamp>>,
+    asked: Arc<Notify>,
     /// Where the archived log ends, of an engine whose log is followed; `None` until that is known.
     log_end: Mutex<Option<LogEnd>>,
     /// Why the log is not followed at the moment.
@@ -72,6 +75,8 @@ impl Lineage {
             files: Mutex::default(),
             dropped: Mutex::default(),
             changed: Notify::new(),
+            awaited: Mutex::default(),
+            asked: Arc::default(),
             log_end: Mutex::default(),
             log_error: Mutex::default(),
             trouble: Mutex::default(),
@@ -273,7 +278,12 @@ impl Lineage {
     }
 
     /// Waits until the log of everything acknowledged at or before `at` is in the store; returns the coverage then.
+    ///
+    /// Log that is followed is cut as soon as it reaches there, however young it is.
     pub(crate) async fn wait_complete(&self, at: Timestamp) -> Coverage {
+        let latest = |awaited: &mut Option<Timestamp>| *awaited = (*awaited).max(Some(at));
+        latest(&mut self.awaited.lock().unwrap_or_else(PoisonError::into_inner));
+        self.asked.notify_one();
         loop {
             let changed = self.changed.notified();
             let newest = self.archive().newest_coverage().cloned();
@@ -282,6 +292,19 @@ impl Lineage {
             }
             changed.await;
         }
+    }
+
+    /// Whether somebody waits until the log of everything acknowledged until here, or later, is stored.
+    #[must_use]
+    pub(crate) fn is_awaited(&self, reached: Timestamp) -> bool {
+        let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        awaited.take_if(|at| *at <= reached).is_some()
+    }
+
+    /// Notified when somebody begins to wait.
+    #[must_use]
+    pub(crate) fn asked(&self) -> Arc<Notify> {
+        Arc::clone(&self.asked)
     }
 
     /// The files stored under a label, for its manifest.

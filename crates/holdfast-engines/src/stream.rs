@@ -8,6 +8,7 @@
 //! itself knows from where reading goes on after a restart: nothing is lost and nothing comes twice.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use futures::stream::BoxStream;
 use holdfast_core::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::{EngineError, Instance, ProgressSink, Result, UserSpec};
 
@@ -50,20 +51,29 @@ pub enum FeedItem {
 /// The archive's end of a followed log. Sending waits while the archive is behind, so that memory stays bounded: the engine's
 /// own log on disk is the spool.
 #[derive(Debug, Clone)]
-pub struct LogFeed(mpsc::Sender<FeedItem>);
+pub struct LogFeed {
+    items: mpsc::Sender<FeedItem>,
+    asked: Arc<Notify>,
+}
 
 impl LogFeed {
-    /// A feed that holds at most `waiting` items, and its other end.
+    /// A feed that holds at most `waiting` items, and its other end. Whoever cannot wait for the next
+    /// [`FeedItem::CaughtUp`] notifies `asked`.
     #[must_use]
-    pub fn new(waiting: usize) -> (Self, mpsc::Receiver<FeedItem>) {
-        let (sender, receiver) = mpsc::channel(waiting);
-        (Self(sender), receiver)
+    pub fn new(waiting: usize, asked: Arc<Notify>) -> (Self, mpsc::Receiver<FeedItem>) {
+        let (items, receiver) = mpsc::channel(waiting);
+        (Self { items, asked }, receiver)
+    }
+
+    /// Waits until somebody wants to know how far the engine is. For a driver that would not say so by itself within a tenth of a second.
+    pub async fn asked(&self) {
+        self.asked.notified().await;
     }
 
     /// # Errors
     /// When nobody takes the log any more.
     pub async fn send(&self, item: FeedItem) -> Result<()> {
-        self.0.send(item).await.map_err(|_| EngineError::Unexpected {
+        self.items.send(item).await.map_err(|_| EngineError::Unexpected {
             doing: "hand over log".to_owned(),
             what: "the archive is closed".to_owned(),
         })

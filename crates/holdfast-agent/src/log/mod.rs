@@ -91,7 +91,7 @@ async fn follow(agent: &Arc<Agent>, local: &Local) -> Result<Infallible, AgentEr
     };
     let end = end_of_log(agent, local).await?;
     let from = end.as_ref().map(|end| end.cursor.clone());
-    let (feed, items) = LogFeed::new(ITEMS_WAITING);
+    let (feed, items) = LogFeed::new(ITEMS_WAITING, local.lineage.asked());
     let (archived, released) = watch::channel(from.clone());
     let reading = async move {
         // The feed ends with the reading, and with it, when all is stored, the archiving.
@@ -181,6 +181,9 @@ fn take(local: &Local, cutter: &mut Cutter, item: FeedItem) {
         local.lineage.note_log_error(None);
         let position = Position { timeline: 0, offset };
         local.lineage.mark(Mark { at, position, last_commit: offset.to_string() });
+        if local.lineage.is_awaited(at) {
+            cutter.cut();
+        }
     }
 }
 

@@ -84,15 +84,28 @@ impl Follower<'_> {
         loop {
             if asked.is_none_or(|asked| asked.elapsed() >= ASK_PAUSE) {
                 asked = Some(Instant::now());
-                // The clock first: all that is acknowledged by then is at or before what the server has applied.
-                let now = Timestamp::now();
-                self.promises.push_back((now, oplog::applied(self.client).await?));
-                self.say_caught_up().await?;
+                self.ask().await?;
             }
-            let entries = next_answer(&mut tail).await?;
+            let entries = {
+                let answer = next_answer(&mut tail);
+                tokio::pin!(answer);
+                loop {
+                    tokio::select! {
+                        entries = &mut answer => break entries?,
+                        () = self.feed.asked() => self.ask().await?,
+                    }
+                }
+            };
             self.hand_over(entries).await?;
             self.say_caught_up().await?;
         }
+    }
+
+    /// How far the server is. The clock first: all that is acknowledged by then is at or before what the server has applied.
+    async fn ask(&mut self) -> Result<()> {
+        let now = Timestamp::now();
+        self.promises.push_back((now, oplog::applied(self.client).await?));
+        self.say_caught_up().await
     }
 
     /// A cursor that waits for entries behind the last one, and brings that one first.

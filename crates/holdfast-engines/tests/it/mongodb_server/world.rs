@@ -273,7 +273,7 @@ impl Archive {
         let (driver, instance, archive) = (Arc::clone(&world.driver), instance.clone(), self.clone());
         tokio::spawn(async move {
             loop {
-                let (feed, mut items) = LogFeed::new(4);
+                let (feed, mut items) = LogFeed::new(4, Arc::default());
                 let from = archive.cursor();
                 let take = async {
                     while let Some(item) = items.recv().await {

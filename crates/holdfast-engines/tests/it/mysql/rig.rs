@@ -314,7 +314,7 @@ impl Archive {
         Follower(tokio::spawn(async move {
             loop {
                 let from = archive.state().cursor.clone();
-                let (feed, mut items) = LogFeed::new(4);
+                let (feed, mut items) = LogFeed::new(4, Arc::default());
                 let follow = driver.follow(&instance, from.as_ref(), &feed);
                 tokio::pin!(follow);
                 loop {

@@ -232,7 +232,7 @@ impl Archive {
         let (driver, instance) = (server.driver.clone(), server.instance.clone());
         let archive = self.clone();
         tokio::spawn(async move {
-            let (feed, mut items) = LogFeed::new(4);
+            let (feed, mut items) = LogFeed::new(4, Arc::default());
             let from = archive.lock().cursor.clone();
             let reading = driver.follow(&instance, from.as_ref(), &feed);
             let storing = async {

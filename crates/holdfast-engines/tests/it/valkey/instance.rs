@@ -178,7 +178,7 @@ async fn other_services_files_are_neither_read_nor_kept_as_log() -> Result<()> {
     let (folder, aside) = (server.aof(), server.aof().with_extension("aside"));
     let (manifest, log) = ("appendonly.aof.manifest", "appendonly.aof.1.incr.aof");
     let refused = async |what: &str| -> Result<()> {
-        let (feed, _items) = holdfast_engines::LogFeed::new(4);
+        let (feed, _items) = holdfast_engines::LogFeed::new(4, std::sync::Arc::default());
         let error = driver.follow(instance, None, &feed).await.err();
         ensure!(!server.kept().join("1.incr").exists(), "{what}: it was kept, {error:?}");
         let bytes = driver.log_on_disk(instance).map_or(0, |log| log.total_bytes);
