@@ -14,31 +14,19 @@ pub struct Endpoint<'a> {
     pub tls: bool,
 }
 
+/// How an engine's connection strings begin, and what follows the database: its scheme and its parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notation {
+    pub tls: (&'static str, &'static str),
+    pub plain: (&'static str, &'static str),
+}
+
 impl EngineKind {
     /// A connection string in the engine's own notation. It holds the password.
-    ///
-    /// Sources: PostgreSQL manual, "Connection URIs"; MySQL manual, "Connecting Using URI-Like Connection Strings"; MongoDB
-    /// manual, "Connection Strings": users live in `admin`, and a client stays with the one node that it was given; the
-    /// URI registrations `redis` and `rediss`, which clients of Valkey take too.
     #[must_use]
     pub fn connection_string(self, at: Endpoint<'_>) -> String {
-        let tls = |with: &'static str, without: &'static str| if at.tls { with } else { without };
-        let (scheme, parameters) = match self {
-            Self::Postgresql => ("postgresql", tls("?sslmode=require", "?sslmode=disable")),
-            Self::Mysql => ("mysql", tls("?ssl-mode=REQUIRED", "?ssl-mode=DISABLED")),
-            Self::Mongodb => (
-                "mongodb",
-                tls(
-                    // The certificate is the instance's own: what `sslmode=require` means elsewhere.
-                    "?authSource=admin&directConnection=true&tls=true&tlsAllowInvalidCertificates=true",
-                    "?authSource=admin&directConnection=true&tls=false",
-                ),
-            ),
-            Self::Valkey => (tls("rediss", "redis"), ""),
-            Self::Kafka => (tls("kafka+ssl", "kafka"), ""),
-            Self::Opensearch => (tls("https", "http"), ""),
-            Self::Mssql => ("mssql", tls("?encrypt=true", "?encrypt=false")),
-        };
+        let notation = self.capability().notation;
+        let (scheme, parameters) = if at.tls { notation.tls } else { notation.plain };
         format!(
             "{scheme}://{}:{}@{}:{}/{}{parameters}",
             percent_encoded(at.username),

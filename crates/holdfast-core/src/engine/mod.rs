@@ -4,30 +4,21 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+
 
 mod address;
 mod cidrs;
+mod kinds;
 
-pub use address::Endpoint;
+pub use address::{Endpoint, Notation};
 pub use cidrs::{CidrRefusal, CidrRule, Network, check_cidrs, lets_in_everybody};
-
-/// A kind of database that the contract knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EngineKind {
-    Postgresql,
-    Mysql,
-    Mongodb,
-    Valkey,
-    Kafka,
-    Opensearch,
-    Mssql,
-}
+pub use kinds::EngineKind;
 
 /// What an engine can do here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capability {
+    /// Its name for people.
+    pub title: &'static str,
     /// A driver exists in this release: services of this kind can be made.
     pub available: bool,
     /// A restore point names an instant; restores reach it.
@@ -49,6 +40,8 @@ pub struct Capability {
     pub tls: bool,
     /// Which lists of `allowed_cidrs` it enforces.
     pub cidrs: CidrRule,
+    /// How its connection strings read.
+    pub notation: Notation,
     /// The users that a service has from its provisioning on, the tenant's own first. None is a superuser.
     pub accounts: &'static [Account],
 }
@@ -90,121 +83,11 @@ pub struct Account {
     pub privileges: &'static str,
 }
 
-/// `app_user` and `admin`, as clients expect them (contract, section 6).
-const fn accounts(role: &'static str, privileges: &'static str) -> [Account; 2] {
-    [Account { username: "app_user", role, privileges }, Account { username: "admin", role, privileges }]
-}
-
-/// PostgreSQL's default size of a WAL segment.
-const WAL_SEGMENT_BYTES: u64 = 16 << 20;
-
 impl Capability {
     /// What makes a backup when nothing else was asked for.
     #[must_use]
     pub fn usual_method(&self) -> &'static str {
         self.backup_methods.first().expect("every engine has a method")
-    }
-}
-
-impl EngineKind {
-    pub const ALL: [Self; 7] = [
-        Self::Postgresql,
-        Self::Mysql,
-        Self::Mongodb,
-        Self::Valkey,
-        Self::Kafka,
-        Self::Opensearch,
-        Self::Mssql,
-    ];
-
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Postgresql => "postgresql",
-            Self::Mysql => "mysql",
-            Self::Mongodb => "mongodb",
-            Self::Valkey => "valkey",
-            Self::Kafka => "kafka",
-            Self::Opensearch => "opensearch",
-            Self::Mssql => "mssql",
-        }
-    }
-
-    /// What this release can do with the engine. `available` turns true release by release.
-    #[must_use]
-    pub fn capability(self) -> Capability {
-        let planned = |point_in_time, backup_methods, versions, default_version| Capability {
-            available: false,
-            point_in_time,
-            incremental: false,
-            backup_methods,
-            versions,
-            default_version,
-            log_piece: 1,
-            default_database: "defaultdb",
-            unit: TimeUnit::Microsecond,
-            tls: true,
-            cidrs: CidrRule::Any,
-            accounts: const { &accounts("admin", "all rights but those on the server itself") },
-        };
-        match self {
-            Self::Postgresql => Capability {
-                available: true,
-                point_in_time: true,
-                incremental: true,
-                backup_methods: &["pgbackrest"],
-                // initdb's builtin locale provider came with 17.
-                versions: &["17", "18"],
-                default_version: "17",
-                log_piece: WAL_SEGMENT_BYTES,
-                default_database: "defaultdb",
-                unit: TimeUnit::Microsecond,
-                tls: true,
-                cidrs: CidrRule::Any,
-                accounts: const { &accounts("admin", "owner of defaultdb, may create databases and roles") },
-            },
-            Self::Mysql => Capability {
-                available: true,
-                cidrs: CidrRule::Ipv4,
-                accounts: const { &accounts("admin", "all rights on databases and users but the system's") },
-                ..planned(true, &["mysqldump", "clone"], &["9.7"], "9.7")
-            },
-            Self::Mongodb => Capability {
-                available: true,
-                unit: TimeUnit::Millisecond,
-                accounts: &[
-                    Account {
-                        username: "app_user",
-                        role: "readWrite",
-                        privileges: "reads and writes all databases but the system's",
-                    },
-                    Account {
-                        username: "admin",
-                        role: "admin",
-                        privileges: "administers all databases but the system's, and watches the server",
-                    },
-                ],
-                ..planned(true, &["mongodump"], &["6.0", "7.0", "8.0"], "7.0")
-            },
-            Self::Valkey => Capability {
-                available: true,
-                unit: TimeUnit::Second,
-                default_database: "0",
-                tls: false,
-                cidrs: CidrRule::AllOrLoopback,
-                accounts: const { &accounts("admin", "all keys, and all commands but those on the server itself") },
-                // A restore holds the clock still with what came with 8.1 (`import-mode`).
-                ..planned(true, &["rdb"], &["8.1", "9.0", "9.1"], "8.1")
-            },
-            Self::Kafka => planned(false, &["kafka_full"], &["3.6", "3.7", "3.8", "3.9", "4.0"], "3.9"),
-            Self::Opensearch => planned(false, &["snapshot"], &["2"], "2"),
-            Self::Mssql => Capability {
-                default_database: "master",
-                log_piece: WAL_SEGMENT_BYTES,
-                incremental: true,
-                ..planned(true, &["pgbackrest"], &["4.8"], "4.8")
-            },
-        }
     }
 }
 
@@ -216,8 +99,14 @@ impl fmt::Display for EngineKind {
 
 /// The text names no engine of the contract.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown database_type {0:?}; known: postgresql, mysql, mongodb, valkey, kafka, opensearch, mssql")]
+#[error("unknown database_type {0:?}; known: {known}", known = names(", "))]
 pub struct UnknownEngine(pub String);
+
+/// The names of all kinds.
+#[must_use]
+pub fn names(between: &str) -> String {
+    EngineKind::ALL.map(EngineKind::as_str).join(between)
+}
 
 impl FromStr for EngineKind {
     type Err = UnknownEngine;
