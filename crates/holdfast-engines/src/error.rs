@@ -19,17 +19,12 @@ pub enum EngineError {
         #[source]
         source: std::io::Error,
     },
+    /// The engine's client library: what the server answered, or why it did not.
     #[error("{doing}")]
-    Sql {
+    Client {
         doing: String,
         #[source]
-        source: tokio_postgres::Error,
-    },
-    #[error("{doing}")]
-    Mongo {
-        doing: String,
-        #[source]
-        source: Box<mongodb::error::Error>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The object store failed the backup or the restore.
     #[error("{doing}")]
@@ -37,18 +32,6 @@ pub enum EngineError {
         doing: String,
         #[source]
         source: Box<holdfast_store::StoreError>,
-    },
-    #[error("{doing}")]
-    Valkey {
-        doing: String,
-        #[source]
-        source: redis::RedisError,
-    },
-    #[error("{doing}")]
-    Mysql {
-        doing: String,
-        #[source]
-        source: Box<mysql_async::Error>,
     },
     #[error("{doing}: {what}")]
     Unexpected { doing: String, what: String },
@@ -100,9 +83,7 @@ impl EngineError {
         match self {
             Self::Exec { .. } => "tool_failed",
             Self::Io { .. } => "io_error",
-            Self::Sql { .. } | Self::Mysql { .. } | Self::Mongo { .. } | Self::Valkey { .. } => {
-                "engine_error"
-            }
+            Self::Client { .. } => "engine_error",
             Self::Store { source, .. } => source.cause(),
             Self::Unexpected { .. } => "unexpected_answer",
             Self::NotReady { .. } => "not_ready",
@@ -121,24 +102,17 @@ impl EngineError {
         move |source| Self::Io { doing, source }
     }
 
-    pub(crate) fn sql(doing: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Self {
+    pub(crate) fn client<E: std::error::Error + Send + Sync + 'static>(
+        doing: impl Into<String>,
+    ) -> impl FnOnce(E) -> Self {
         let doing = doing.into();
-        move |source| Self::Sql { doing, source }
+        move |source| Self::Client { doing, source: Box::new(source) }
     }
 
-    pub(crate) fn valkey(doing: impl Into<String>) -> impl FnOnce(redis::RedisError) -> Self {
-        let doing = doing.into();
-        move |source| Self::Valkey { doing, source }
-    }
-
-    pub(crate) fn mysql(doing: impl Into<String>) -> impl FnOnce(mysql_async::Error) -> Self {
-        let doing = doing.into();
-        move |source| Self::Mysql { doing, source: Box::new(source) }
-    }
-
-    pub(crate) fn mongo(doing: impl Into<String>) -> impl FnOnce(mongodb::error::Error) -> Self {
-        let doing = doing.into();
-        move |source| Self::Mongo { doing, source: Box::new(source) }
+    /// What the client library of an engine said.
+    pub(crate) fn said<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        let Self::Client { source, .. } = self else { return None };
+        source.downcast_ref()
     }
 
     /// A tool that failed; what its last words tell of a full disk or damage counts for more than its exit code.

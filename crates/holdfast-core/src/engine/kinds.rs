@@ -52,10 +52,7 @@ const POSTGRESQL: Capability = Capability {
     default_version: "17",
     log_piece: WAL_SEGMENT_BYTES,
     // Manual, "Connection URIs".
-    notation: Notation {
-        tls: ("postgresql", "?sslmode=require"),
-        plain: ("postgresql", "?sslmode=disable"),
-    },
+    notation: Notation { tls: ("postgresql", "?sslmode=require"), plain: ("postgresql", "?sslmode=disable") },
     accounts: &accounts("admin", "owner of defaultdb, may create databases and roles"),
     ..USUAL
 };

@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
-
 mod address;
 mod cidrs;
 mod kinds;

@@ -140,7 +140,7 @@ async fn change(driver: &Mongodb, instance: &Instance, user: &User, what: Docume
     command.extend(what);
     match client.database(&user.home).run_command(command).await {
         Err(error) if !is_code(&error, &[USER_NOT_FOUND]) => {
-            Err(EngineError::mongo(format!("change the rights of {}", user.name))(error))
+            Err(EngineError::client(format!("change the rights of {}", user.name))(error))
         }
         _ => Ok(()), // who is gone has no rights
     }

@@ -200,7 +200,7 @@ impl Applier {
             Err(error) if !is_code(&error, &[NAMESPACE_NOT_FOUND]) => {
                 let name = fields.iter().next().map(|(name, _)| String::from_utf8_lossy(name).into_owned());
                 let doing = format!("replay {} in {database}", name.unwrap_or_default());
-                Err(EngineError::mongo(doing)(error))
+                Err(EngineError::client(doing)(error))
             }
             _ => Ok(()),
         }
@@ -219,7 +219,7 @@ pub(super) async fn create_collection(
     create.extend(options);
     match client.database(&namespace.database).run_raw_command(command(&create)?).await {
         Err(error) if !is_code(&error, &[NAMESPACE_EXISTS]) => {
-            Err(EngineError::mongo(format!("make {namespace}"))(error))
+            Err(EngineError::client(format!("make {namespace}"))(error))
         }
         _ => Ok(()),
     }

@@ -117,7 +117,7 @@ impl Follower<'_> {
             .batch_size(10_000)
             .batch()
             .await
-            .map_err(EngineError::mongo("follow the oplog"))
+            .map_err(EngineError::client("follow the oplog"))
     }
 
     async fn hand_over(&mut self, entries: Vec<Entry>) -> Result<()> {
@@ -166,7 +166,7 @@ fn missing(wanted: &Mark, first: Option<&Entry>) -> Gap {
 
 async fn next_answer(tail: &mut RawBatchCursor) -> Result<Vec<Entry>> {
     let doing = "follow the oplog";
-    let Some(batch) = tail.try_next().await.map_err(EngineError::mongo(doing))? else {
+    let Some(batch) = tail.try_next().await.map_err(EngineError::client(doing))? else {
         return Err(unexpected("the server closed the oplog's cursor"));
     };
     client::batch_of(&batch, doing)?.into_iter().map(oplog::entry).collect()

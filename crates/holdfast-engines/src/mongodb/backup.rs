@@ -112,9 +112,9 @@ async fn start_stamp(client: &Client) -> Result<Stamp> {
         .collection::<Document>("transactions")
         .find(doc! { "state": { "$in": ["prepared", "inProgress"] } })
         .await
-        .map_err(EngineError::mongo("look for open transactions"))?;
+        .map_err(EngineError::client("look for open transactions"))?;
     let open: Vec<Document> =
-        open.try_collect().await.map_err(EngineError::mongo("look for open transactions"))?;
+        open.try_collect().await.map_err(EngineError::client("look for open transactions"))?;
     let started =
         open.iter().filter_map(|one| one.get_document("startOpTime").ok()?.get_timestamp("ts").ok());
     Ok(started.map(Stamp::from).chain([newest]).min().expect("the newest is there"))
@@ -128,7 +128,7 @@ async fn store_documents(
     name: &str,
 ) -> Result<Fingerprint> {
     let doing = || format!("copy {}", listed.namespace);
-    let cursor = open_collection(client, listed).await.map_err(EngineError::mongo(doing()))?;
+    let cursor = open_collection(client, listed).await.map_err(EngineError::client(doing()))?;
     let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
     let reading = AbortOnDropHandle::new(tokio::spawn(read_ahead(cursor, sender)));
     let pieces = stream::unfold(pieces, async |mut pieces| {
@@ -142,7 +142,7 @@ async fn store_documents(
         Ok(()) => Ok(fingerprint),
         // A collection that was dropped meanwhile: the oplog says so, and a replay drops what was copied.
         Err(_) if listed.was_dropped(client).await? => Ok(fingerprint),
-        Err(error) => Err(EngineError::mongo(doing())(error)),
+        Err(error) => Err(EngineError::client(doing())(error)),
     }
 }
 
@@ -219,10 +219,10 @@ async fn store_users(client: &Client, sink: &dyn BackupSink) -> Result<()> {
         let doing = format!("copy the database's users ({collection})");
         let found = client.database("admin").collection::<RawDocumentBuf>(collection).find(doc! {}).await;
         let all: Vec<RawDocumentBuf> = found
-            .map_err(EngineError::mongo(&doing))?
+            .map_err(EngineError::client(&doing))?
             .try_collect()
             .await
-            .map_err(EngineError::mongo(&doing))?;
+            .map_err(EngineError::client(&doing))?;
         let is_ours = |one: &RawDocumentBuf| {
             one.get_str("user").is_ok_and(Account::is_ours) && one.get_str("db").is_ok_and(|db| db == "admin")
         };
@@ -254,7 +254,7 @@ async fn store_oplog(
     let (mut first, mut last, mut newest_wall_ms, mut failed) = (None, None, i64::MIN, None);
     {
         let entries =
-            cursor.map(|document| document.map_err(EngineError::mongo(doing)).and_then(oplog::entry));
+            cursor.map(|document| document.map_err(EngineError::client(doing)).and_then(oplog::entry));
         let entries = entries.filter_map(|entry| {
             let kept = match entry {
                 Ok(entry) => {

@@ -54,7 +54,7 @@ fn client(instance: &Instance, who: Option<(Account, &str)>) -> Result<Client> {
     // Without users the server listens on the loopback address alone.
     let host = if who.is_none() { "127.0.0.1".to_owned() } else { config::agent_host(instance) };
     let address =
-        ServerAddress::parse(format!("{host}:{}", instance.port)).map_err(EngineError::mongo(doing()))?;
+        ServerAddress::parse(format!("{host}:{}", instance.port)).map_err(EngineError::client(doing()))?;
     let mut options = ClientOptions::default();
     options.hosts = vec![address];
     options.direct_connection = Some(true);
@@ -73,12 +73,12 @@ fn client(instance: &Instance, who: Option<(Account, &str)>) -> Result<Client> {
         credential.source = Some("admin".to_owned());
         credential
     });
-    Client::with_options(options).map_err(EngineError::mongo(doing()))
+    Client::with_options(options).map_err(EngineError::client(doing()))
 }
 
 /// Runs a command on `admin`.
 pub(super) async fn admin(client: &Client, command: Document, doing: &str) -> Result<Document> {
-    client.database("admin").run_command(command).await.map_err(EngineError::mongo(doing))
+    client.database("admin").run_command(command).await.map_err(EngineError::client(doing))
 }
 
 /// What a command answers, in the server's own bytes: it may name an `_id` whose text is no UTF-8.
@@ -96,7 +96,7 @@ pub(super) async fn answer(
         (ErrorKind::Bson(_), Some(answer)) if answer.get_f64("ok").is_ok_and(|ok| ok > 0.0) => {
             Ok(answer.clone())
         }
-        _ => Err(EngineError::mongo(doing)(error)),
+        _ => Err(EngineError::client(doing)(error)),
     }
 }
 
@@ -115,14 +115,14 @@ pub(super) async fn documents(
     doing: String,
 ) -> Result<Documents> {
     let cursor = client.database(database).run_raw_cursor_command(command).batch().await;
-    let cursor = cursor.map_err(EngineError::mongo(&doing))?;
+    let cursor = cursor.map_err(EngineError::client(&doing))?;
     Ok(Documents { cursor, batch: VecDeque::new(), doing })
 }
 
 impl Documents {
     pub(super) async fn next(&mut self) -> Result<Option<RawDocumentBuf>> {
         while self.batch.is_empty() {
-            let Some(batch) = self.cursor.try_next().await.map_err(EngineError::mongo(&self.doing))? else {
+            let Some(batch) = self.cursor.try_next().await.map_err(EngineError::client(&self.doing))? else {
                 return Ok(None);
             };
             self.batch = batch_of(&batch, &self.doing)?;
@@ -143,7 +143,7 @@ impl Documents {
 pub(super) fn batch_of(batch: &RawBatch, doing: &str) -> Result<VecDeque<RawDocumentBuf>> {
     let wrong = |what: String| EngineError::Unexpected { doing: doing.to_owned(), what };
     let mut all = VecDeque::new();
-    for document in batch.doc_slices().map_err(EngineError::mongo(doing))? {
+    for document in batch.doc_slices().map_err(EngineError::client(doing))? {
         let document = document.map_err(|error| wrong(error.to_string()))?;
         let document = document.as_document().ok_or_else(|| wrong("what is no document".to_owned()))?;
         all.push_back(document.to_owned());
@@ -191,9 +191,9 @@ pub(super) async fn ensure_user(
                 .run_command(update)
                 .await
                 .map(drop)
-                .map_err(EngineError::mongo(format!("change user {username}")))
+                .map_err(EngineError::client(format!("change user {username}")))
         }
-        Err(error) => Err(EngineError::mongo(format!("make user {username}"))(error)),
+        Err(error) => Err(EngineError::client(format!("make user {username}"))(error)),
     }
 }
 

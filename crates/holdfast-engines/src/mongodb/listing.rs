@@ -109,7 +109,7 @@ impl Listed {
                 Ok(all)
             }
             // It is gone meanwhile, as the oplog will say.
-            Err(EngineError::Mongo { source, .. }) if is_code(&source, &[NAMESPACE_NOT_FOUND]) => {
+            Err(error) if error.said().is_some_and(|said| is_code(said, &[NAMESPACE_NOT_FOUND])) => {
                 Ok(Vec::new())
             }
             Err(error) => Err(error),

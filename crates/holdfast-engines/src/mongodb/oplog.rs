@@ -116,7 +116,7 @@ pub(super) async fn tip(client: &Client) -> Result<Mark> {
     let applied = applied(client).await?;
     for _ in 0..ATTEMPTS {
         let newest = collection(client).find_one(doc! {}).sort(doc! { "$natural": -1 }).await;
-        if let Some(newest) = newest.map_err(EngineError::mongo(doing))? {
+        if let Some(newest) = newest.map_err(EngineError::client(doing))? {
             let entry = entry(newest)?;
             if entry.stamp() >= applied {
                 return Ok(Counter::default().mark(&entry));
@@ -140,7 +140,7 @@ pub(super) async fn open(client: &Client, from: Stamp, to: Option<Stamp>) -> Res
         .sort(doc! { "$natural": 1 })
         .batch_size(2000)
         .await
-        .map_err(EngineError::mongo("read the oplog"))
+        .map_err(EngineError::client("read the oplog"))
 }
 
 pub(super) fn entry(document: RawDocumentBuf) -> Result<Entry> {

@@ -76,7 +76,7 @@ impl Mongodb {
         match client.database("admin").run_command(doc! { "replSetInitiate": set }).await {
             Ok(_) => {}
             Err(error) if is_code(&error, &[ALREADY_INITIALIZED]) => {}
-            Err(error) => return Err(EngineError::mongo("make the replica set")(error)),
+            Err(error) => return Err(EngineError::client("make the replica set")(error)),
         }
         self.wait_for(instance, client, |hello| hello.get_bool("isWritablePrimary").unwrap_or(false)).await
     }
@@ -105,7 +105,7 @@ impl Mongodb {
         let doing = "size the oplog";
         let found =
             client.database("local").run_command(doc! { "collStats": "oplog.rs", "scale": 1 << 20 }).await;
-        let found = number(&found.map_err(EngineError::mongo(doing))?, "maxSize");
+        let found = number(&found.map_err(EngineError::client(doing))?, "maxSize");
         let wanted = self.oplog_mib.max(LEAST_MIB);
         if found == i64::from(self.oplog_mib) || found == i64::from(wanted) {
             return Ok(());
@@ -231,7 +231,7 @@ impl Mongodb {
                     return self.ensure_tenant(instance, user, !access::is_held(instance)).await;
                 }
                 Err(error) => {
-                    return Err(EngineError::mongo(format!("set the password of {}", user.username))(error));
+                    return Err(EngineError::client(format!("set the password of {}", user.username))(error));
                 }
             }
         }

@@ -48,9 +48,9 @@ async fn missed(
     let doing = "look for collections that were renamed";
     let bounds = doc! { "$gte": Bson::Timestamp(start.into()), "$lte": Bson::Timestamp(end.into()) };
     let found = oplog::collection(client).find(doc! { "ts": bounds, "op": "c" }).await;
-    let mut found = found.map_err(EngineError::mongo(doing))?;
+    let mut found = found.map_err(EngineError::client(doing))?;
     let mut made = HashSet::new();
-    while let Some(document) = found.try_next().await.map_err(EngineError::mongo(doing))? {
+    while let Some(document) = found.try_next().await.map_err(EngineError::client(doing))? {
         let entry = oplog::entry(document)?;
         let moves = entry
             .moves()
@@ -74,6 +74,6 @@ async fn made_at(client: &Client, uuid: &[u8]) -> Result<Option<Stamp>> {
         .find_one(filter)
         .sort(doc! { "$natural": -1 })
         .await
-        .map_err(EngineError::mongo("look for a collection's making"))?;
+        .map_err(EngineError::client("look for a collection's making"))?;
     found.map(|document| oplog::entry(document).map(|entry| entry.stamp())).transpose()
 }

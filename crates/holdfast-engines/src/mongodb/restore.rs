@@ -145,7 +145,7 @@ async fn merge_users(client: &Client, users: &[RawDocumentBuf], roles: &[RawDocu
         }
         let name = format!("holdfast_{parameter}_{random}");
         let collection = database.collection::<RawDocumentBuf>(&name);
-        collection.insert_many(documents).await.map_err(EngineError::mongo(doing))?;
+        collection.insert_many(documents).await.map_err(EngineError::client(doing))?;
         merge.insert(parameter, format!("admin.{name}"));
         made.push(collection);
     }
@@ -153,7 +153,7 @@ async fn merge_users(client: &Client, users: &[RawDocumentBuf], roles: &[RawDocu
         client::admin(client, merge, doing).await?;
     }
     for collection in made {
-        collection.drop().await.map_err(EngineError::mongo(doing))?;
+        collection.drop().await.map_err(EngineError::client(doing))?;
     }
     Ok(())
 }
@@ -285,9 +285,9 @@ async fn load_collection(
 async fn read_back(client: &Client, namespace: &Namespace) -> Result<Fingerprint> {
     let doing = format!("read {namespace} back");
     let collection = client.database(&namespace.database).collection::<RawDocumentBuf>(&namespace.collection);
-    let mut cursor = collection.find(doc! {}).await.map_err(EngineError::mongo(&doing))?;
+    let mut cursor = collection.find(doc! {}).await.map_err(EngineError::client(&doing))?;
     let mut fingerprint = Fingerprint::default();
-    while let Some(document) = cursor.try_next().await.map_err(EngineError::mongo(&doing))? {
+    while let Some(document) = cursor.try_next().await.map_err(EngineError::client(&doing))? {
         fingerprint.add(document.as_bytes());
     }
     Ok(fingerprint)
@@ -463,7 +463,7 @@ async fn build(client: &Client, catalog: &Catalog) -> Result<()> {
                     .with("indexes", Fields::array(indexes));
                 let doing = format!("build the indexes of {namespace}");
                 let database = client.database(&namespace.database);
-                database.run_raw_command(command(&create)?).await.map_err(EngineError::mongo(doing))?;
+                database.run_raw_command(command(&create)?).await.map_err(EngineError::client(doing))?;
             }
         }
     }

@@ -109,7 +109,7 @@ async fn open_stream(instance: &Instance, file: &str, position: u64) -> Result<B
     let request = BinlogStreamRequest::new(config::reader_id(instance))
         .with_filename(file.as_bytes())
         .with_pos(position);
-    conn.get_binlog_stream(request).await.map_err(EngineError::mysql("read the binlog"))
+    conn.get_binlog_stream(request).await.map_err(EngineError::client("read the binlog"))
 }
 
 /// What was read, and what of it has not been handed over yet.
@@ -189,7 +189,7 @@ impl Reader {
     ) -> Result<bool> {
         let event = event
             .ok_or_else(|| unexpected("the server ended the stream"))?
-            .map_err(EngineError::mysql("read the binlog"))?;
+            .map_err(EngineError::client("read the binlog"))?;
         let header = event.header();
         match header.event_type_raw() {
             kind::HEARTBEAT | kind::HEARTBEAT_V2 => return Ok(false),
@@ -421,11 +421,15 @@ pub(super) async fn release(instance: &Instance, archived: &LogCursor) -> Result
     let purge = format!("PURGE BINARY LOGS TO {}", sql::literal(&archived.file));
     match sql::run(&mut conn, "remove archived binlogs", purge).await {
         // A base backup runs: the next call removes them.
-        Err(EngineError::Mysql { source, .. }) if source.to_string().contains("LOCK INSTANCE FOR BACKUP") => {
-            Ok(())
-        }
+        Err(error) if is_locked_for_a_backup(&error) => Ok(()),
         done => done,
     }
+}
+
+fn is_locked_for_a_backup(error: &EngineError) -> bool {
+    error
+        .said::<mysql_async::Error>()
+        .is_some_and(|said| said.to_string().contains("LOCK INSTANCE FOR BACKUP"))
 }
 
 fn damaged(error: std::io::Error) -> EngineError {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use mysql_async::{Conn, Error};
 
 use super::sql::{identifier, rows, run, text};
-use crate::{EngineError, Result};
+use crate::Result;
 
 const DOING: &str = "look for JSON that its text does not tell";
 const TIME_IS_UP: u16 = 3024; // ER_QUERY_TIMEOUT
@@ -28,7 +28,7 @@ pub(super) async fn unheld(conn: &mut Conn, limit: Duration) -> Result<Option<St
         let name = format!("{}.{}", identifier(&database), identifier(&table));
         let query = format!("SELECT 1 FROM {name} WHERE {} LIMIT 1", wheres.join(" OR "));
         reason = match rows(conn, DOING, &query).await {
-            Err(EngineError::Mysql { source, .. }) if is_timeout(&source) => {
+            Err(error) if error.said().is_some_and(is_timeout) => {
                 Some(format!("JSON that takes more than {} s to look at ({name})", limit.as_secs()))
             }
             found => (!found?.is_empty())

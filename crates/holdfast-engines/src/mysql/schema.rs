@@ -63,12 +63,12 @@ pub(super) async fn fingerprint(conn: &mut Conn, accounts: &[u8]) -> Result<Stri
             "SELECT {database}, {columns} FROM information_schema.{table} \
              WHERE {database} NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema') ORDER BY {database}, {columns}"
         );
-        let rows = conn.query_stream::<Row, _>(query).await.map_err(EngineError::mysql(DOING))?;
+        let rows = conn.query_stream::<Row, _>(query).await.map_err(EngineError::client(DOING))?;
         let hashed = rows.try_fold(hash, async |mut hash, row| {
             row.unwrap().iter().for_each(|value| add(&mut hash, value));
             Ok(hash)
         });
-        hash = hashed.await.map_err(EngineError::mysql(DOING))?;
+        hash = hashed.await.map_err(EngineError::client(DOING))?;
         hash.update(table);
     }
     hash.update(accounts);

@@ -34,14 +34,14 @@ pub(super) async fn connect(instance: &Instance) -> Result<Conn> {
         // Behind the door nobody hears why the server did not answer.
         Err(error) => {
             UnixStream::connect(config::socket(instance)).await.map_err(EngineError::io(doing()))?;
-            Err(EngineError::mysql(doing())(error))
+            Err(EngineError::client(doing())(error))
         }
     }
 }
 
 /// Runs one statement without an answer.
 pub(super) async fn run(conn: &mut Conn, doing: &str, statement: impl AsRef<str>) -> Result<()> {
-    conn.query_drop(statement.as_ref()).await.map_err(EngineError::mysql(doing))
+    conn.query_drop(statement.as_ref()).await.map_err(EngineError::client(doing))
 }
 
 /// The first column of the first row.
@@ -50,7 +50,7 @@ pub(super) async fn one<T: mysql_async::prelude::FromValue>(
     doing: &str,
     query: &str,
 ) -> Result<T> {
-    let row: Option<Row> = conn.query_first(query).await.map_err(EngineError::mysql(doing))?;
+    let row: Option<Row> = conn.query_first(query).await.map_err(EngineError::client(doing))?;
     row.and_then(|mut row| row.take_opt(0)).and_then(std::result::Result::ok).ok_or_else(|| {
         EngineError::Unexpected { doing: doing.to_owned(), what: "the server did not tell".to_owned() }
     })
@@ -58,7 +58,7 @@ pub(super) async fn one<T: mysql_async::prelude::FromValue>(
 
 /// All rows.
 pub(super) async fn rows(conn: &mut Conn, doing: &str, query: &str) -> Result<Vec<Row>> {
-    conn.query(query).await.map_err(EngineError::mysql(doing))
+    conn.query(query).await.map_err(EngineError::client(doing))
 }
 
 /// A column of a row by its name, as text; empty where it is missing or null.

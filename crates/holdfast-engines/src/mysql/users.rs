@@ -386,8 +386,7 @@ mod statements {
 
     /// ER_BAD_FIELD_ERROR and ER_NO_SUCH_TABLE.
     fn is_about_missing(error: &EngineError) -> bool {
-        let EngineError::Mysql { source, .. } = error else { return false };
-        matches!(&**source, mysql_async::Error::Server(server) if [1054, 1146].contains(&server.code))
+        matches!(error.said(), Some(mysql_async::Error::Server(server)) if [1054, 1146].contains(&server.code))
     }
 }
 

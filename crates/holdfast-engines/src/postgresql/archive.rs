@@ -116,7 +116,7 @@ pub(super) async fn set_read_only(instance: &Instance, read_only: bool) -> Resul
     let client = sql::connect(instance, "postgres").await?;
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                WHERE backend_type = 'client backend' AND backend_xid IS NOT NULL AND usename <> 'postgres'";
-    client.query(end, &[]).await.map_err(EngineError::sql("end the sessions that write"))?;
+    client.query(end, &[]).await.map_err(EngineError::client("end the sessions that write"))?;
     let log = log_on_disk(instance)?;
     if log.total_bytes.saturating_sub(log.waiting_bytes) > (2 * SMALL_LOG_MIB) << 20 {
         checkpoint(instance).await?;
@@ -140,7 +140,7 @@ pub(super) async fn reload(instance: &Instance) -> Result<()> {
         .query_one("SELECT pg_reload_conf()", &[])
         .await
         .map(drop)
-        .map_err(EngineError::sql("reload the settings"))
+        .map_err(EngineError::client("reload the settings"))
 }
 
 /// Gives up finished log that waits for the archive, so that the engine recycles it: what lies between it and the next base
@@ -182,7 +182,7 @@ fn drop_all_but_oldest(instance: &Instance) -> Result<u64> {
 /// Segments go at a checkpoint.
 async fn checkpoint(instance: &Instance) -> Result<()> {
     let client = sql::connect(instance, "postgres").await?;
-    client.batch_execute("CHECKPOINT").await.map_err(EngineError::sql("checkpoint"))
+    client.batch_execute("CHECKPOINT").await.map_err(EngineError::client("checkpoint"))
 }
 
 /// What `archive_command` asks first. The pause ends by itself after two minutes, whatever became of the agent.

@@ -28,7 +28,7 @@ pub(super) async fn look(instance: &Instance) -> Result<Databases> {
     let rows = client
         .query("SELECT oid, dattablespace, xmin::text, datname FROM pg_database", &[])
         .await
-        .map_err(EngineError::sql(doing))?;
+        .map_err(EngineError::client(doing))?;
     let mut found = HashSet::new();
     for row in rows {
         let Name(name) = row.get(3);

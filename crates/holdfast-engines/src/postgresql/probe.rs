@@ -39,7 +39,7 @@ pub(super) async fn probe(instance: &Instance) -> Result<Probe> {
     let client = connect(instance, "postgres").await?;
     let mark = take_mark(&client).await?;
     let statistics = match tokio::time::timeout(STATISTICS_LIMIT, client.query_one(STATISTICS, &[])).await {
-        Ok(row) => Some(statistics_of(&row.map_err(EngineError::sql("read the engine's statistics"))?)),
+        Ok(row) => Some(statistics_of(&row.map_err(EngineError::client("read the engine's statistics"))?)),
         Err(_) => None,
     };
     Ok(Probe { mark: Some(mark), statistics })
@@ -62,12 +62,12 @@ pub(super) async fn database_bytes(instance: &Instance) -> Result<u64> {
     let row = client
         .query_one("SELECT coalesce(sum(pg_database_size(oid)), 0)::bigint FROM pg_database", &[])
         .await
-        .map_err(EngineError::sql("read the databases' size"))?;
+        .map_err(EngineError::client("read the databases' size"))?;
     Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
 }
 
 pub(super) async fn take_mark(client: &Client) -> Result<Mark> {
-    let row = client.query_one(MARK, &[]).await.map_err(EngineError::sql("read the log position"))?;
+    let row = client.query_one(MARK, &[]).await.map_err(EngineError::client("read the log position"))?;
     mark_of(&row).ok_or_else(|| EngineError::Unexpected {
         doing: "read the log position".to_owned(),
         what: format!("lsn {:?}", row.get::<_, String>("lsn")),
@@ -93,12 +93,12 @@ pub(super) async fn cut_log(instance: &Instance) -> Result<Mark> {
     client
         .batch_execute("SELECT pg_logical_emit_message(true, 'holdfast', 'mark')")
         .await
-        .map_err(EngineError::sql("commit a mark into the log"))?;
+        .map_err(EngineError::client("commit a mark into the log"))?;
     let mark = take_mark(&client).await?;
     let row = client
         .query_one("SELECT pg_switch_wal()::text AS lsn", &[])
         .await
-        .map_err(EngineError::sql("close the current WAL segment"))?;
+        .map_err(EngineError::client("close the current WAL segment"))?;
     // The end of what was written; the mark is covered once the store has up to here.
     let end = parse_lsn(&row.get::<_, String>("lsn")).unwrap_or(mark.position.offset);
     Ok(Mark { position: Position { offset: end, ..mark.position }, ..mark })

@@ -177,14 +177,14 @@ impl Postgresql {
         }
         let client = sql::connect(instance, "postgres").await?;
         let reload = "SELECT pg_reload_conf()";
-        client.query_one(reload, &[]).await.map_err(EngineError::sql("reload the settings"))?;
+        client.query_one(reload, &[]).await.map_err(EngineError::client("reload the settings"))?;
         let restart = "SELECT 1 FROM pg_settings WHERE name IN ('max_connections') AND setting <> $1 \
                        UNION ALL SELECT 1 FROM pg_settings WHERE name = 'shared_buffers' AND setting <> $2";
         let buffers = (instance.memory_mib / 4 * 128).to_string(); // in blocks of 8 KiB
         let pending = client
             .query(restart, &[&instance.max_connections.to_string(), &buffers])
             .await
-            .map_err(EngineError::sql("compare the settings"))?;
+            .map_err(EngineError::client("compare the settings"))?;
         drop(client);
         if pending.is_empty() {
             return Ok(());
@@ -198,7 +198,7 @@ impl Postgresql {
         let row = client
             .query_one("SELECT current_setting('server_version')", &[])
             .await
-            .map_err(EngineError::sql("read the engine's version"))?;
+            .map_err(EngineError::client("read the engine's version"))?;
         Ok(row.get::<_, String>(0).split_whitespace().next().unwrap_or_default().to_owned())
     }
 }

@@ -219,7 +219,7 @@ impl LogTail for WalStream {
     async fn flush(&mut self) -> Result<()> {
         let statement = "SELECT pg_logical_emit_message(false, 'holdfast', '', true)";
         let client = self.sql().await?;
-        client.batch_execute(statement).await.map_err(EngineError::sql("flush the log"))
+        client.batch_execute(statement).await.map_err(EngineError::client("flush the log"))
     }
 }
 

@@ -98,11 +98,11 @@ impl Postgresql {
         // A new session has the time at which the one that lets it in has read its settings.
         let loaded = async || -> Result<String> {
             let client = sql::connect(instance, "postgres").await?;
-            Ok(client.query_one(LOADED, &[]).await.map_err(EngineError::sql(doing))?.get(0))
+            Ok(client.query_one(LOADED, &[]).await.map_err(EngineError::client(doing))?.get(0))
         };
         let before = loaded().await?;
         let client = sql::connect(instance, "postgres").await?;
-        client.query_one("SELECT pg_reload_conf()", &[]).await.map_err(EngineError::sql(doing))?;
+        client.query_one("SELECT pg_reload_conf()", &[]).await.map_err(EngineError::client(doing))?;
         let began = Instant::now();
         while loaded().await? == before {
             if began.elapsed() > PATIENCE {
@@ -243,7 +243,7 @@ impl Postgresql {
         client
             .query_one("SELECT pg_reload_conf()", &[])
             .await
-            .map_err(EngineError::sql("reload the settings"))?;
+            .map_err(EngineError::client("reload the settings"))?;
         Ok(())
     }
 

@@ -48,7 +48,7 @@ pub(super) async fn connect(instance: &Instance, database: &str) -> Result<Clien
     let (client, connection) = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls))
         .await
         .map_err(|_| EngineError::NotReady { seconds: CONNECT_TIMEOUT.as_secs(), last: doing() })?
-        .map_err(EngineError::sql(doing()))?;
+        .map_err(EngineError::client(doing()))?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "an instance closed our connection");
@@ -65,10 +65,10 @@ pub(super) async fn make_tenant(instance: &Instance, users: &[UserSpec]) -> Resu
     let exists = client
         .query_opt("SELECT 1 FROM pg_database WHERE datname = 'defaultdb'", &[])
         .await
-        .map_err(EngineError::sql("look for the default database"))?;
+        .map_err(EngineError::client("look for the default database"))?;
     if exists.is_none() {
         let create = format!("CREATE DATABASE defaultdb OWNER {}", identifier(owner));
-        client.batch_execute(&create).await.map_err(EngineError::sql("create the default database"))?;
+        client.batch_execute(&create).await.map_err(EngineError::client("create the default database"))?;
     }
     Ok(())
 }
@@ -83,11 +83,11 @@ pub(super) async fn make_users(instance: &Instance, users: &[UserSpec]) -> Resul
     client
         .batch_execute("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC")
         .await
-        .map_err(EngineError::sql("close the maintenance database"))?;
+        .map_err(EngineError::client("close the maintenance database"))?;
     if let [first, others @ ..] = users {
         for other in others {
             let grant = format!("GRANT {} TO {}", identifier(&first.username), identifier(&other.username));
-            client.batch_execute(&grant).await.map_err(EngineError::sql("grant the tenant's roles"))?;
+            client.batch_execute(&grant).await.map_err(EngineError::client("grant the tenant's roles"))?;
         }
     }
     Ok(())
@@ -97,7 +97,7 @@ async fn ensure_role(client: &Client, user: &UserSpec) -> Result<()> {
     let known = client
         .query_opt("SELECT 1 FROM pg_roles WHERE rolname = $1", &[&user.username])
         .await
-        .map_err(EngineError::sql("look for a role"))?
+        .map_err(EngineError::client("look for a role"))?
         .is_some();
     let verb = if known { "ALTER" } else { "CREATE" };
     let rights = match user.role.as_str() {
@@ -112,10 +112,10 @@ async fn ensure_role(client: &Client, user: &UserSpec) -> Result<()> {
     client
         .batch_execute(&statement)
         .await
-        .map_err(EngineError::sql(format!("make user {}", user.username)))?;
+        .map_err(EngineError::client(format!("make user {}", user.username)))?;
     if user.role == "admin" {
         let grant = format!("GRANT pg_monitor, pg_signal_backend TO {}", identifier(&user.username));
-        client.batch_execute(&grant).await.map_err(EngineError::sql("grant monitoring"))?;
+        client.batch_execute(&grant).await.map_err(EngineError::client("grant monitoring"))?;
     }
     Ok(())
 }
@@ -124,14 +124,14 @@ async fn ensure_role(client: &Client, user: &UserSpec) -> Result<()> {
 pub(super) async fn set_password(instance: &Instance, user: &UserSpec) -> Result<()> {
     let doing = || format!("set the password of {}", user.username);
     let client = connect(instance, "postgres").await?;
-    let own = client.query_one("SELECT pg_backend_pid()", &[]).await.map_err(EngineError::sql(doing()))?;
+    let own = client.query_one("SELECT pg_backend_pid()", &[]).await.map_err(EngineError::client(doing()))?;
     let statement =
         format!("ALTER ROLE {} PASSWORD '{}'", identifier(&user.username), verifier(&user.password));
     let setting = client.batch_execute(&statement);
     tokio::pin!(setting);
     loop {
         match tokio::time::timeout(HELD_UP, &mut setting).await {
-            Ok(done) => return done.map_err(EngineError::sql(doing())),
+            Ok(done) => return done.map_err(EngineError::client(doing())),
             Err(_) => end_those_before(instance, own.get(0)).await?,
         }
     }
@@ -143,7 +143,7 @@ async fn end_those_before(instance: &Instance, waiting: i32) -> Result<()> {
                WHERE pid = ANY (pg_blocking_pids($1)) AND usename <> 'postgres'";
     let client = connect(instance, "postgres").await?;
     let ended = client.query(end, &[&waiting]).await;
-    ended.map(drop).map_err(EngineError::sql("end the sessions that hold up a new password"))
+    ended.map(drop).map_err(EngineError::client("end the sessions that hold up a new password"))
 }
 
 /// The SCRAM verifier, made here: the password itself reaches neither the server's log nor its process title.

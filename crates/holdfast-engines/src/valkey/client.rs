@@ -39,7 +39,7 @@ pub(super) async fn connect_for(
             .set_response_timeout(Some(answer_timeout));
         Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
     };
-    open.await.map_err(EngineError::valkey(doing()))
+    open.await.map_err(EngineError::client(doing()))
 }
 
 pub(super) async fn ask<T: FromRedisValue>(
@@ -47,7 +47,7 @@ pub(super) async fn ask<T: FromRedisValue>(
     command: &Cmd,
     doing: &str,
 ) -> Result<T> {
-    command.query_async(client).await.map_err(EngineError::valkey(doing))
+    command.query_async(client).await.map_err(EngineError::client(doing))
 }
 
 /// A command of plain words.

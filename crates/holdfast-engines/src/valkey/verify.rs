@@ -68,7 +68,7 @@ pub(super) async fn take(client: &mut MultiplexedConnection) -> Result<Fingerpri
 }
 
 async fn sample(client: &mut MultiplexedConnection, database: u32) -> Result<Vec<Sample>> {
-    let doing = || EngineError::valkey("take the fingerprint");
+    let doing = || EngineError::client("take the fingerprint");
     let mut picks = redis::pipe();
     picks.cmd("SELECT").arg(database).ignore();
     for _ in 0..SAMPLES {

@@ -82,7 +82,7 @@ async fn query(
     run(conn, doing, session).await?;
     let altered = conn.query_drop(statement).await;
     run(conn, doing, "SET NAMES utf8mb4").await?; // plain letters in every character set of clients
-    altered.map_err(EngineError::mysql(doing))
+    altered.map_err(EngineError::client(doing))
 }
 
 /// What stands in the way of an event's change in its database.
