@@ -24,6 +24,8 @@ const PATIENCE_SECONDS: u64 = 300;
 const DATABASE: &str = "regression";
 /// Restores to instants at which files were running.
 const AMID: usize = 3;
+/// A restore that takes so long tells its phases.
+const LONG: Duration = Duration::from_secs(20);
 
 /// A moment of which everything is known.
 struct Known {
@@ -156,6 +158,9 @@ impl Source<'_> {
         let how = how.with_context(|| what.to_owned())?;
         server.check().await.with_context(|| what.to_owned())?;
         println!("postgresql, {what}: {how}, {found}, restored in {:.1} s", running.as_secs_f64());
+        if running > LONG {
+            println!("{}", self.client.get(&format!("/managed-services/{copy}/jobs")).await?);
+        }
         Ok(())
     }
 }

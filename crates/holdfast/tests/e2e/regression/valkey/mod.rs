@@ -18,6 +18,7 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
+use tokio::sync::OwnedRwLockWriteGuard;
 use uuid::Uuid;
 
 use crate::BINARY;
@@ -125,10 +126,25 @@ impl<'a> Source<'a> {
         Ok(redis::Client::open(url)?.get_multiplexed_async_connection().await?)
     }
 
+    /// Holds all clients up, once no script keeps the server busy: who would end it is held up too.
+    async fn quiet(&self) -> Result<OwnedRwLockWriteGuard<()>> {
+        loop {
+            let held = self.relay.held().await;
+            tokio::time::sleep(SETTLED).await;
+            let answer: redis::RedisResult<i64> =
+                redis::cmd("DBSIZE").query_async(&mut self.agent(self.id).await?).await;
+            match answer {
+                Err(error) if error.code() == Some("BUSY") => {}
+                answer => return answer.map(|_| held).context("look whether the server is busy"),
+            }
+            drop(held);
+            tokio::time::sleep(SETTLED).await;
+        }
+    }
+
     /// Everything, and the beginning of the next second, before which nothing more is written: there a copy's log ends.
     async fn known(&self, what: &str) -> Result<Known> {
-        let held = self.relay.held().await;
-        tokio::time::sleep(SETTLED).await;
+        let held = self.quiet().await?;
         let reading = self.reading(self.id).await?;
         let point = Timestamp::from_second(Timestamp::now().as_second() + 1)?;
         let left = (point + SURPLUS).duration_since(Timestamp::now());
@@ -139,8 +155,7 @@ impl<'a> Source<'a> {
     }
 
     async fn backed_up(&self) -> Result<(String, Reading)> {
-        let _held = self.relay.held().await;
-        tokio::time::sleep(SETTLED).await;
+        let _held = self.quiet().await?;
         let reading = self.reading(self.id).await?;
         println!("the backup: {}", reading.summary());
         let backup = service::back_up(&self.client, self.id, PATIENCE_SECONDS).await?;
