@@ -13,7 +13,7 @@ packages: ## the Debian packages that are missing (asks for nothing when all are
 	@scripts/packages.sh
 
 engines: packages ## PostgreSQL 17, pgBackRest, MySQL 9.7, Valkey 9.1, MongoDB 6.0 and the tests' S3 server, into a cache folder; the system is left alone
-	@if [ -z "$$HOLDFAST_ENGINES" ]; then scripts/engines.sh postgresql pgbackrest mysql valkey s3 mongodb; fi
+	@if [ -z "$$HOLDFAST_ENGINES" ]; then scripts/engines.sh tests; fi
 
 python: packages ## the tests' Python environment, into the cache folder
 	@scripts/python.sh

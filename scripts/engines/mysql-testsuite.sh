@@ -1,13 +1,15 @@
-# MySQL's own regression tests for scripts/engines.sh, which sources this behind mysql.sh: engines/suite-mysql/
+# MySQL's own regression tests for scripts/engines.sh, which sources this: engines/suite-mysql/
 #   bin/mysqltest     the program that runs a test, with the libraries of engines/mysql-9.7 beside it
 #   root/             of Debian's package: mysqltest, and `mysql-test` without the expected results
 # As for the server no hash is pinned: sid rolls on, and the archive's signature vouches for the package.
 # shellcheck shell=bash
 
-MYSQL_TESTSUITE_STAMP="mysql-testsuite 9.7 layout 1"
+GROUP=suites
+component mysql-testsuite suite-mysql "mysql-testsuite 9.7 layout 1"
 
 install_mysql_testsuite() {
     local apt_root=$SCRATCH/apt-suite folder=$SCRATCH/mysql-testsuite
+    ensure "$ENGINES/${FOLDER[mysql]}" "${STAMP[mysql]}" install_mysql
     say "mysql-testsuite: downloading from Debian sid (340 MB)"
     mkdir -p "$folder/root" "$folder/bin"
     sid_apt "$apt_root"
@@ -27,7 +29,7 @@ exec "$(echo "$root"/usr/lib*/ld-linux-*.so.[0-9])" --library-path "$lib" "$here
 WRAPPER
     chmod 0755 "$folder/bin/mysqltest"
     chmod -R a+rX,go-w "$folder"
-    echo "$MYSQL_TESTSUITE_STAMP" >"$folder/.holdfast"
+    echo "${STAMP[mysql-testsuite]}" >"$folder/.holdfast"
     put_in_place "$folder" "$ENGINES/suite-mysql"
     "$ENGINES/suite-mysql/bin/mysqltest" --version >"$SCRATCH/try" 2>&1 || {
         cat "$SCRATCH/try" >&2

@@ -7,7 +7,7 @@
 # system's packages and package lists are not touched.
 # shellcheck shell=bash
 
-MYSQL_STAMP="mysql 9.7 layout 2"
+component mysql mysql-9.7 "mysql 9.7 layout 2"
 
 # sid_apt FOLDER: a package index of Debian sid in FOLDER, apart from the system's; SID_APT are apt-get's options for it.
 sid_apt() {
@@ -57,7 +57,7 @@ install_mysql() {
     esac
     mysql_wrappers "$folder"
     mysql_template "$folder"
-    finish "$folder" "$ENGINES/mysql-9.7" "$MYSQL_STAMP" bin/mysqld --version
+    finish "$folder" "$ENGINES/mysql-9.7" "${STAMP[mysql]}" bin/mysqld --version
 }
 
 # mysql_wrappers FOLDER: bin/PROGRAM for each program, which finds its libraries beside itself wherever the folder is.

@@ -5,26 +5,27 @@
 # for them.
 # shellcheck shell=bash
 
-POSTGRESQL_SUITE_STAMP="postgresql-18 of sid, src/test/regress"
-VALKEY_SUITE_STAMP="valkey of sid, tests"
+GROUP=suites
+component suite-postgresql suite-postgresql "postgresql-18 of sid, src/test/regress"
+component suite-valkey suite-valkey "valkey of sid, tests"
 
-install_postgresql_suite() {
+install_suite_postgresql() {
     local folder=$SCRATCH/suite-postgresql
     debian_source postgresql-18
     mkdir "$folder"
     tar -xf "$SCRATCH"/source-postgresql-18/postgresql-18_*.orig.tar.* -C "$folder" --strip-components=4 --no-same-owner --wildcards \
         '*/src/test/regress/sql' '*/src/test/regress/data' '*/src/test/regress/parallel_schedule'
-    finish_suite "$folder" "$ENGINES/suite-postgresql" "$POSTGRESQL_SUITE_STAMP" parallel_schedule
+    finish_suite "$folder" "$ENGINES/suite-postgresql" "${STAMP[suite-postgresql]}" parallel_schedule
 }
 
-install_valkey_suite() {
+install_suite_valkey() {
     local folder=$SCRATCH/suite-valkey
     debian_source valkey
     mkdir "$folder"
     tar -xf "$SCRATCH"/source-valkey/valkey_*.orig.tar.* -C "$folder" --strip-components=1 --no-same-owner --wildcards \
         --no-wildcards-match-slash '*/tests' '*/runtest'
     command -v tclsh >/dev/null || warn "Valkey's suite is a program in Tcl, and there is no tclsh: install Debian's package tcl"
-    finish_suite "$folder" "$ENGINES/suite-valkey" "$VALKEY_SUITE_STAMP" runtest
+    finish_suite "$folder" "$ENGINES/suite-valkey" "${STAMP[suite-valkey]}" runtest
 }
 
 # debian_source PACKAGE: the files of a source package of Debian sid, in $SCRATCH/source-PACKAGE. A private package index leaves
