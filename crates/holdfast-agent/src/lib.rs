@@ -46,7 +46,6 @@ use holdfast_store::{Limits, Store};
 pub use disk::OnLogFull;
 pub use error::AgentError;
 pub use holdfast_engines::DriverSettings;
-pub use holdfast_engines::postgresql::WalTail;
 
 /// What an agent was told at its start.
 #[derive(Debug, Clone)]
@@ -117,7 +116,7 @@ pub async fn run(config: AgentConfig, stop: tokio_util::sync::CancellationToken)
     let gateway = host.start_gateway(prompt_store.clone()).await?;
     let client = client::Client::new(&config.control_url, &config.token, host.id)?;
     let agent = Arc::new(Agent {
-        drivers: holdfast_engines::drivers(&config.engines_dir, config.engines),
+        drivers: holdfast_engines::drivers(&config.engines_dir, &config.engines),
         instances: instances::Instances::default(),
         ballast: disk::Ballast::new(&config.instances_dir),
         host,

@@ -251,7 +251,7 @@ pub async fn stop(target: &Path, engines_dir: &Path) -> Result<(), AgentError> {
 }
 
 fn driver_of(engine: EngineKind, engines_dir: &Path) -> Result<Box<dyn Driver>, AgentError> {
-    holdfast_engines::drivers(engines_dir, holdfast_engines::DriverSettings::default())
+    holdfast_engines::drivers(engines_dir, &holdfast_engines::DriverSettings::default())
         .remove(&engine)
         .ok_or(AgentError::NoDriver(engine))
 }

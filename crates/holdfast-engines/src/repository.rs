@@ -55,6 +55,8 @@ pub struct Restored {
 /// A running engine's log as the engine writes it, ahead of the tool's archive.
 #[async_trait]
 pub trait LogTail: Send {
+    /// Whether the engine acknowledges a commit only once [`LogTail::confirm`] has told of it.
+    fn is_awaited(&self) -> bool;
     /// The next bytes and where the first of them lies; without a hole, and nothing that a crash of the engine could take
     /// back. May be dropped and called again.
     async fn next(&mut self) -> Result<(u64, Bytes)>;

@@ -1,4 +1,4 @@
-//! Engines whose base backup is a stream and whose log Holdfast reads itself: MySQL, MongoDB, Valkey.
+//! Engines whose base backup is a stream and whose log Holdfast reads itself.
 //!
 //! A driver hands plain bytes over and gets plain bytes back; compressing, sealing, uploading, confirming and counting
 //! coverage are the log archive's and the backup step's.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use holdfast_agent::{AgentConfig, DriverSettings, OnLogFull, WalTail};
+use holdfast_agent::{AgentConfig, DriverSettings, OnLogFull};
 use holdfast_api::agent::Secret;
 use tokio_util::sync::CancellationToken;
 
@@ -43,16 +43,19 @@ pub(crate) struct AgentArgs {
     /// Milliseconds after which log that is followed is shipped.
     #[arg(long, value_name = "MS", default_value = "500")]
     log_interval_ms: u64,
-    /// PostgreSQL: ship log as it is written (on), let commits wait for that (synchronous), or ship whole segments (off).
-    #[arg(long, value_name = "on|off|synchronous", default_value = "on")]
-    wal_tail: WalTail,
-    /// MongoDB: MiB of oplog that a service keeps.
-    #[arg(long, value_name = "MIB", default_value_t = DriverSettings::default().mongodb_oplog_mib)]
-    mongodb_oplog_mib: u32,
+    /// A setting of an engine's, as `holdfast config` lists it.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
+    settings: Vec<(String, String)>,
     #[arg(long, default_value = "info")]
     log: String,
     #[arg(long)]
     log_json: bool,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("must read KEY=VALUE")?;
+    DriverSettings::default().set(key, value)?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 pub(crate) async fn run(args: AgentArgs) -> anyhow::Result<()> {
@@ -60,6 +63,10 @@ pub(crate) async fn run(args: AgentArgs) -> anyhow::Result<()> {
     crate::limits::raise_open_files();
     let token = std::fs::read_to_string(&args.token_file)
         .with_context(|| format!("cannot read the token in {}", args.token_file.display()))?;
+    let mut engines = DriverSettings::default();
+    for (key, value) in &args.settings {
+        engines.set(key, value).map_err(anyhow::Error::msg)?;
+    }
     let config = AgentConfig {
         control_url: args.control,
         token: Secret(token.trim().to_owned()),
@@ -72,7 +79,7 @@ pub(crate) async fn run(args: AgentArgs) -> anyhow::Result<()> {
         faults: crate::config::faults(),
         on_log_full: if args.break_log_when_full { OnLogFull::Break } else { OnLogFull::Stop },
         log_interval: std::time::Duration::from_millis(args.log_interval_ms),
-        engines: DriverSettings { wal_tail: args.wal_tail, mongodb_oplog_mib: args.mongodb_oplog_mib },
+        engines,
     };
     let stop = CancellationToken::new();
     crate::serve::stop_at_signals(stop.clone())?;

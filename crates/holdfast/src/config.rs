@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use clap::Args;
 use holdfast_agent::{DriverSettings, OnLogFull};
 use holdfast_core::retention::Policy;
@@ -61,6 +61,7 @@ impl Flags {
 const DEFAULT_LOG: &str = "info,tokio_postgres=warn,s3s=off";
 
 /// A setting's key in the file, its meaning and its default.
+#[derive(Clone, Copy)]
 struct Setting {
     key: &'static str,
     meaning: &'static str,
@@ -116,19 +117,6 @@ const SETTINGS: &[Setting] = &[
                   request to the object store (500: up to 172,800 a day for a service that is never quiet)",
         default: "500",
     },
-    Setting {
-        key: "wal_tail",
-        meaning: "PostgreSQL's newest log: on (shipped as it is written: losing the host loses about a second), synchronous \
-                  (a commit is acknowledged once the object store has it: nothing acknowledged is lost, commits wait for the \
-                  store, and stand still while it or the agent is away) or off (whole segments, at the latest every 10 s)",
-        default: "on",
-    },
-    Setting {
-        key: "mongodb_oplog_mib",
-        meaning: "MiB of oplog that a MongoDB service keeps: how far the agent or the object store may be behind before there \
-                  is a gap; services that are there grow to it at their next start, and shrink no lower than 990",
-        default: "2048",
-    },
     Setting { key: "automated_days", meaning: "days that automated backups are listed", default: "7" },
     Setting { key: "pitr_days", meaning: "days that the recovery window reaches back", default: "7" },
     Setting {
@@ -145,6 +133,13 @@ const SETTINGS: &[Setting] = &[
     Setting { key: "log", meaning: "what is logged, a tracing filter", default: DEFAULT_LOG },
     Setting { key: "log_format", meaning: "text or json", default: "text" },
 ];
+
+/// The settings of `serve` and of its engines.
+fn all_settings() -> impl Iterator<Item = Setting> {
+    let of_engines =
+        holdfast_engines::settings().map(|s| Setting { key: s.key, meaning: s.meaning, default: s.default });
+    SETTINGS.iter().copied().chain(of_engines)
+}
 
 /// Environment variables that are no settings of the table.
 const OTHER_VARIABLES: &[(&str, &str)] = &[
@@ -190,7 +185,7 @@ pub(crate) fn load(flags: &Flags) -> anyhow::Result<Config> {
         Some(path) => read_file(path)?,
         None => BTreeMap::new(),
     };
-    for setting in SETTINGS {
+    for setting in all_settings() {
         if let Some(value) = variable(&format!("HOLDFAST_{}", setting.key.to_uppercase())) {
             values.insert(setting.key.to_owned(), value);
         }
@@ -220,7 +215,7 @@ fn read_file(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let table: toml::Table = text.parse().with_context(|| format!("{} is no TOML", path.display()))?;
     let mut values = BTreeMap::new();
     for (key, value) in table {
-        if !SETTINGS.iter().any(|setting| setting.key == key) {
+        if !all_settings().any(|setting| setting.key == key) {
             bail!("{}: unknown setting {key:?}; `holdfast config` lists them all", path.display());
         }
         let value = match value {
@@ -288,12 +283,10 @@ fn check(values: &BTreeMap<String, String>) -> anyhow::Result<Config> {
 
 fn engines<'a>(get: &impl Fn(&str) -> Option<&'a str>) -> anyhow::Result<DriverSettings> {
     let mut settings = DriverSettings::default();
-    if let Some(word) = get("wal_tail") {
-        settings.wal_tail = word.parse().map_err(|error: String| anyhow::anyhow!("wal_tail {error}"))?;
-    }
-    if let Some(text) = get("mongodb_oplog_mib") {
-        settings.mongodb_oplog_mib = parsed("mongodb_oplog_mib", text)?;
-        ensure!(settings.mongodb_oplog_mib > 0, "mongodb_oplog_mib must be at least 1");
+    for setting in holdfast_engines::settings() {
+        if let Some(text) = get(setting.key) {
+            settings.set(setting.key, text).map_err(anyhow::Error::msg)?;
+        }
     }
     Ok(settings)
 }
@@ -343,7 +336,7 @@ pub(crate) fn print_reference() -> anyhow::Result<()> {
         out,
         "# for most, as a flag; a flag wins over the environment, the environment over the file.\n"
     )?;
-    for setting in SETTINGS {
+    for setting in all_settings() {
         writeln!(out, "# {}", setting.meaning)?;
         writeln!(out, "# environment HOLDFAST_{}", setting.key.to_uppercase())?;
         writeln!(out, "# {} = \"{}\"\n", setting.key, setting.default)?;
@@ -371,6 +364,8 @@ mod tests {
             ("pitr_days", "-1"),
             ("kek_rotation_days", "soon"),
             ("log_format", "xml"),
+            ("wal_tail", "sometimes"),
+            ("mongodb_oplog_mib", "0"),
         ] {
             let error = check(&values(&[(key, value)])).err().map(|e| format!("{e:#}")).unwrap_or_default();
             assert!(error.contains(key), "{key}={value}: {error:?}");

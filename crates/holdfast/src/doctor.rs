@@ -167,7 +167,7 @@ async fn engines(folder: &Path) -> Vec<Finding> {
     let tool = folder.join("pgbackrest/usr/bin/pgbackrest");
     findings.push(version("pgBackRest", &tool, "version", &mend).await);
     // The others are nobody's duty to have.
-    for (engine, driver) in holdfast_engines::drivers(folder, holdfast_engines::DriverSettings::default()) {
+    for (engine, driver) in holdfast_engines::drivers(folder, &holdfast_engines::DriverSettings::default()) {
         if engine == EngineKind::Postgresql {
             continue;
         }

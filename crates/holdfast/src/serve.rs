@@ -86,8 +86,9 @@ fn command(config: &Config, address: std::net::SocketAddr) -> Command {
         command.arg("--break-log-when-full");
     }
     command.arg("--log-interval-ms").arg(config.log_interval.as_millis().to_string());
-    command.arg("--wal-tail").arg(config.engines.wal_tail.as_str());
-    command.arg("--mongodb-oplog-mib").arg(config.engines.mongodb_oplog_mib.to_string());
+    for (key, value) in config.engines.all() {
+        command.arg("--set").arg(format!("{key}={value}"));
+    }
     command.arg("--log").arg(&config.log);
     if config.log_json {
         command.arg("--log-json");

@@ -21,7 +21,6 @@ use futures::future::{BoxFuture, OptionFuture};
 use holdfast_core::position::Position;
 use holdfast_core::{ServiceId, Timestamp};
 use holdfast_engines::LogTail;
-use holdfast_engines::postgresql::WalTail;
 use holdfast_store::log::{SEGMENT_FORMAT, SegmentHeader, segment_name, write_segment};
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -96,11 +95,6 @@ async fn keep(agent: Arc<Agent>, local: Arc<Local>) {
     }
 }
 
-/// Whether commits wait until the store has them.
-fn is_synchronous(agent: &Agent) -> bool {
-    agent.config.engines.wal_tail == WalTail::Synchronous
-}
-
 /// Follows the running engine until something ends it.
 async fn follow(agent: &Agent, local: &Arc<Local>) -> Result<End, AgentError> {
     let (record, lineage) = (local.record(), &local.lineage);
@@ -115,7 +109,8 @@ async fn follow(agent: &Agent, local: &Arc<Local>) -> Result<End, AgentError> {
     let Some(mut log) = driver.tail(&record.instance, from).await.map_err(doing())? else {
         return Ok(End::Off);
     };
-    let every = if is_synchronous(agent) { SYNCHRONOUS_INTERVAL } else { agent.config.log_interval };
+    let awaited = log.is_awaited();
+    let every = if awaited { SYNCHRONOUS_INTERVAL } else { agent.config.log_interval };
     let mut cut = Cut::new(from, every);
     let mut marked = Instant::now();
     let mut upload: Option<BoxFuture<'_, Result<u64, AgentError>>> = None;
@@ -136,7 +131,7 @@ async fn follow(agent: &Agent, local: &Arc<Local>) -> Result<End, AgentError> {
                     settle(&mut *log, &mut cut, lineage).await.map_err(doing())?;
                 }
                 let (at, bytes) = cut.take();
-                upload = Some(Box::pin(ship(agent, lineage, at, bytes)));
+                upload = Some(Box::pin(ship(agent, lineage, at, bytes, awaited)));
             }
             _ = alive.tick() => {
                 if !is_ours(agent, local) || !local.record().running {
@@ -174,7 +169,13 @@ async fn settle(log: &mut dyn LogTail, cut: &mut Cut, lineage: &Lineage) -> hold
 }
 
 /// Stores a part of the log; returns where it ends. One that the archive has already is left out.
-async fn ship(agent: &Agent, lineage: &Lineage, at: Position, log: Bytes) -> Result<u64, AgentError> {
+async fn ship(
+    agent: &Agent,
+    lineage: &Lineage,
+    at: Position,
+    log: Bytes,
+    awaited: bool,
+) -> Result<u64, AgentError> {
     let to = Position { offset: at.offset + log.len() as u64, ..at };
     let complete_until = {
         let archive = lineage.archive();
@@ -182,7 +183,7 @@ async fn ship(agent: &Agent, lineage: &Lineage, at: Position, log: Bytes) -> Res
             return Ok(to.offset);
         }
         // Whoever waits for the store has been told of nothing behind this part: it is complete until now.
-        archive.complete_with(to).max(is_synchronous(agent).then(Timestamp::now))
+        archive.complete_with(to).max(awaited.then(Timestamp::now))
     };
     let key = lineage.keys.epoch_key();
     let key = key.ok_or_else(|| AgentError::Unusable("there is no key to seal log with".to_owned()))?;

@@ -29,6 +29,9 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use holdfast_core::Timestamp;
 
+use holdfast_core::engine::EngineKind;
+
+use crate::registry::{Engine, Setting};
 use crate::{
     BackupSink, DataPath, Driver, EngineError, Instance, LogCursor, LogFeed, LogOnDisk, Probe, ProgressSink,
     RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore, StreamRestored,
@@ -43,13 +46,39 @@ pub struct Mongodb {
     clients: client::Clients,
 }
 
-/// What an oplog holds unless the agent is told otherwise; mongod's own default is 5 % of the disk, for each service.
-pub const OPLOG_MIB: u32 = 2048;
+const OPLOG_MIB: Setting = Setting {
+    key: "mongodb_oplog_mib",
+    meaning: "MiB of oplog that a MongoDB service keeps: how far the agent or the object store may be behind before there \
+              is a gap; services that are there grow to it at their next start, and shrink no lower than 990",
+    default: "2048", // mongod's own is 5 % of the disk, for each service
+    check: |text| oplog_mib(text).map(drop),
+};
+
+fn oplog_mib(text: &str) -> std::result::Result<u32, String> {
+    let mib = text.parse().ok().filter(|mib| *mib > 0);
+    mib.ok_or_else(|| format!("must be a number of MiB, at least 1, not {text:?}"))
+}
+
+pub(crate) const ENGINE: Engine = Engine {
+    kind: EngineKind::Mongodb,
+    driver: |engines_dir, settings| {
+        let driver = Mongodb::new(engines_dir);
+        Box::new(match oplog_mib(settings.get(&OPLOG_MIB)) {
+            Ok(mib) => driver.with_oplog(mib),
+            Err(_) => driver,
+        })
+    },
+    settings: &[OPLOG_MIB],
+};
 
 impl Mongodb {
     #[must_use]
     pub fn new(engines_dir: impl Into<PathBuf>) -> Self {
-        Self { engines_dir: engines_dir.into(), oplog_mib: OPLOG_MIB, clients: client::Clients::default() }
+        Self {
+            engines_dir: engines_dir.into(),
+            oplog_mib: oplog_mib(OPLOG_MIB.default).expect("a number"),
+            clients: client::Clients::default(),
+        }
     }
 
     /// How much oplog instances keep: a following that falls behind by more finds a gap.

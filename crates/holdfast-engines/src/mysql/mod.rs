@@ -48,6 +48,9 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
+use holdfast_core::engine::EngineKind;
+
+use crate::registry::Engine;
 use crate::{
     BackupSink, DataPath, Driver, EngineError, Instance, LogCursor, LogFeed, LogOnDisk, Probe, ProgressSink,
     RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore, StreamRestored,
@@ -61,6 +64,12 @@ pub use config::my_cnf;
 pub struct Mysql {
     engines_dir: PathBuf,
 }
+
+pub(crate) const ENGINE: Engine = Engine {
+    kind: EngineKind::Mysql,
+    driver: |engines_dir, _| Box::new(Mysql::new(engines_dir)),
+    settings: &[],
+};
 
 impl Mysql {
     #[must_use]

@@ -54,7 +54,7 @@ impl Postgresql {
         if self.tail == WalTail::Off {
             return Ok(None);
         }
-        Ok(Some(Box::new(WalStream::open(instance, from).await?)))
+        Ok(Some(Box::new(WalStream::open(instance, from, self.tail == WalTail::Synchronous).await?)))
     }
 }
 

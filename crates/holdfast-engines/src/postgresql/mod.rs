@@ -27,6 +27,9 @@ use async_trait::async_trait;
 use holdfast_core::position::Position;
 
 use crate::files;
+use holdfast_core::engine::EngineKind;
+
+use crate::registry::{Engine, Setting};
 use crate::{
     BackupRequest, DataPath, Driver, EngineError, Instance, LogOnDisk, LogTail, Mark, Probe, ProgressSink,
     RepositoryDriver, RestoreRequest, Restored, Result, ToolBackup, UserSpec,
@@ -61,6 +64,24 @@ impl WalTail {
         }
     }
 }
+
+const WAL_TAIL: Setting = Setting {
+    key: "wal_tail",
+    meaning: "PostgreSQL's newest log: on (shipped as it is written: losing the host loses about a second), synchronous \
+              (a commit is acknowledged once the object store has it: nothing acknowledged is lost, commits wait for the \
+              store, and stand still while it or the agent is away) or off (whole segments, at the latest every 10 s)",
+    default: "on",
+    check: |text| text.parse::<WalTail>().map(drop),
+};
+
+pub(crate) const ENGINE: Engine = Engine {
+    kind: EngineKind::Postgresql,
+    driver: |engines_dir, settings| {
+        let tail = settings.get(&WAL_TAIL).parse().unwrap_or_default();
+        Box::new(Postgresql::new(engines_dir).with_tail(tail))
+    },
+    settings: &[WAL_TAIL],
+};
 
 impl FromStr for WalTail {
     type Err = String;

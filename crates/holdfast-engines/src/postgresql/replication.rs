@@ -39,6 +39,7 @@ pub(super) struct WalStream {
     /// Where the next byte belongs.
     expected: u64,
     confirmed: u64,
+    awaited: bool,
     instance: Instance,
     /// For marks, made at the first one.
     client: Option<tokio_postgres::Client>,
@@ -53,7 +54,7 @@ enum Said {
 
 impl WalStream {
     /// Connects and asks for the log of the timeline from there on.
-    pub(super) async fn open(instance: &Instance, from: Position) -> Result<Self> {
+    pub(super) async fn open(instance: &Instance, from: Position, awaited: bool) -> Result<Self> {
         let path = Paths(&instance.folder).run().join(format!(".s.PGSQL.{}", instance.port));
         let stream = UnixStream::connect(&path).await.map_err(EngineError::io(doing(instance)))?;
         let mut this = Self {
@@ -62,6 +63,7 @@ impl WalStream {
             write: BytesMut::new(),
             expected: from.offset,
             confirmed: from.offset,
+            awaited,
             instance: instance.clone(),
             client: None,
         };
@@ -191,6 +193,10 @@ impl WalStream {
 
 #[async_trait]
 impl LogTail for WalStream {
+    fn is_awaited(&self) -> bool {
+        self.awaited
+    }
+
     async fn next(&mut self) -> Result<(u64, Bytes)> {
         loop {
             self.send().await.map_err(self.failed())?;

@@ -27,6 +27,9 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
+use holdfast_core::engine::EngineKind;
+
+use crate::registry::Engine;
 use crate::{
     BackupSink, DataPath, Driver, Instance, LogCursor, LogFeed, LogOnDisk, Probe, ProgressSink,
     RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore, StreamRestored,
@@ -40,6 +43,12 @@ pub use config::valkey_conf;
 pub struct Valkey {
     engines_dir: PathBuf,
 }
+
+pub(crate) const ENGINE: Engine = Engine {
+    kind: EngineKind::Valkey,
+    driver: |engines_dir, _| Box::new(Valkey::new(engines_dir)),
+    settings: &[],
+};
 
 impl Valkey {
     #[must_use]

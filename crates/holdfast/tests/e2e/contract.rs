@@ -47,7 +47,7 @@ async fn output(mut command: Command, what: &str) -> Result<String> {
 
 /// The newest version of the engine that this host can run; `None`, after saying so, where it has none.
 fn version(engines: &Path, engine: EngineKind) -> Result<Option<String>> {
-    let mut drivers = holdfast_engines::drivers(engines, holdfast_engines::DriverSettings::default());
+    let mut drivers = holdfast_engines::drivers(engines, &holdfast_engines::DriverSettings::default());
     let installed = drivers.remove(&engine).map(|driver| driver.versions());
     let version = installed.and_then(|all| all.last().cloned());
     if version.is_none() {

@@ -43,7 +43,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Result<Option<Self>> {
-        Self::with_oplog(holdfast_engines::mongodb::OPLOG_MIB)
+        Self::with_oplog(2048)
     }
 
     pub(crate) fn with_oplog(mib: u32) -> Result<Option<Self>> {
