@@ -102,6 +102,10 @@ impl Driver for Fake {
     fn versions(&self) -> Vec<String> {
         Vec::new()
     }
+
+    fn programs(&self) -> Vec<holdfast_engines::Program> {
+        Vec::new()
+    }
 }
 
 #[async_trait]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use holdfast_core::engine::{self, EngineKind};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -22,8 +23,8 @@ pub struct CreateService {
     /// Lower-case letters, digits and hyphens; unique among the living services of the organization.
     #[schema(required = true, nullable = false, pattern = "^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")]
     pub name: Option<String>,
-    /// `postgresql`, `mysql`, `mongodb`, `valkey`, `kafka`, `opensearch` or `mssql`; case and `_` are ignored.
-    #[schema(required = true, nullable = false, example = "postgresql")]
+    /// One of the kinds of `GET /database-versions`.
+    #[schema(required = true, schema_with = engine_schema)]
     pub database_type: Option<String>,
     /// `tier-1` to `tier-16`, see `GET /plans`.
     #[schema(required = true, nullable = false, pattern = "^tier-([1-9]|1[0-6])$")]
@@ -190,6 +191,25 @@ pub struct ServiceList {
     pub total: u64,
     pub limit: u64,
     pub offset: u64,
+}
+
+/// The name of a kind of engine.
+pub(crate) fn engine_schema() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some(format!("One of: {}. Case and `_` are ignored.", engine::names(", "))))
+        .examples([EngineKind::ALL[0].as_str()])
+        .build()
+}
+
+/// The name of a kind of engine, or nothing.
+#[must_use]
+pub fn engine_or_none_schema() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(format!("^(|{})$", engine::names("|"))))
+        .examples([EngineKind::ALL[0].as_str()])
+        .build()
 }
 
 fn cidrs_schema() -> Array {

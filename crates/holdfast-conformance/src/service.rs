@@ -182,7 +182,7 @@ pub async fn database(
     };
     let reveal = path(id, &format!("/database-users/{}/reveal-password", user.username));
     let told: Credentials = ask(control, Method::Post, &reveal, Some(json!({}))).await?;
-    Ok(Database { kind, login: told.into(), space })
+    Ok(Database { kind, login: crate::Login::of(kind, told), space })
 }
 
 /// Newest first.

@@ -1,5 +1,7 @@
 //! What every engine's driver does: makes, starts, stops and watches an instance.
 
+use std::path::PathBuf;
+
 use async_trait::async_trait;
 use holdfast_core::Timestamp;
 use holdfast_core::position::Position;
@@ -52,6 +54,15 @@ pub struct Statistics {
     pub database: Option<String>,
 }
 
+/// A program of an engine's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    pub name: &'static str,
+    pub path: PathBuf,
+    /// Makes it say its version and end.
+    pub argument: &'static str,
+}
+
 /// The two shapes of an engine's data path (`docs/ARCHITECTURE.md`).
 #[derive(Clone, Copy)]
 pub enum DataPath<'a> {
@@ -100,4 +111,6 @@ pub trait Driver: Send + Sync {
     fn data_path(&self) -> DataPath<'_>;
     /// Versions that this host can run.
     fn versions(&self) -> Vec<String>;
+    /// The programs behind them, for `holdfast doctor`, which starts each; servers, and what they cannot do without.
+    fn programs(&self) -> Vec<Program>;
 }

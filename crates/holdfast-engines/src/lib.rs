@@ -23,7 +23,7 @@ mod stream;
 mod unsynced;
 pub mod valkey;
 
-pub use driver::{DataPath, Driver, LogOnDisk, Mark, Probe, Statistics, UserSpec};
+pub use driver::{DataPath, Driver, LogOnDisk, Mark, Probe, Program, Statistics, UserSpec};
 pub use error::{EngineError, Result};
 pub use exec::RunAs;
 pub use instance::{Instance, Paths, RepositoryAccess};

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use holdfast_core::disk::Size;
-use holdfast_core::engine::EngineKind;
+use holdfast_engines::Driver;
 use holdfast_engines::exec::{self, ProcessSpec};
 use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
@@ -145,39 +145,24 @@ fn system_programs() -> Finding {
     Finding::failed(check, format!("missing: {}", programs.join(", ")), next)
 }
 
-/// PostgreSQL's servers and backup tool start and say their version; of the other engines, which versions are there.
+/// All programs of the engines start and say their version. An engine that is not there is nobody's duty, as long as one is.
 async fn engines(folder: &Path) -> Vec<Finding> {
     let mend =
         format!("run `make engines`, or let HOLDFAST_ENGINES name the folder; it is {}", folder.display());
-    let mut servers: Vec<PathBuf> = std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("postgresql-"))
-        .map(|entry| entry.path().join("bin/postgres"))
-        .collect();
-    servers.sort();
+    let drivers = holdfast_engines::drivers(folder, &holdfast_engines::DriverSettings::default());
+    let is_there = |driver: &dyn Driver| !driver.versions().is_empty();
+    let none = !drivers.values().any(|driver| is_there(driver.as_ref()));
     let mut findings = Vec::new();
-    if servers.is_empty() {
-        findings.push(Finding::failed("PostgreSQL", format!("none in {}", folder.display()), mend.clone()));
-    }
-    for server in &servers {
-        findings.push(version("PostgreSQL", server, "--version", &mend).await);
-    }
-    let tool = folder.join("pgbackrest/usr/bin/pgbackrest");
-    findings.push(version("pgBackRest", &tool, "version", &mend).await);
-    // The others are nobody's duty to have.
-    for (engine, driver) in holdfast_engines::drivers(folder, &holdfast_engines::DriverSettings::default()) {
-        if engine == EngineKind::Postgresql {
+    for (engine, driver) in &drivers {
+        if !is_there(driver.as_ref()) {
+            let detail = format!("none in {}: no such service can be made", folder.display());
+            let outcome = if none { Outcome::Failed } else { Outcome::Warning };
+            findings.push(Finding::not(outcome, engine.capability().title, detail, mend.clone()));
             continue;
         }
-        findings.push(match driver.versions() {
-            none if none.is_empty() => {
-                let detail = format!("none in {}: no such service can be made", folder.display());
-                Finding::warning(engine.as_str(), detail, mend.clone())
-            }
-            versions => Finding::ok(engine.as_str(), versions.join(", ")),
-        });
+        for program in driver.programs() {
+            findings.push(version(program.name, &program.path, program.argument, &mend).await);
+        }
     }
     findings
 }

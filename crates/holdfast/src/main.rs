@@ -16,15 +16,25 @@ mod serve;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use holdfast_core::engine::EngineKind;
 
-/// Backups and restores to any second, for PostgreSQL, MySQL, MongoDB and Valkey, on machines of your own.
 #[derive(Parser)]
-#[command(name = "holdfast", version, about, propagate_version = true)]
+#[command(name = "holdfast", version, about = about(), propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
     client: client::ClientFlags,
+}
+
+fn about() -> String {
+    let offered = EngineKind::ALL.map(EngineKind::capability).into_iter().filter(|engine| engine.available);
+    let mut titles: Vec<_> = offered.map(|engine| engine.title).collect();
+    let last = titles.pop().unwrap_or_default();
+    format!(
+        "Backups and restores to any second, for {} and {last}, on machines of your own.",
+        titles.join(", ")
+    )
 }
 
 #[derive(Subcommand)]

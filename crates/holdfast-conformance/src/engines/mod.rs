@@ -8,6 +8,7 @@ mod valkey;
 use std::fmt;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use holdfast_api::user::Credentials;
 use holdfast_core::engine::EngineKind;
 use jiff::Timestamp;
@@ -23,7 +24,7 @@ pub struct Login {
     pub username: String,
     pub password: String,
     pub database: String,
-    /// The connection string asks for TLS that the suite's client goes by: where the server takes nothing else (MongoDB).
+    /// The connection string asks for TLS. Suites go without where the server takes that.
     pub tls: bool,
 }
 
@@ -33,10 +34,12 @@ impl fmt::Debug for Login {
     }
 }
 
-impl From<Credentials> for Login {
-    fn from(told: Credentials) -> Self {
+impl Login {
+    /// Out of what a platform told of a service.
+    #[must_use]
+    pub fn of(kind: EngineKind, told: Credentials) -> Self {
         Self {
-            tls: asks_for_tls(&told.connection_string),
+            tls: kind.capability().notation.asks_for_tls(&told.connection_string),
             host: told.host,
             port: told.port,
             username: told.username,
@@ -46,11 +49,19 @@ impl From<Credentials> for Login {
     }
 }
 
-/// Whether a connection string says so in MongoDB's notation.
-#[must_use]
-pub fn asks_for_tls(connection_string: &str) -> bool {
-    let parameters = connection_string.split_once('?').map_or("", |(_, parameters)| parameters);
-    parameters.split('&').any(|parameter| parameter == "tls=true")
+type Opening<'a> = BoxFuture<'a, Result<Box<dyn Session>>>;
+
+/// How a tenant of each engine connects.
+const SUITES: &[(EngineKind, for<'a> fn(&'a Login, &'static str) -> Opening<'a>)] = &[
+    (EngineKind::Postgresql, |login, space| Box::pin(postgresql::open(login, space))),
+    (EngineKind::Mysql, |login, space| Box::pin(mysql::open(login, space))),
+    (EngineKind::Mongodb, |login, space| Box::pin(mongodb::open(login, space))),
+    (EngineKind::Valkey, |login, space| Box::pin(valkey::open(login, space))),
+];
+
+/// The engines that there is a suite for.
+pub fn kinds() -> impl Iterator<Item = EngineKind> {
+    SUITES.iter().map(|(kind, _)| *kind)
 }
 
 /// What a row holds beside its number: another text for each part of each number, the same whenever it is asked for.
@@ -87,12 +98,9 @@ impl Database {
     /// # Errors
     /// `Database` when it cannot be reached; `NoSuite`.
     pub async fn open(&self) -> Result<Box<dyn Session>> {
-        match self.kind {
-            EngineKind::Postgresql => postgresql::open(&self.login, self.space).await,
-            EngineKind::Mysql => mysql::open(&self.login, self.space).await,
-            EngineKind::Mongodb => mongodb::open(&self.login, self.space).await,
-            EngineKind::Valkey => valkey::open(&self.login, self.space).await,
-            other => Err(ConformanceError::NoSuite(other)),
+        match SUITES.iter().find(|(kind, _)| *kind == self.kind) {
+            Some((_, open)) => open(&self.login, self.space).await,
+            None => Err(ConformanceError::NoSuite(self.kind)),
         }
     }
 
@@ -127,4 +135,16 @@ pub trait Session: Send {
     async fn fill(&mut self, bytes: u64) -> Result<()>;
     /// Changes the schema beside the ledger and of it: makes, alters, drops. `round` tells repetitions apart.
     async fn change_schema(&mut self, round: u32) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So that nobody can forget it.
+    #[test]
+    fn every_engine_that_is_offered_has_a_suite() {
+        let offered = EngineKind::ALL.into_iter().filter(|kind| kind.capability().available);
+        assert_eq!(kinds().collect::<Vec<_>>(), offered.collect::<Vec<_>>());
+    }
 }

@@ -21,6 +21,17 @@ pub struct Notation {
     pub plain: (&'static str, &'static str),
 }
 
+impl Notation {
+    /// Whether a connection string in this notation asks for TLS.
+    #[must_use]
+    pub fn asks_for_tls(&self, connection_string: &str) -> bool {
+        let (scheme, parameters) = self.tls;
+        self.tls != self.plain
+            && connection_string.strip_prefix(scheme).is_some_and(|rest| rest.starts_with("://"))
+            && connection_string.ends_with(parameters)
+    }
+}
+
 impl EngineKind {
     /// A connection string in the engine's own notation. It holds the password.
     #[must_use]
@@ -86,6 +97,7 @@ mod tests {
                 tls,
             };
             assert_eq!(engine.connection_string(at), expected);
+            assert_eq!(engine.capability().notation.asks_for_tls(expected), tls, "{expected}");
         }
     }
 

@@ -33,9 +33,9 @@ use holdfast_core::engine::EngineKind;
 
 use crate::registry::{Engine, Setting};
 use crate::{
-    BackupSink, DataPath, Driver, EngineError, Instance, LogCursor, LogFeed, LogOnDisk, Probe, ProgressSink,
-    RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore, StreamRestored,
-    UserSpec,
+    BackupSink, DataPath, Driver, EngineError, Instance, LogCursor, LogFeed, LogOnDisk, Probe, Program,
+    ProgressSink, RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore,
+    StreamRestored, UserSpec,
 };
 
 /// Drives MongoDB with the programs below `engines_dir`: `mongodb-<version>/bin/mongod`.
@@ -162,6 +162,14 @@ impl Driver for Mongodb {
 
     fn versions(&self) -> Vec<String> {
         config::installed_versions(&self.engines_dir)
+    }
+
+    fn programs(&self) -> Vec<Program> {
+        let program = |version: String| {
+            let path = self.engines_dir.join(format!("mongodb-{version}/bin/mongod"));
+            Program { name: "MongoDB", path, argument: "--version" }
+        };
+        self.versions().into_iter().map(program).collect()
     }
 }
 

@@ -52,9 +52,9 @@ use holdfast_core::engine::EngineKind;
 
 use crate::registry::Engine;
 use crate::{
-    BackupSink, DataPath, Driver, EngineError, Instance, LogCursor, LogFeed, LogOnDisk, Probe, ProgressSink,
-    RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore, StreamRestored,
-    UserSpec,
+    BackupSink, DataPath, Driver, EngineError, Instance, LogCursor, LogFeed, LogOnDisk, Probe, Program,
+    ProgressSink, RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore,
+    StreamRestored, UserSpec,
 };
 
 pub use config::my_cnf;
@@ -151,6 +151,14 @@ impl Driver for Mysql {
 
     fn versions(&self) -> Vec<String> {
         process::installed_versions(&self.engines_dir)
+    }
+
+    fn programs(&self) -> Vec<Program> {
+        let program = |version: String| {
+            let path = self.engines_dir.join(format!("mysql-{version}/bin/mysqld"));
+            Program { name: "MySQL", path, argument: "--version" }
+        };
+        self.versions().into_iter().map(program).collect()
     }
 }
 

@@ -31,8 +31,8 @@ use holdfast_core::engine::EngineKind;
 
 use crate::registry::{Engine, Setting};
 use crate::{
-    BackupRequest, DataPath, Driver, EngineError, Instance, LogOnDisk, LogTail, Mark, Probe, ProgressSink,
-    RepositoryDriver, RestoreRequest, Restored, Result, ToolBackup, UserSpec,
+    BackupRequest, DataPath, Driver, EngineError, Instance, LogOnDisk, LogTail, Mark, Probe, Program,
+    ProgressSink, RepositoryDriver, RestoreRequest, Restored, Result, ToolBackup, UserSpec,
 };
 
 pub use config::{hba_conf, postgresql_conf};
@@ -92,6 +92,9 @@ impl FromStr for WalTail {
     }
 }
 
+/// Below the folder of the engines.
+const PGBACKREST: &str = "pgbackrest/usr/bin/pgbackrest";
+
 /// Drives PostgreSQL with the programs below `engines_dir`: `postgresql-<major>/bin` and `pgbackrest/usr/bin`.
 #[derive(Debug, Clone)]
 pub struct Postgresql {
@@ -119,7 +122,7 @@ impl Postgresql {
     }
 
     fn pgbackrest(&self) -> Result<PathBuf> {
-        let path = self.engines_dir.join("pgbackrest/usr/bin/pgbackrest");
+        let path = self.engines_dir.join(PGBACKREST);
         if path.is_file() {
             return Ok(path);
         }
@@ -192,6 +195,15 @@ impl Driver for Postgresql {
 
     fn versions(&self) -> Vec<String> {
         crate::postgresql::process::installed_versions(&self.engines_dir)
+    }
+
+    fn programs(&self) -> Vec<Program> {
+        let servers = self.versions().into_iter().map(|version| {
+            let path = self.engines_dir.join(format!("postgresql-{version}/bin/postgres"));
+            Program { name: "PostgreSQL", path, argument: "--version" }
+        });
+        let path = self.engines_dir.join(PGBACKREST);
+        servers.chain([Program { name: "pgBackRest", path, argument: "version" }]).collect()
     }
 }
 

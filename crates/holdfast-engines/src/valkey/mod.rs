@@ -31,7 +31,7 @@ use holdfast_core::engine::EngineKind;
 
 use crate::registry::Engine;
 use crate::{
-    BackupSink, DataPath, Driver, Instance, LogCursor, LogFeed, LogOnDisk, Probe, ProgressSink,
+    BackupSink, DataPath, Driver, Instance, LogCursor, LogFeed, LogOnDisk, Probe, Program, ProgressSink,
     RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore, StreamRestored,
     UserSpec,
 };
@@ -118,6 +118,14 @@ impl Driver for Valkey {
 
     fn versions(&self) -> Vec<String> {
         process::installed_versions(&self.engines_dir)
+    }
+
+    fn programs(&self) -> Vec<Program> {
+        let program = |version: String| {
+            let path = self.engines_dir.join(format!("valkey-{version}/bin")).join(process::SERVER);
+            Program { name: "Valkey", path, argument: "--version" }
+        };
+        self.versions().into_iter().map(program).collect()
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{EngineError, Instance, Paths, ProgressSink, Result, UserSpec};
 const START_SECONDS: u64 = 60;
 /// Reading the append-only file back may take long; it is bounded by its progress, this is the last bound.
 const LOAD_LIMIT: Duration = Duration::from_secs(6 * 3600);
-const SERVER: &str = "valkey-server";
+pub(super) const SERVER: &str = "valkey-server";
 
 /// Releases that a restore can hold the clock still for (`import-mode`), so that keys which were alive then are alive now.
 const OLDEST: (u32, u32) = (8, 1);

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use holdfast_conformance::error::BoxError;
 use holdfast_conformance::{Answer, ConformanceError, Control, Made, Method, Plan, Report, Watch, scenario};
 use holdfast_core::engine::EngineKind;
@@ -18,9 +19,15 @@ use super::http::Api;
 use super::{Context, table};
 use crate::config;
 
+fn kinds() -> impl TypedValueParser<Value = EngineKind> {
+    let names = PossibleValuesParser::new(holdfast_conformance::engines::kinds().map(EngineKind::as_str));
+    names.map(|name| name.parse().expect("a name of a kind"))
+}
+
 #[derive(Args)]
 pub(crate) struct EngineArgs {
-    /// postgresql, mysql, mongodb or valkey.
+    /// The kind of database.
+    #[arg(ignore_case = true, value_parser = kinds())]
     kind: EngineKind,
     /// Version of the engine [the platform's default].
     #[arg(long)]

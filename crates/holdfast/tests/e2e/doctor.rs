@@ -41,9 +41,7 @@ fn says(report: &Value, check: &str, outcome: &str, next: &str) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_missing_is_named_with_what_mends_it() -> Result<()> {
-    if holdfast::engines().is_none() {
-        return Ok(());
-    }
+    let Some(engines) = holdfast::engines() else { return Ok(()) };
     let holdfast = Holdfast::start(BINARY, "doctor").await?;
     let (code, report) = doctor(&holdfast, &[])?;
     ensure!(code == 0 && report["good"] == true, "{code}: {report:#}");
@@ -62,8 +60,17 @@ async fn what_is_missing_is_named_with_what_mends_it() -> Result<()> {
         doctor(&holdfast, &[("HOLDFAST_ENGINES", "/nowhere"), ("HOLDFAST_LISTEN", "127.0.0.1:0")])?;
     ensure!(code == 1 && report["good"] == false, "{code}: {report:#}");
     says(&report, "PostgreSQL", "failed", "make engines")?;
-    says(&report, "pgBackRest", "failed", "make engines")?;
+    says(&report, "MongoDB", "failed", "make engines")?;
     says(&report, "address of the API", "ok", "")?;
+
+    let folder = tempfile::tempdir()?;
+    std::os::unix::fs::symlink(engines.join("postgresql-17"), folder.path().join("postgresql-17"))?;
+    let path = folder.path().to_str().context("a path")?;
+    let (code, report) = doctor(&holdfast, &[("HOLDFAST_ENGINES", path)])?;
+    ensure!(code == 1, "{report:#}");
+    says(&report, "PostgreSQL", "ok", "")?;
+    says(&report, "pgBackRest", "failed", "make engines")?;
+    says(&report, "Valkey", "warning", "make engines")?;
 
     let kek = holdfast.data().join("keys/kek-1");
     std::fs::set_permissions(&kek, std::fs::Permissions::from_mode(0o644))?;

@@ -84,7 +84,7 @@ pub(crate) async fn zones() -> Json<ZoneList> {
 pub(crate) struct VersionsQuery {
     /// Only this engine's.
     #[serde(rename = "type")]
-    #[param(example = "postgresql", pattern = "^(|postgresql|mysql|mongodb|valkey|kafka|opensearch|mssql)$")]
+    #[param(schema_with = holdfast_api::service::engine_or_none_schema, required = false)]
     engine: Option<String>,
 }
 

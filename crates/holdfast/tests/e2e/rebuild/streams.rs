@@ -65,7 +65,7 @@ pub(crate) async fn bucket_and_kit_are_enough(engine: EngineKind) -> Result<()> 
     let opened = opens(engine, &engines, &store, &kit, &target, point)?;
     let stop = Stop { target: target.clone(), engines: engines.clone() };
     ensure!(opened["restore_point"] == point.to_string(), "{opened}, {point} was asked for");
-    let database = Database { kind: engine, login: login(&opened)?, space: "ledger" };
+    let database = Database { kind: engine, login: login(engine, &opened)?, space: "ledger" };
     let judge = async |what: &str| {
         let state = database.read().await?;
         let verdict = before.ledger.judge(&state, point, point);
@@ -85,7 +85,7 @@ async fn live(client: &Client, engine: EngineKind, seed: u64) -> Result<Before> 
     client.wait_first_backup(&id).await?;
     let path = format!("/managed-services/{id}/database-users/app_user/reveal-password");
     let told: Credentials = serde_json::from_value(client.post(&path, json!({})).await?)?;
-    let database = Database { kind: engine, login: told.into(), space: "ledger" };
+    let database = Database { kind: engine, login: Login::of(engine, told), space: "ledger" };
     let pause = std::time::Duration::from_millis(5);
     let mix = Mix { writers: 2, first: 1, pause, inserts_only: false, seed };
     let load = Load::start(&database, Ledger::default(), mix).await?;
@@ -180,7 +180,7 @@ fn opens(
 }
 
 /// What the printed connection string says.
-fn login(opened: &Value) -> Result<Login> {
+fn login(engine: EngineKind, opened: &Value) -> Result<Login> {
     let text = text(opened, "connection_string")?;
     let (_, rest) = text.split_once("://").context("an address")?;
     let (username, rest) = rest.split_once(':').context("a user")?;
@@ -193,7 +193,7 @@ fn login(opened: &Value) -> Result<Login> {
         username: username.to_owned(),
         password: password.to_owned(),
         database: rest.split('?').next().unwrap_or_default().to_owned(),
-        tls: holdfast_conformance::engines::asks_for_tls(&text),
+        tls: engine.capability().notation.asks_for_tls(&text),
     })
 }
 
