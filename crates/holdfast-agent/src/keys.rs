@@ -8,7 +8,7 @@ use holdfast_api::agent::{KeyGrant, RepositoryGrant, Secret};
 use holdfast_core::KeyId;
 use holdfast_core::key::KeyPurpose;
 use holdfast_seal::DataKey;
-use holdfast_store::gateway::{KeyRefused, ObjectClass, OwnedKey, RepositoryKeys};
+use holdfast_store::gateway::{KeyRefused, ObjectClass, OwnedKey, RepositoryKeys, began};
 use serde::{Deserialize, Serialize};
 
 /// Which key seals what, and which open what.
@@ -251,17 +251,12 @@ impl Ring {
     }
 }
 
-/// When a backup began, by its label: `20260315-020000F`, or `<full>_20260316-020000I` (pgBackRest user guide, 5.2).
-fn began(label: &str) -> &str {
-    label.rsplit('_').next().and_then(|last| last.get(..15)).unwrap_or_default()
-}
-
 impl RepositoryKeys for LineageKeys {
     fn sealing_key(&self, class: &ObjectClass) -> Result<OwnedKey, KeyRefused> {
         let mut ring = self.lock();
         match class {
             ObjectClass::BackupFile { label } => ring.backup_key(label),
-            ObjectClass::Wal { .. } | ObjectClass::PartialWal { .. } => {
+            ObjectClass::Log { .. } | ObjectClass::PartialLog { .. } => {
                 ring.named(ring.active_epoch, "epoch")
             }
             // A timeline's history is needed for as long as any log of the timeline is: no epoch's end may take it along.
@@ -291,7 +286,14 @@ impl RepositoryKeys for LineageKeys {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_core::position::Position;
+
     use super::*;
+
+    fn log() -> ObjectClass {
+        let from = Position { timeline: 1, offset: 0 };
+        ObjectClass::Log { from, to: from.plus(1) }
+    }
 
     fn ring(purposes: &[(KeyId, KeyPurpose)]) -> LineageKeys {
         let grants: Vec<KeyGrant> = purposes
@@ -360,7 +362,7 @@ mod tests {
         let sealed_by = |class: &ObjectClass| keys.sealing_key(class).map(|owned| owned.key_id).ok();
         let file = |label: &str| ObjectClass::BackupFile { label: label.to_owned() };
         enter(&keys, first);
-        assert_eq!(sealed_by(&ObjectClass::Wal { timeline: 1, segment: 0 }), Some(first));
+        assert_eq!(sealed_by(&log()), Some(first));
         assert_eq!(sealed_by(&ObjectClass::TimelineHistory { timeline: 2 }), Some(repository));
         assert_eq!(sealed_by(&file("new")), None, "no backup runs");
         keys.begin_backup(backup, vec!["old".to_owned()]);
@@ -392,7 +394,7 @@ mod tests {
         let backup = KeyId::random();
         let keys = ring(&[(backup, KeyPurpose::Backup)]);
         let file = |label: &str| ObjectClass::BackupFile { label: label.to_owned() };
-        let wal = ObjectClass::Wal { timeline: 1, segment: 0 };
+        let wal = log();
         assert!(
             !keys.may_delete(&file("old")) && !keys.may_delete(&wal) && !keys.may_delete(&ObjectClass::Info)
         );

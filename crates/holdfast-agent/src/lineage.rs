@@ -8,7 +8,6 @@ use futures::TryStreamExt;
 use holdfast_core::Timestamp;
 use holdfast_core::position::{Coverage, Piece, Position};
 use holdfast_engines::Mark;
-use holdfast_engines::postgresql::SEGMENT_BYTES;
 use holdfast_seal::ManifestObject;
 use holdfast_store::gateway::{
     Damage, KeyRefused, ObjectClass, OwnedKey, RepositoryEvents, RepositoryKeys, StoredObject, Trouble,
@@ -116,17 +115,16 @@ impl Lineage {
         let listed = pieces(store, self.scope).await?;
         let tail: Vec<Piece> =
             listed.iter().map(|p| (position(p.timeline, p.from), position(p.timeline, p.to))).collect();
-        let mut segments = Vec::new();
+        let mut archived: Vec<Piece> = Vec::new();
         let mut objects = store.list(&ObjectPrefix::Repository { lineage: self.scope, folder: None });
         while let Some(object) = objects.try_next().await? {
             if let ObjectName::Repository { path, .. } = &object.name
-                && let ObjectClass::Wal { timeline, segment } = classify(path.as_str())
+                && let ObjectClass::Log { from, to } = classify(path.as_str())
             {
-                segments.push(position(timeline, segment));
+                archived.push((from, to));
             }
         }
-        let whole = segments.iter().map(|from| (*from, position(from.timeline, from.offset + SEGMENT_BYTES)));
-        let mut archive = ArchiveTracker::from_pieces(whole.chain(tail.iter().copied()).collect());
+        let mut archive = ArchiveTracker::from_pieces(archived.iter().chain(&tail).copied().collect());
         let document = crate::coverage::newest(store, self).await?;
         let (mut known, gaps) = document.map(|d| (d.coverage, d.gaps)).unwrap_or_default();
         let told_to = known.last().map(|newest| newest.to);
@@ -139,7 +137,7 @@ impl Lineage {
                 tracing::error!(service = %self.scope.service, ?gap, "the log archive has a gap");
             }
         }
-        *self.tail() = Pieces::listed(tail, &segments);
+        *self.tail() = Pieces::listed(tail, &archived);
         *self.archive() = archive;
         self.is_listed.store(true, Ordering::Release);
         Ok(())
@@ -376,11 +374,9 @@ impl RepositoryEvents for Lineage {
     fn stored(&self, object: &StoredObject) {
         *self.troubled() = None;
         match &object.class {
-            ObjectClass::Wal { timeline, segment } => {
-                let from = Position { timeline: *timeline, offset: *segment };
-                let to = Position { offset: segment + SEGMENT_BYTES, ..from };
-                self.log_arrived((from, to), self.cause_of_hole());
-                self.tail().archived(from);
+            ObjectClass::Log { from, to } => {
+                self.log_arrived((*from, *to), self.cause_of_hole());
+                self.tail().archived((*from, *to));
             }
             ObjectClass::BackupFile { label } => {
                 let file = ManifestObject {
@@ -407,16 +403,7 @@ impl RepositoryEvents for Lineage {
     fn served(&self, _plain_bytes: u64) {}
 
     fn damaged(&self, damage: &Damage<'_>) {
-        // The tool's own indexes have copies that it turns to.
-        let has_copy = damage.path.rsplit('/').next().is_some_and(|file| file.starts_with("backup.manifest"));
-        let needed = matches!(
-            damage.class,
-            ObjectClass::BackupFile { .. }
-                | ObjectClass::Wal { .. }
-                | ObjectClass::PartialWal { .. }
-                | ObjectClass::TimelineHistory { .. }
-        );
-        if needed && !has_copy {
+        if damage.class.is_needed(damage.path) {
             self.damage.send_if_modified(|first| {
                 let is_first = first.is_none();
                 first.get_or_insert_with(|| damage.what.to_owned());

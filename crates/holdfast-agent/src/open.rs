@@ -68,8 +68,8 @@ pub struct Opened {
 /// How people get into it, and how they stop it.
 #[derive(Debug, Clone)]
 pub enum OpenedAccess {
-    /// As superuser over a socket in this folder; `pg_ctl` starts and stops it.
-    Socket { folder: PathBuf, pg_ctl: PathBuf },
+    /// As superuser over a socket in this folder; the program starts and stops it.
+    Socket { folder: PathBuf, control: PathBuf },
     /// With a password that was made just now; [`stop`] and [`start`] find the instance by its folder.
     Account { username: String, password: Secret },
 }
@@ -127,10 +127,15 @@ pub async fn open(
             fs::remove_dir_all(&state).map_err(AgentError::file(&state))?;
             write_private(&target.join(RECORD), &record(engine, &instance))?;
             let access = match done.users.into_iter().next() {
-                None => OpenedAccess::Socket {
-                    folder: Paths(target).run(),
-                    pg_ctl: request.engines_dir.join(format!("postgresql-{}/bin/pg_ctl", instance.version)),
-                },
+                None => {
+                    let DataPath::Repository(driver) = driver.data_path() else {
+                        return Err(AgentError::NoDriver(engine));
+                    };
+                    OpenedAccess::Socket {
+                        folder: Paths(target).run(),
+                        control: driver.control_program(&instance),
+                    }
+                }
                 Some(user) => {
                     OpenedAccess::Account { username: user.username, password: Secret(user.password) }
                 }

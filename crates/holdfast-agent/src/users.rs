@@ -31,7 +31,7 @@ pub(crate) async fn claim(users_dir: &Path, folder: &Path) -> Result<Option<RunA
         let name = format!("{PREFIX}{number:03}");
         if take(users_dir, &name, folder)? {
             let user = ensure_exists(&name).await?;
-            if has_processes(user.uid) && !already_runs_here(folder) {
+            if has_processes(user.uid) {
                 // Left by an instance whose folder somebody removed: not ours to touch.
                 release(users_dir, Some(&user), folder);
                 tracing::debug!(
@@ -95,10 +95,6 @@ fn take(users_dir: &Path, name: &str, folder: &Path) -> Result<bool, AgentError>
 
 fn owner_of(claim: &Path) -> Option<String> {
     fs::read_to_string(claim).ok()
-}
-
-fn already_runs_here(folder: &Path) -> bool {
-    folder.join("data/postmaster.pid").exists()
 }
 
 fn has_processes(uid: u32) -> bool {

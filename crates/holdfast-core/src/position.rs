@@ -13,6 +13,20 @@ pub struct Position {
     pub offset: u64,
 }
 
+impl Position {
+    /// Where the piece begins that it lies in, of a log that is archived in whole pieces of so many units.
+    #[must_use]
+    pub fn start_of_piece(self, piece: u64) -> Self {
+        Self { offset: self.offset - self.offset % piece.max(1), ..self }
+    }
+
+    /// Further on in the same timeline.
+    #[must_use]
+    pub fn plus(self, units: u64) -> Self {
+        Self { offset: self.offset + units, ..self }
+    }
+}
+
 /// A stretch of log that lies in the object store without a hole: everything from `from` up to, not including, `to`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coverage {

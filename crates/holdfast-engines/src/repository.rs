@@ -1,6 +1,8 @@
 //! Engines whose own backup tool writes many files and keeps an index of them: it writes to the sealing gateway as if that
 //! were its repository, [`Instance::repository`] says how.
 
+use std::path::PathBuf;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_core::backup::BackupMode;
@@ -71,6 +73,10 @@ pub trait LogTail: Send {
 /// What a driver does whose tool has a repository.
 #[async_trait]
 pub trait RepositoryDriver: Send + Sync {
+    /// Bytes of a piece of the tool's log.
+    fn log_piece(&self) -> u64;
+    /// The program with which the owner of a copy that stands alone starts and stops it.
+    fn control_program(&self, instance: &Instance) -> PathBuf;
     /// Writes only how the backup tool reaches the gateway (its port may change with every agent).
     async fn write_repository_settings(&self, instance: &Instance) -> Result<()>;
     /// Labels that the tool's own index holds, oldest first, each with the backup's id that was given to the tool.

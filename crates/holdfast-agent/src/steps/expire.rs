@@ -6,10 +6,8 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 use holdfast_api::agent::{ExpiredBackup, RemoveExpired};
 use holdfast_core::Timestamp;
-use holdfast_core::engine::EngineKind;
 use holdfast_core::position::Position;
-use holdfast_engines::postgresql::SEGMENT_BYTES;
-use holdfast_engines::{Instance, ProgressSink};
+use holdfast_engines::{DataPath, Instance, ProgressSink, RepositoryDriver};
 use holdfast_seal::{MANIFEST_FORMAT, Tombstone};
 use holdfast_store::gateway::{Access, ObjectClass, classify};
 use holdfast_store::log::{ListedSegment, segment_name};
@@ -51,8 +49,8 @@ pub(super) async fn remove(
         let keys = ObjectPrefix::Keys { service: scope.service_scope(), key: None };
         return delete_all(agent, &keys, |_| true).await;
     }
-    if input.engine == EngineKind::Postgresql {
-        expire_in_tool(agent, &lineage, input).await?;
+    if let DataPath::Repository(driver) = agent.driver(input.engine)?.data_path() {
+        expire_in_tool(agent, driver, &lineage, input).await?;
     }
     for backup in &input.backups {
         remove_files(agent, scope, backup).await?;
@@ -94,10 +92,11 @@ async fn leave_tombstone(agent: &Agent, lineage: &Lineage, backup: &ExpiredBacku
         .map_err(AgentError::store("store a tombstone"))
 }
 
-/// pgBackRest drops the backups from its own index and removes their files. It runs in a folder of its own, so that a
+/// The tool drops the backups from its own index and removes their files. It runs in a folder of its own, so that a
 /// deleted service's repository can be tended too.
 async fn expire_in_tool(
     agent: &Arc<Agent>,
+    driver: &dyn RepositoryDriver,
     lineage: &Arc<Lineage>,
     input: &RemoveExpired,
 ) -> Result<(), AgentError> {
@@ -122,7 +121,6 @@ async fn expire_in_tool(
     };
     instances::write_gateway_certificate(&agent.host, &instance)?;
     instances::register(&agent.gateway, &instance.repository, lineage, Access::ReadWrite);
-    let driver = agent.repository(EngineKind::Postgresql)?;
     let expired = match driver.prepare_repository(&instance).await {
         Ok(()) => driver.expire(&instance, &labels).await,
         Err(error) => Err(error),
@@ -168,9 +166,7 @@ async fn remove_log(agent: &Agent, scope: LineageScope, before: Position) -> Res
     delete_all(agent, &prefix, |name| {
         let ObjectName::Repository { path, .. } = name else { return false };
         match classify(path.as_str()) {
-            ObjectClass::Wal { timeline, segment } => {
-                timeline == before.timeline && segment + SEGMENT_BYTES <= before.offset
-            }
+            ObjectClass::Log { to, .. } => to.timeline == before.timeline && to.offset <= before.offset,
             _ => false,
         }
     })

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use holdfast_core::position::Position;
-use holdfast_engines::postgresql::SEGMENT_BYTES;
 use tokio::time::{Instant, sleep_until};
 
 /// Longest part.
@@ -18,11 +17,13 @@ pub(super) struct Cut {
     /// When the first waiting byte came.
     since: Instant,
     every: Duration,
+    /// Bytes of a segment.
+    segment: u64,
 }
 
 impl Cut {
-    pub(super) fn new(from: Position, every: Duration) -> Self {
-        Self { from, waiting: BytesMut::new(), since: Instant::now(), every }
+    pub(super) fn new(from: Position, every: Duration, segment: u64) -> Self {
+        Self { from, waiting: BytesMut::new(), since: Instant::now(), every, segment }
     }
 
     pub(super) fn push(&mut self, log: &[u8]) {
@@ -47,7 +48,7 @@ impl Cut {
 
     /// Length of the part that would be cut now.
     fn part(&self) -> usize {
-        let in_segment = SEGMENT_BYTES - self.from.offset % SEGMENT_BYTES;
+        let in_segment = self.segment - self.from.offset % self.segment;
         let most = PART_BYTES.min(usize::try_from(in_segment).unwrap_or(PART_BYTES));
         self.waiting.len().min(most)
     }
@@ -75,11 +76,13 @@ impl Cut {
 mod tests {
     use super::*;
 
+    const SEGMENT_BYTES: u64 = 16 << 20;
+
     #[tokio::test]
     async fn parts_end_in_time_at_their_length_and_with_the_segment() {
         let at = |offset| Position { timeline: 1, offset };
         let begun = Instant::now();
-        let mut cut = Cut::new(at(SEGMENT_BYTES - 100), Duration::from_millis(50));
+        let mut cut = Cut::new(at(SEGMENT_BYTES - 100), Duration::from_millis(50), SEGMENT_BYTES);
         cut.push(&[1; 60]);
         cut.due().await;
         assert!(begun.elapsed() >= Duration::from_millis(50));

@@ -111,7 +111,7 @@ async fn follow(agent: &Agent, local: &Arc<Local>) -> Result<End, AgentError> {
     };
     let awaited = log.is_awaited();
     let every = if awaited { SYNCHRONOUS_INTERVAL } else { agent.config.log_interval };
-    let mut cut = Cut::new(from, every);
+    let mut cut = Cut::new(from, every, driver.log_piece());
     let mut marked = Instant::now();
     let mut upload: Option<BoxFuture<'_, Result<u64, AgentError>>> = None;
     let mut alive = interval(ALIVE);

@@ -1,9 +1,8 @@
 //! Which parts of the tail the store holds, and which of them nobody needs: those whose segment the tool has archived.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use holdfast_core::position::{Piece, Position};
-use holdfast_engines::postgresql::segment_start;
 
 /// Archived segments that are remembered, for a part that was on its way while its segment was archived.
 const REMEMBERED: usize = 256;
@@ -12,27 +11,32 @@ const REMEMBERED: usize = 256;
 pub(crate) struct Pieces {
     needed: Vec<Piece>,
     spent: Vec<Piece>,
-    archived: VecDeque<Position>,
+    archived: VecDeque<Piece>,
 }
 
 impl Pieces {
-    /// From what the store lists: parts, and where each archived segment begins.
-    pub(crate) fn listed(pieces: Vec<Piece>, archived: &[Position]) -> Self {
-        let (spent, needed) = pieces.into_iter().partition(|(from, _)| archived.contains(&segment_of(*from)));
+    /// From what the store lists: parts, and the archived segments.
+    pub(crate) fn listed(pieces: Vec<Piece>, archived: &[Piece]) -> Self {
+        let ends: BTreeMap<_, _> = archived.iter().map(|segment| (order(&segment.0), segment)).collect();
+        let is_spent = |piece: &Piece| {
+            let before = ends.range(..=order(&piece.0)).next_back();
+            before.is_some_and(|(_, segment)| lies_in(piece, segment))
+        };
+        let (spent, needed) = pieces.into_iter().partition(is_spent);
         let archived = archived.iter().rev().take(REMEMBERED).copied().collect();
         Self { needed, spent, archived }
     }
 
     pub(crate) fn shipped(&mut self, piece: Piece) {
-        let is_spent = self.archived.contains(&segment_of(piece.0));
+        let is_spent = self.archived.iter().any(|segment| lies_in(&piece, segment));
         if is_spent { self.spent.push(piece) } else { self.needed.push(piece) }
     }
 
-    /// The segment that begins there is in the tool's archive.
-    pub(crate) fn archived(&mut self, segment: Position) {
+    /// The segment is in the tool's archive.
+    pub(crate) fn archived(&mut self, segment: Piece) {
         self.archived.truncate(REMEMBERED - 1);
         self.archived.push_front(segment);
-        self.spent.extend(self.needed.extract_if(.., |(from, _)| segment_of(*from) == segment));
+        self.spent.extend(self.needed.extract_if(.., |piece| lies_in(piece, &segment)));
     }
 
     /// What may be removed from the store now; what could not is given back.
@@ -45,8 +49,13 @@ impl Pieces {
     }
 }
 
-fn segment_of(position: Position) -> Position {
-    Position { offset: segment_start(position.offset), ..position }
+fn order(position: &Position) -> (u32, u64) {
+    (position.timeline, position.offset)
+}
+
+/// No part crosses the end of a segment.
+fn lies_in((from, _): &Piece, (start, end): &Piece) -> bool {
+    from.timeline == start.timeline && (start.offset..end.offset).contains(&from.offset)
 }
 
 #[cfg(test)]
@@ -59,8 +68,8 @@ mod tests {
         (Position { timeline: 1, offset: from }, Position { timeline: 1, offset: to })
     }
 
-    fn segment(number: u64) -> Position {
-        Position { timeline: 1, offset: number * MIB16 }
+    fn segment(number: u64) -> Piece {
+        piece(number * MIB16, (number + 1) * MIB16)
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use futures::TryStreamExt;
 use holdfast_core::position::Position;
-use holdfast_engines::postgresql::{SEGMENT_BYTES, segment_start};
 use holdfast_engines::{Instance, RepositoryDriver};
 use holdfast_store::gateway::{ObjectClass, RepositoryKeys, classify};
 use holdfast_store::log::reading::{READ_AGAIN, READS, may_pass, read_error};
@@ -31,7 +30,8 @@ pub(crate) async fn rebuild(
     from: Position,
     covered_to: Position,
 ) -> Result<(), AgentError> {
-    let first = Position { offset: segment_start(from.offset), ..covered_to };
+    let segment = driver.log_piece();
+    let first = Position { offset: from.offset, ..covered_to }.start_of_piece(segment);
     for attempt in 1.. {
         match rebuild_once(store, source, driver, instance, first, covered_to).await {
             Err(AgentError::Store { source, .. })
@@ -41,7 +41,8 @@ pub(crate) async fn rebuild(
             Ok(false) => break,
         }
     }
-    let last = Position { offset: segment_start(covered_to.offset.saturating_sub(1)), ..covered_to };
+    let end = Position { offset: covered_to.offset.saturating_sub(1), ..covered_to };
+    let last = end.start_of_piece(segment);
     if is_archived(store, source.scope, last).await? {
         return Ok(());
     }
@@ -59,15 +60,17 @@ async fn rebuild_once(
     covered_to: Position,
 ) -> Result<bool, AgentError> {
     let listed = pieces(store, source.scope).await.map_err(AgentError::store("list the log's tail"))?;
+    let bytes = driver.log_piece();
     let mut segments: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
     for piece in listed.iter().filter(|p| p.timeline == first.timeline && p.from >= first.offset) {
-        segments.entry(segment_start(piece.from)).or_default().push((piece.from, piece.to));
+        let at = Position { offset: piece.from, ..first };
+        segments.entry(at.start_of_piece(bytes).offset).or_default().push((piece.from, piece.to));
     }
     let mut reaches = false;
     for (start, parts) in segments {
         let segment = Position { offset: start, ..first };
-        let log = beginning(store, source, segment, &parts).await?;
-        if is_of_use(start, log.len() as u64, covered_to.offset) {
+        let log = beginning(store, source, segment, bytes, &parts).await?;
+        if is_of_use(start, log.len() as u64, bytes, covered_to.offset) {
             reaches |= start + log.len() as u64 >= covered_to.offset;
             driver.keep_log(instance, segment, &log).map_err(AgentError::engine("keep the log's tail"))?;
         }
@@ -77,8 +80,8 @@ async fn rebuild_once(
 
 /// Whether so many bytes of the segment that begins at `start` do for the whole: all of it, or all up to `covered_to`. What lies
 /// behind that is not needed.
-fn is_of_use(start: u64, length: u64, covered_to: u64) -> bool {
-    start < covered_to && (length == SEGMENT_BYTES || start + length >= covered_to)
+fn is_of_use(start: u64, length: u64, segment: u64, covered_to: u64) -> bool {
+    start < covered_to && (length == segment || start + length >= covered_to)
 }
 
 /// The bytes of a segment from its first one on, as far as its parts hold them without a hole. `parts` ascend.
@@ -86,6 +89,7 @@ async fn beginning(
     store: &Store,
     source: &Lineage,
     segment: Position,
+    bytes: u64,
     parts: &[(u64, u64)],
 ) -> Result<Vec<u8>, AgentError> {
     let mut log = Vec::new();
@@ -98,7 +102,7 @@ async fn beginning(
             continue;
         }
         let name = segment_name(source.scope, segment.timeline, *from, *to);
-        let part = read_part(store, source, &name, to - from).await.map_err(damaged)?;
+        let part = read_part(store, source, &name, to - from, bytes).await.map_err(damaged)?;
         log.extend_from_slice(&part[usize::try_from(at - from).expect("within a segment")..]);
     }
     Ok(log)
@@ -110,10 +114,11 @@ async fn read_part(
     source: &Lineage,
     name: &ObjectName,
     length: u64,
+    most: u64,
 ) -> Result<Vec<u8>, StoreError> {
     let mut reads = 1;
     loop {
-        match read_once(store, source, name, length).await {
+        match read_once(store, source, name, length, most).await {
             Err(error) if may_pass(&error) && reads < READS => {
                 tokio::time::sleep(READ_AGAIN * reads).await;
                 reads += 1;
@@ -128,11 +133,12 @@ async fn read_once(
     source: &Lineage,
     name: &ObjectName,
     length: u64,
+    most: u64,
 ) -> Result<Vec<u8>, StoreError> {
     let mut segment = Segment::open(store, name, &|id| source.keys.opening_key(id).ok()).await?;
     let mut log = Vec::new();
     let problem = |problem: String| StoreError::Document { object: name.to_string(), problem };
-    let read = (&mut segment.log).take(SEGMENT_BYTES + 1).read_to_end(&mut log).await;
+    let read = (&mut segment.log).take(most + 1).read_to_end(&mut log).await;
     read.map_err(|error| read_error(name, error))?;
     if log.len() as u64 != length {
         return Err(problem(format!("it holds {} bytes of log", log.len())));
@@ -150,11 +156,12 @@ fn damaged(error: StoreError) -> AgentError {
 }
 
 async fn is_archived(store: &Store, scope: LineageScope, segment: Position) -> Result<bool, AgentError> {
-    let wanted = ObjectClass::Wal { timeline: segment.timeline, segment: segment.offset };
     let mut objects = store.list(&ObjectPrefix::Repository { lineage: scope, folder: None });
     let failed = || AgentError::store("list the log archive");
     while let Some(object) = objects.try_next().await.map_err(failed())? {
-        if matches!(&object.name, ObjectName::Repository { path, .. } if classify(path.as_str()) == wanted) {
+        if matches!(&object.name, ObjectName::Repository { path, .. }
+            if matches!(classify(path.as_str()), ObjectClass::Log { from, .. } if from == segment))
+        {
             return Ok(true);
         }
     }
@@ -164,6 +171,8 @@ async fn is_archived(store: &Store, scope: LineageScope, segment: Position) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SEGMENT_BYTES: u64 = 16 << 20;
 
     #[test]
     fn half_a_segment_never_stands_in_for_a_whole_one() {
@@ -180,7 +189,7 @@ mod tests {
             (at(3), 100, at(2) + 100, false, "behind all that was proven"),
         ];
         for (start, length, covered_to, expected, why) in rows {
-            assert_eq!(is_of_use(start, length, covered_to), expected, "{why}");
+            assert_eq!(is_of_use(start, length, SEGMENT_BYTES, covered_to), expected, "{why}");
         }
     }
 }

@@ -22,8 +22,8 @@ const fn accounts(role: &'static str, privileges: &'static str) -> [Account; 2] 
     [Account { username: "app_user", role, privileges }, Account { username: "admin", role, privileges }]
 }
 
-/// PostgreSQL's default size of a WAL segment.
-const WAL_SEGMENT_BYTES: u64 = 16 << 20;
+/// PostgreSQL's default size of a WAL segment. Every cluster of ours is made with it.
+pub const WAL_SEGMENT_BYTES: u64 = 16 << 20;
 
 /// What most engines have alike; an engine's row says what it has otherwise.
 const USUAL: Capability = Capability {

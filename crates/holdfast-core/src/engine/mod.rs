@@ -11,7 +11,7 @@ mod kinds;
 
 pub use address::{Endpoint, Notation};
 pub use cidrs::{CidrRefusal, CidrRule, Network, check_cidrs, lets_in_everybody};
-pub use kinds::EngineKind;
+pub use kinds::{EngineKind, WAL_SEGMENT_BYTES};
 
 /// What an engine can do here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -36,7 +36,7 @@ use crate::{
 };
 
 pub use config::{hba_conf, postgresql_conf};
-pub use position::{SEGMENT_BYTES, parse_lsn, segment_start, wal_name_start};
+pub use position::{parse_lsn, wal_name_start};
 
 /// Whether the log that the engine is writing is shipped ahead of the archive of whole segments.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -209,6 +209,14 @@ impl Driver for Postgresql {
 
 #[async_trait]
 impl RepositoryDriver for Postgresql {
+    fn log_piece(&self) -> u64 {
+        position::SEGMENT_BYTES
+    }
+
+    fn control_program(&self, instance: &Instance) -> PathBuf {
+        self.engines_dir.join(format!("postgresql-{}/bin/pg_ctl", instance.version))
+    }
+
     async fn write_repository_settings(&self, instance: &Instance) -> Result<()> {
         config::write_pgbackrest_conf(instance, &instance.repository, "pgbackrest.conf")
     }

@@ -2,8 +2,8 @@
 
 use holdfast_core::position::Position;
 
-/// Size of a WAL segment; instances are made with initdb's default.
-pub const SEGMENT_BYTES: u64 = 16 << 20;
+/// Size of a WAL segment.
+pub(super) const SEGMENT_BYTES: u64 = holdfast_core::engine::WAL_SEGMENT_BYTES;
 
 /// A page of log opens with a header (`SizeOfXLogShortPHD`), the first one of a segment with a longer one
 /// (`SizeOfXLogLongPHD`): an insert position right behind one means that nothing has been written into the page.
@@ -26,7 +26,7 @@ pub(super) fn format_lsn(lsn: u64) -> String {
 
 /// The start of the segment that holds `lsn`.
 #[must_use]
-pub fn segment_start(lsn: u64) -> u64 {
+pub(super) fn segment_start(lsn: u64) -> u64 {
     lsn - lsn % SEGMENT_BYTES
 }
 

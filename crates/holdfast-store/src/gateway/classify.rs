@@ -4,10 +4,10 @@
 //! The repository's own folder (`repo1-path`) may be anything; what counts is what follows its `archive` or `backup`
 //! folder: the stanza and then the names below.
 
+use holdfast_core::engine::WAL_SEGMENT_BYTES;
+use holdfast_core::position::Position;
 use holdfast_seal::ObjectKind;
 
-/// Bytes of a WAL segment. Every cluster of ours is made with the default.
-const SEGMENT_BYTES: u64 = 16 << 20;
 /// Hexadecimal digits of a segment's name: timeline, and the segment's number in two halves.
 const SEGMENT_DIGITS: usize = 24;
 
@@ -20,10 +20,10 @@ pub enum ObjectClass {
     BackupHistory,
     /// `archive.info`, `backup.info` or the `.copy` of one: the only files that are rewritten.
     Info,
-    /// A WAL segment; `segment` is the LSN of its first byte.
-    Wal { timeline: u32, segment: u64 },
-    /// The last, unfinished segment of a timeline that ended.
-    PartialWal { timeline: u32, segment: u64 },
+    /// A piece of log: a WAL segment, from its first byte to behind its last.
+    Log { from: Position, to: Position },
+    /// The last, unfinished piece of a timeline that ended.
+    PartialLog { from: Position },
     /// Where a timeline branched off.
     TimelineHistory { timeline: u32 },
     /// Anything else: `.backup` files in the archive, files that a later pgBackRest may invent.
@@ -31,15 +31,43 @@ pub enum ObjectClass {
 }
 
 impl ObjectClass {
+    /// Whether a restore needs the file at `path`, which is of this class: the tool's own indexes have copies that it turns to.
+    #[must_use]
+    pub fn is_needed(&self, path: &str) -> bool {
+        let is_index = path.rsplit('/').next().is_some_and(|file| file.starts_with("backup.manifest"));
+        let is_data = matches!(
+            self,
+            Self::BackupFile { .. }
+                | Self::Log { .. }
+                | Self::PartialLog { .. }
+                | Self::TimelineHistory { .. }
+        );
+        is_data && !is_index
+    }
+
     /// What a file of this class is sealed as.
     #[must_use]
     pub fn sealed_kind(&self) -> ObjectKind {
         match self {
             Self::BackupFile { .. } => ObjectKind::BackupFile,
-            Self::Wal { .. } | Self::PartialWal { .. } | Self::TimelineHistory { .. } => ObjectKind::Log,
+            Self::Log { .. } | Self::PartialLog { .. } | Self::TimelineHistory { .. } => ObjectKind::Log,
             Self::BackupHistory | Self::Info | Self::Other => ObjectKind::RepositoryInfo,
         }
     }
+}
+
+/// When a backup began, by its label, in a form that ascends with time; empty for what is none (pgBackRest user guide, 5.2).
+#[must_use]
+pub fn began(label: &str) -> &str {
+    label.rsplit('_').next().and_then(|last| last.get(..15)).unwrap_or_default()
+}
+
+/// The engine's version in the path of a file in its archive, `repo/archive/<stanza>/17-1/…`.
+#[must_use]
+pub fn version_in(path: &str) -> Option<String> {
+    let (_, below) = path.split_once("archive/")?;
+    let (version, _) = below.split('/').nth(1)?.split_once('-')?;
+    Some(version.to_owned())
 }
 
 /// Says what the file at `path` is.
@@ -87,11 +115,12 @@ fn wal(folder: &str, file: &str) -> Option<ObjectClass> {
     let timeline = hex32(&segment_name[..8])?;
     let (high, low) = (hex32(&segment_name[8..16])?, hex32(&segment_name[16..])?);
     let segment = (u64::from(high) << 32)
-        | u64::from(low).checked_mul(SEGMENT_BYTES).filter(|lsn| *lsn <= 0xFFFF_FFFF)?;
+        | u64::from(low).checked_mul(WAL_SEGMENT_BYTES).filter(|lsn| *lsn <= 0xFFFF_FFFF)?;
+    let from = Position { timeline, offset: segment };
     Some(if partial {
-        ObjectClass::PartialWal { timeline, segment }
+        ObjectClass::PartialLog { from }
     } else {
-        ObjectClass::Wal { timeline, segment }
+        ObjectClass::Log { from, to: from.plus(WAL_SEGMENT_BYTES) }
     })
 }
 
@@ -131,7 +160,10 @@ mod tests {
         let full = "20261122-101500F";
         let incremental = "20261122-101500F_20261123-111500I";
         let file = |label: &str| ObjectClass::BackupFile { label: label.to_owned() };
-        let wal = |timeline, segment| ObjectClass::Wal { timeline, segment };
+        let wal = |timeline, offset| {
+            let from = Position { timeline, offset };
+            ObjectClass::Log { from, to: from.plus(16 << 20) }
+        };
         let rows: Vec<(String, ObjectClass)> = vec![
             ("repo/archive/db/archive.info".into(), ObjectClass::Info),
             ("repo/archive/db/archive.info.copy".into(), ObjectClass::Info),
@@ -156,7 +188,7 @@ mod tests {
             ),
             (
                 format!("repo/archive/db/17-1/0000000100000000/000000010000000000000002.partial-{sha1}.lz4"),
-                ObjectClass::PartialWal { timeline: 1, segment: 32 << 20 },
+                ObjectClass::PartialLog { from: Position { timeline: 1, offset: 32 << 20 } },
             ),
             ("repo/archive/db/17-1/00000002.history".into(), ObjectClass::TimelineHistory { timeline: 2 }),
             (
@@ -186,5 +218,12 @@ mod tests {
         for (path, class) in rows {
             assert_eq!(classify(&path), class, "{path}");
         }
+    }
+
+    #[test]
+    fn the_archives_folder_tells_the_engines_version() {
+        let path = "repo/archive/hf-0123/17-1/0000000100000000/000000010000000000000001-ab.zst";
+        assert_eq!(version_in(path).as_deref(), Some("17"));
+        assert_eq!(version_in("repo/backup/hf-0123/x"), None);
     }
 }

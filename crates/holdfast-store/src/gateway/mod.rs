@@ -31,7 +31,7 @@ mod writing;
 pub(crate) use opened::{NotOpened, Opened};
 pub(crate) use reading::open_object;
 
-pub use classify::{ObjectClass, classify};
+pub use classify::{ObjectClass, began, classify, version_in};
 pub use refusal::{DAMAGED, FULL};
 pub use repository::{
     Access, Damage, KeyRefused, OwnedKey, Repository, RepositoryEvents, RepositoryKeys, StoredObject,

@@ -142,7 +142,7 @@ impl SealedWrite {
 fn ensure_room(store: &Store, class: &ObjectClass) -> Result<()> {
     match class {
         ObjectClass::BackupFile { .. } => crate::space::ensure_backup_room(store),
-        ObjectClass::Wal { .. } | ObjectClass::PartialWal { .. } => crate::space::ensure_log_room(store),
+        ObjectClass::Log { .. } | ObjectClass::PartialLog { .. } => crate::space::ensure_log_room(store),
         _ => Ok(()),
     }
 }

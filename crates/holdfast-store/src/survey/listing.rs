@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 
 use futures::TryStreamExt;
-use holdfast_core::engine::EngineKind;
 use holdfast_core::position::{Piece, Position};
 use holdfast_core::{LineageId, OrganizationId};
 
 use super::SurveyProgress;
 use crate::error::Result;
-use crate::gateway::{ObjectClass, classify};
+use crate::gateway::{ObjectClass, classify, version_in};
 use crate::layout::{LineageScope, ObjectName, ObjectPrefix, ServiceScope};
 use crate::log::reading::ListedSegment;
 use crate::store::Store;
@@ -68,10 +67,8 @@ pub(super) async fn files(store: &Store, lineage: LineageScope, progress: &Surve
         progress.seen(1);
         let ObjectName::Repository { path, .. } = &object.name else { continue };
         match classify(path.as_str()) {
-            ObjectClass::Wal { timeline, segment } => {
-                let bytes = EngineKind::Postgresql.capability().log_piece;
-                let from = Position { timeline, offset: segment };
-                files.pieces.push((from, Position { offset: segment + bytes, ..from }));
+            ObjectClass::Log { from, to } => {
+                files.pieces.push((from, to));
                 files.version = files.version.or_else(|| version_in(path.as_str()));
             }
             ObjectClass::BackupFile { .. } => {
@@ -86,23 +83,4 @@ pub(super) async fn files(store: &Store, lineage: LineageScope, progress: &Surve
         files.backup_files.insert(object.name.relative(), object.info.sealed_bytes);
     }
     Ok(files)
-}
-
-/// `repo/archive/<stanza>/17-1/…`
-fn version_in(path: &str) -> Option<String> {
-    let (_, below) = path.split_once("archive/")?;
-    let (version, _) = below.split('/').nth(1)?.split_once('-')?;
-    Some(version.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_archives_folder_tells_the_engines_version() {
-        let path = "repo/archive/hf-0123/17-1/0000000100000000/000000010000000000000001-ab.zst";
-        assert_eq!(version_in(path).as_deref(), Some("17"));
-        assert_eq!(version_in("repo/backup/hf-0123/x"), None);
-    }
 }

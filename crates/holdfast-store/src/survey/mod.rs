@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use holdfast_core::backup::Backup;
 use holdfast_core::engine::EngineKind;
 use holdfast_core::key::KeyPurpose;
-use holdfast_core::position::{Coverage, Gap, recall, stretches};
+use holdfast_core::position::{Coverage, Gap, Position, recall, stretches};
 use holdfast_core::{KeyId, LineageId, OrganizationId, ServiceId, Timestamp};
 use holdfast_seal::{DataKey, RecoveryPrivate};
 
@@ -324,7 +324,7 @@ fn tell_lost_log(service: &mut FoundService, document: &CoverageDocument) {
         let restorable = service.backups.iter().filter(|backup| backup.is_restorable());
         let starts = restorable.filter_map(|backup| backup.facts.as_ref()).map(|facts| facts.start);
         let first = starts.filter(|start| start.timeline == timeline).map(|start| start.offset).min();
-        first.map(|offset| offset - offset % piece)
+        first.map(|offset| Position { timeline, offset }.start_of_piece(piece).offset)
     };
     let is_lost = |known: &&Coverage| {
         let (timeline, to) = (known.to.timeline, known.to.offset);

@@ -300,9 +300,9 @@ fn check_events(tenant: &Tenant) {
     let mut segments = BTreeSet::new();
     for object in stored.iter() {
         match &object.class {
-            ObjectClass::Wal { timeline, segment } => {
-                assert_eq!(*timeline, 1);
-                segments.insert(*segment);
+            ObjectClass::Log { from, .. } => {
+                assert_eq!(from.timeline, 1);
+                segments.insert(from.offset);
             }
             ObjectClass::Other => assert!(object.path.ends_with(".backup"), "{} has no class", object.path),
             _ => {}

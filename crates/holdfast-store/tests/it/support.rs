@@ -32,8 +32,8 @@ impl RepositoryKeys for TestKeys {
     fn sealing_key(&self, class: &ObjectClass) -> Result<OwnedKey, KeyRefused> {
         Ok(match class {
             ObjectClass::BackupFile { label } => self.of(label),
-            ObjectClass::Wal { .. }
-            | ObjectClass::PartialWal { .. }
+            ObjectClass::Log { .. }
+            | ObjectClass::PartialLog { .. }
             | ObjectClass::TimelineHistory { .. } => self.of("epoch"),
             ObjectClass::BackupHistory | ObjectClass::Info | ObjectClass::Other => self.of("repository"),
         })

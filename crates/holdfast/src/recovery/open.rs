@@ -232,11 +232,11 @@ impl Told {
     fn of(found: &FoundService, opened: &Opened, target: &Path) -> Self {
         let (port, data) = (opened.port, opened.data.display());
         match &opened.access {
-            OpenedAccess::Socket { folder, pg_ctl } => {
+            OpenedAccess::Socket { folder, control: program } => {
                 let as_user = opened.run_as.as_ref().map_or_else(String::new, |user| {
                     format!("setpriv --reuid={user} --regid={user} --clear-groups -- ")
                 });
-                let control = format!("{as_user}{} -D {data}", pg_ctl.display());
+                let control = format!("{as_user}{} -D {data}", program.display());
                 let connection =
                     format!("host={} port={port} user=postgres dbname=defaultdb", folder.display());
                 Self {
