@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use holdfast_api::agent::{InstanceFacts, InstanceSpec};
 use holdfast_core::engine::EngineKind;
 use holdfast_engines::{
-    BackupSink, DataPath, Driver, EngineError, Instance, LogCursor, LogFeed, LogOnDisk, Probe, ProgressSink,
-    RepositoryAccess, RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore,
-    StreamRestored, UserSpec,
+    BackupSink, DataPath, DiskGuard, Driver, EngineError, Instance, LogCursor, LogFeed, LogOnDisk, Probe,
+    ProgressSink, RepositoryAccess, RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver,
+    StreamRestore, StreamRestored, UserSpec,
 };
 
 use crate::instances::{Instances, Local, Record};
@@ -40,6 +40,27 @@ impl Fake {
 
 fn not_faked<T>() -> Result<T> {
     Err(EngineError::Unexpected { doing: "act as an engine".to_owned(), what: "not faked".to_owned() })
+}
+
+#[async_trait]
+impl DiskGuard for Fake {
+    fn log_on_disk(&self, _: &Instance) -> Result<LogOnDisk> {
+        not_faked()
+    }
+
+    fn is_read_only(&self, _: &Instance) -> bool {
+        false
+    }
+
+    async fn set_read_only(&self, _: &Instance, read_only: bool) -> Result<()> {
+        self.note(&format!("set_read_only {read_only}"));
+        Ok(())
+    }
+
+    async fn drop_waiting_log(&self, _: &Instance) -> Result<u64> {
+        self.note("drop_waiting_log");
+        Ok(self.droppable)
+    }
 }
 
 #[async_trait]
@@ -75,24 +96,6 @@ impl Driver for Fake {
 
     async fn database_bytes(&self, _: &Instance) -> Result<u64> {
         not_faked()
-    }
-
-    fn log_on_disk(&self, _: &Instance) -> Result<LogOnDisk> {
-        not_faked()
-    }
-
-    fn is_read_only(&self, _: &Instance) -> bool {
-        false
-    }
-
-    async fn set_read_only(&self, _: &Instance, read_only: bool) -> Result<()> {
-        self.note(&format!("set_read_only {read_only}"));
-        Ok(())
-    }
-
-    async fn drop_waiting_log(&self, _: &Instance) -> Result<u64> {
-        self.note("drop_waiting_log");
-        Ok(self.droppable)
     }
 
     fn data_path(&self) -> DataPath<'_> {

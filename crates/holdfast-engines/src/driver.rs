@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use holdfast_core::Timestamp;
 use holdfast_core::position::Position;
 
+use crate::disk::DiskGuard;
 use crate::{Instance, ProgressSink, RepositoryDriver, Result, StreamDriver};
 
 /// A database user to make or to give a new password.
@@ -23,14 +24,6 @@ pub struct Mark {
     pub position: Position,
     /// Changes with every commit; equal marks mean that nothing was committed in between.
     pub last_commit: String,
-}
-
-/// The engine's log on the instance's own disk.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LogOnDisk {
-    pub total_bytes: u64,
-    /// Finished pieces that the archive does not have yet.
-    pub waiting_bytes: u64,
 }
 
 /// What a look at a running engine shows.
@@ -74,7 +67,7 @@ pub enum DataPath<'a> {
 
 /// One kind of engine. Small on purpose; retries, metrics and faults are wrappers.
 #[async_trait]
-pub trait Driver: Send + Sync {
+pub trait Driver: DiskGuard {
     /// Makes a new, running instance with its users, and an empty repository where it has one; the folder exists and is empty.
     /// Returns the engine's true version.
     async fn create(
@@ -94,19 +87,6 @@ pub trait Driver: Send + Sync {
     async fn probe(&self, instance: &Instance) -> Result<Probe>;
     /// Bytes of all databases. May take long where there are many files: not for every second.
     async fn database_bytes(&self, instance: &Instance) -> Result<u64>;
-    /// What the log takes of the disk; also of an engine that is down.
-    fn log_on_disk(&self, instance: &Instance) -> Result<LogOnDisk>;
-    /// Whether [`Driver::set_read_only`] refuses writes; lasts over restarts of engine and agent.
-    fn is_read_only(&self, instance: &Instance) -> bool;
-    /// Whether anything is done against a full disk, until [`Driver::set_read_only`] ends it.
-    fn is_guarded(&self, instance: &Instance) -> bool {
-        self.is_read_only(instance)
-    }
-    /// Refuses writes of everybody but the agent, or ends all that is done against a full disk. While writes are refused, to
-    /// be repeated: it ends sessions that write nevertheless, and removes log that the archive has.
-    async fn set_read_only(&self, instance: &Instance, read_only: bool) -> Result<()>;
-    /// Gives up finished log that waits for the archive, for good, and frees its disk. Returns how many bytes.
-    async fn drop_waiting_log(&self, instance: &Instance) -> Result<u64>;
     /// How its base backups and its log leave the host.
     fn data_path(&self) -> DataPath<'_>;
     /// Versions that this host can run.

@@ -7,6 +7,7 @@
 
 mod bulk_sync;
 mod certificate;
+mod disk;
 mod driver;
 mod error;
 pub mod exec;
@@ -23,7 +24,8 @@ mod stream;
 mod unsynced;
 pub mod valkey;
 
-pub use driver::{DataPath, Driver, LogOnDisk, Mark, Probe, Program, Statistics, UserSpec};
+pub use disk::{DiskGuard, LogOnDisk};
+pub use driver::{DataPath, Driver, Mark, Probe, Program, Statistics, UserSpec};
 pub use error::{EngineError, Result};
 pub use exec::RunAs;
 pub use instance::{Instance, Paths, RepositoryAccess};

@@ -14,6 +14,7 @@ mod archive;
 mod backup;
 mod client;
 mod config;
+mod disk;
 mod listing;
 mod oplog;
 mod probe;
@@ -33,9 +34,9 @@ use holdfast_core::engine::EngineKind;
 
 use crate::registry::{Engine, Setting};
 use crate::{
-    BackupSink, DataPath, Driver, EngineError, Instance, LogCursor, LogFeed, LogOnDisk, Probe, Program,
-    ProgressSink, RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore,
-    StreamRestored, UserSpec,
+    BackupSink, DataPath, Driver, EngineError, Instance, LogCursor, LogFeed, Probe, Program, ProgressSink,
+    RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore, StreamRestored,
+    UserSpec,
 };
 
 /// Drives MongoDB with the programs below `engines_dir`: `mongodb-<version>/bin/mongod`.
@@ -133,27 +134,6 @@ impl Driver for Mongodb {
 
     async fn database_bytes(&self, instance: &Instance) -> Result<u64> {
         self.size(instance).await
-    }
-
-    /// The oplog is a ring of fixed size inside the database: nothing of it waits on the disk and grows.
-    fn log_on_disk(&self, _: &Instance) -> Result<LogOnDisk> {
-        Ok(LogOnDisk::default())
-    }
-
-    fn is_read_only(&self, instance: &Instance) -> bool {
-        access::is_read_only(instance)
-    }
-
-    async fn set_read_only(&self, instance: &Instance, read_only: bool) -> Result<()> {
-        if read_only {
-            access::hold(self, instance, true).await
-        } else {
-            access::release(self, instance).await
-        }
-    }
-
-    async fn drop_waiting_log(&self, _: &Instance) -> Result<u64> {
-        Ok(0)
     }
 
     fn data_path(&self) -> DataPath<'_> {

@@ -6,10 +6,31 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::config;
+use async_trait::async_trait;
+
 use super::sql::{self, number, rows, run, text};
+use super::{Mysql, config};
 use crate::files::write_readable;
-use crate::{EngineError, Instance, LogOnDisk, Paths, Result};
+use crate::{DiskGuard, EngineError, Instance, LogOnDisk, Paths, Result};
+
+#[async_trait]
+impl DiskGuard for Mysql {
+    fn log_on_disk(&self, instance: &Instance) -> Result<LogOnDisk> {
+        log_on_disk(instance)
+    }
+
+    fn is_read_only(&self, instance: &Instance) -> bool {
+        is_read_only(instance)
+    }
+
+    async fn set_read_only(&self, instance: &Instance, read_only: bool) -> Result<()> {
+        set_read_only(instance, read_only).await
+    }
+
+    async fn drop_waiting_log(&self, instance: &Instance) -> Result<u64> {
+        drop_waiting_log(instance).await
+    }
+}
 
 /// The server's settings name it while it is there.
 fn guard(instance: &Instance) -> PathBuf {
@@ -21,7 +42,7 @@ pub(super) fn is_read_only(instance: &Instance) -> bool {
 }
 
 /// Counts names and sizes. All files but the newest are finished; what the archive has of them is removed every few seconds.
-pub(super) fn log_on_disk(instance: &Instance) -> Result<LogOnDisk> {
+fn log_on_disk(instance: &Instance) -> Result<LogOnDisk> {
     let data = Paths(&instance.folder).data();
     let entries = fs::read_dir(&data).map_err(EngineError::io(format!("look into {}", data.display())))?;
     let mut files: Vec<(u64, u64)> = entries
@@ -38,7 +59,7 @@ pub(super) fn log_on_disk(instance: &Instance) -> Result<LogOnDisk> {
 }
 
 /// Refuses writes, or allows them again. Repeated while they are refused, it ends transactions that have written already.
-pub(super) async fn set_read_only(instance: &Instance, read_only: bool) -> Result<()> {
+async fn set_read_only(instance: &Instance, read_only: bool) -> Result<()> {
     let path = guard(instance);
     if !read_only {
         // The mark goes last: as long as it is there, this is called again.
@@ -62,7 +83,7 @@ pub(super) async fn set_read_only(instance: &Instance, read_only: bool) -> Resul
 
 /// Gives up all finished files, whether the archive has them or not. Whoever reads them is stopped first: the server keeps
 /// a file that is being sent.
-pub(super) async fn drop_waiting_log(instance: &Instance) -> Result<u64> {
+async fn drop_waiting_log(instance: &Instance) -> Result<u64> {
     let doing = "give up log that waits for the archive";
     let before = log_on_disk(instance)?;
     let mut conn = sql::connect(instance).await?;

@@ -52,9 +52,9 @@ use holdfast_core::engine::EngineKind;
 
 use crate::registry::Engine;
 use crate::{
-    BackupSink, DataPath, Driver, EngineError, Instance, LogCursor, LogFeed, LogOnDisk, Probe, Program,
-    ProgressSink, RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore,
-    StreamRestored, UserSpec,
+    BackupSink, DataPath, Driver, EngineError, Instance, LogCursor, LogFeed, Probe, Program, ProgressSink,
+    RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore, StreamRestored,
+    UserSpec,
 };
 
 pub use config::my_cnf;
@@ -127,22 +127,6 @@ impl Driver for Mysql {
 
     async fn database_bytes(&self, instance: &Instance) -> Result<u64> {
         probe::database_bytes(instance).await
-    }
-
-    fn log_on_disk(&self, instance: &Instance) -> Result<LogOnDisk> {
-        disk::log_on_disk(instance)
-    }
-
-    fn is_read_only(&self, instance: &Instance) -> bool {
-        disk::is_read_only(instance)
-    }
-
-    async fn set_read_only(&self, instance: &Instance, read_only: bool) -> Result<()> {
-        disk::set_read_only(instance, read_only).await
-    }
-
-    async fn drop_waiting_log(&self, instance: &Instance) -> Result<u64> {
-        disk::drop_waiting_log(instance).await
     }
 
     fn data_path(&self) -> DataPath<'_> {

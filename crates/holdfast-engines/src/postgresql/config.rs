@@ -65,7 +65,7 @@ pub fn postgresql_conf(instance: &Instance, pgbackrest: &Path, tail: WalTail) ->
     set("log_timezone", "UTC");
     set("timezone", "UTC");
     set("log_line_prefix", "%m [%p] ");
-    for guard in super::archive::GUARDS.into_iter().chain([SYNCHRONOUS]) {
+    for guard in super::disk::GUARDS.into_iter().chain([SYNCHRONOUS]) {
         let _ = writeln!(text, "include_if_exists '{}'", conf.join(guard).display());
     }
     text
@@ -75,7 +75,7 @@ fn archive_command(instance: &Instance, pgbackrest: &Path) -> String {
     let config = Paths(&instance.folder).conf().join("pgbackrest.conf");
     format!(
         "{} && \"{}\" --config=\"{}\" --stanza={} archive-push \"%p\"",
-        super::archive::may_archive(instance),
+        super::disk::may_archive(instance),
         pgbackrest.display(),
         config.display(),
         instance.stanza

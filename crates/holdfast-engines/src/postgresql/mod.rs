@@ -7,11 +7,11 @@
 //!
 //! Sources: PostgreSQL 17 documentation, chapters 25 and 26; pgBackRest 2.55 configuration reference.
 
-mod archive;
 mod backup;
 mod config;
 mod cut;
 mod databases;
+mod disk;
 mod position;
 mod probe;
 mod process;
@@ -19,6 +19,7 @@ mod replaying;
 mod replication;
 mod restore;
 mod sql;
+mod tail;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -31,8 +32,8 @@ use holdfast_core::engine::EngineKind;
 
 use crate::registry::{Engine, Setting};
 use crate::{
-    BackupRequest, DataPath, Driver, EngineError, Instance, LogOnDisk, LogTail, Mark, Probe, Program,
-    ProgressSink, RepositoryDriver, RestoreRequest, Restored, Result, ToolBackup, UserSpec,
+    BackupRequest, DataPath, Driver, EngineError, Instance, LogTail, Mark, Probe, Program, ProgressSink,
+    RepositoryDriver, RestoreRequest, Restored, Result, ToolBackup, UserSpec,
 };
 
 pub use config::{hba_conf, postgresql_conf};
@@ -169,26 +170,6 @@ impl Driver for Postgresql {
         probe::database_bytes(instance).await
     }
 
-    fn log_on_disk(&self, instance: &Instance) -> Result<LogOnDisk> {
-        archive::log_on_disk(instance)
-    }
-
-    fn is_read_only(&self, instance: &Instance) -> bool {
-        archive::is_read_only(instance)
-    }
-
-    fn is_guarded(&self, instance: &Instance) -> bool {
-        archive::is_guarded(instance)
-    }
-
-    async fn set_read_only(&self, instance: &Instance, read_only: bool) -> Result<()> {
-        archive::set_read_only(instance, read_only).await
-    }
-
-    async fn drop_waiting_log(&self, instance: &Instance) -> Result<u64> {
-        archive::drop_waiting_log(instance).await
-    }
-
     fn data_path(&self) -> DataPath<'_> {
         DataPath::Repository(self)
     }
@@ -239,7 +220,7 @@ impl RepositoryDriver for Postgresql {
     }
 
     fn keep_log(&self, instance: &Instance, piece: Position, bytes: &[u8]) -> Result<()> {
-        archive::keep_segment(instance, piece, bytes)
+        tail::keep_segment(instance, piece, bytes)
     }
 
     async fn cut_log(&self, instance: &Instance) -> Result<Mark> {

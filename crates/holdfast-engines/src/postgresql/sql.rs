@@ -154,3 +154,13 @@ fn verifier(password: &str) -> String {
 fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
+
+/// Makes the engine read its settings again.
+pub(super) async fn reload(instance: &Instance) -> Result<()> {
+    let client = connect(instance, "postgres").await?;
+    client
+        .query_one("SELECT pg_reload_conf()", &[])
+        .await
+        .map(drop)
+        .map_err(EngineError::client("reload the settings"))
+}

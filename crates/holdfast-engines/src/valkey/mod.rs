@@ -14,6 +14,7 @@ mod archive;
 mod backup;
 mod client;
 mod config;
+mod disk;
 mod probe;
 mod process;
 mod restore;
@@ -31,9 +32,8 @@ use holdfast_core::engine::EngineKind;
 
 use crate::registry::Engine;
 use crate::{
-    BackupSink, DataPath, Driver, Instance, LogCursor, LogFeed, LogOnDisk, Probe, Program, ProgressSink,
-    RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore, StreamRestored,
-    UserSpec,
+    BackupSink, DataPath, Driver, Instance, LogCursor, LogFeed, Probe, Program, ProgressSink, RestoreSource,
+    Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore, StreamRestored, UserSpec,
 };
 
 pub use config::valkey_conf;
@@ -94,22 +94,6 @@ impl Driver for Valkey {
 
     async fn database_bytes(&self, instance: &Instance) -> Result<u64> {
         probe::database_bytes(instance).await
-    }
-
-    fn log_on_disk(&self, instance: &Instance) -> Result<LogOnDisk> {
-        spool::log_on_disk(instance)
-    }
-
-    fn is_read_only(&self, instance: &Instance) -> bool {
-        users::is_read_only(instance)
-    }
-
-    async fn set_read_only(&self, instance: &Instance, read_only: bool) -> Result<()> {
-        users::set_read_only(instance, read_only).await
-    }
-
-    async fn drop_waiting_log(&self, instance: &Instance) -> Result<u64> {
-        spool::drop_waiting(instance)
     }
 
     fn data_path(&self) -> DataPath<'_> {

@@ -108,7 +108,7 @@ pub(super) fn write(instance: &Instance, users: &[User]) -> Result<()> {
     write_with(instance, users, is_read_only(instance))
 }
 
-fn write_with(instance: &Instance, users: &[User], read_only: bool) -> Result<()> {
+pub(super) fn write_with(instance: &Instance, users: &[User], read_only: bool) -> Result<()> {
     let text = serde_json::to_vec_pretty(users).expect("it has only string keys");
     files::write_secret(&path(instance, USERS), &text)?;
     let own = Own::read(instance)?;
@@ -149,7 +149,11 @@ pub(super) async fn tell(
     tell_with(client, users, is_read_only(instance)).await
 }
 
-async fn tell_with(client: &mut MultiplexedConnection, users: &[User], read_only: bool) -> Result<()> {
+pub(super) async fn tell_with(
+    client: &mut MultiplexedConnection,
+    users: &[User],
+    read_only: bool,
+) -> Result<()> {
     for user in users {
         let mut command = redis::cmd("ACL");
         command.arg("SETUSER").arg(&user.username).arg("reset").arg(user.rules(read_only));
@@ -158,34 +162,14 @@ async fn tell_with(client: &mut MultiplexedConnection, users: &[User], read_only
     Ok(())
 }
 
-/// Whether writes are refused at the moment; also known after a restart of the agent.
-pub(super) fn is_read_only(instance: &Instance) -> bool {
-    path(instance, READ_ONLY).exists()
+/// There while writes are refused.
+pub(super) fn mark(instance: &Instance) -> PathBuf {
+    path(instance, READ_ONLY)
 }
 
-/// Refuses writes of everybody but the agent, or lets them in again, at once and over restarts. The marker is there before
-/// the server refuses anything and until it has let everybody in again; whatever fails in between is repeated with the next
-/// call.
-pub(super) async fn set_read_only(instance: &Instance, read_only: bool) -> Result<()> {
-    let _changing = lock(instance).await;
-    if !read_only && !is_read_only(instance) {
-        return Ok(());
-    }
-    let marker = path(instance, READ_ONLY);
-    let users = read(instance)?;
-    if !read_only {
-        write_with(instance, &users, false)?;
-    } else if !is_read_only(instance) {
-        // Once: this is called every second, on a disk that is nearly full.
-        files::write_secret(&marker, b"")?;
-        write_with(instance, &users, true)?;
-    }
-    let mut client = client::connect(instance).await?;
-    tell_with(&mut client, &users, read_only).await?;
-    if read_only {
-        return Ok(());
-    }
-    fs::remove_file(&marker).map_err(EngineError::io(format!("remove {}", marker.display())))
+/// Whether writes are refused at the moment; also known after a restart of the agent.
+pub(super) fn is_read_only(instance: &Instance) -> bool {
+    mark(instance).exists()
 }
 
 #[cfg(test)]

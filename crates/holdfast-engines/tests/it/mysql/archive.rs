@@ -1,5 +1,6 @@
 //! The archived binlog is the server's, byte for byte, whatever is killed; what is missing is told.
 
+use holdfast_engines::DiskGuard as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! Instances: made, stopped, found again; who may do what.
 
+use holdfast_engines::DiskGuard as _;
 use std::time::Duration;
 
 use anyhow::Result;

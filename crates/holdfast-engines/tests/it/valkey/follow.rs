@@ -1,5 +1,6 @@
 //! The log in the archive is the server's, byte for byte, whatever happens meanwhile.
 
+use holdfast_engines::DiskGuard as _;
 use std::io::Write as _;
 use std::time::Duration;
 

@@ -10,13 +10,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use holdfast_core::position::Position;
+use async_trait::async_trait;
 
-use super::position::{SEGMENT_BYTES, wal_name};
-use super::replication::WalStream;
-use super::{Postgresql, WalTail, config, sql, wal_name_start};
-use crate::files::{make_folder, write_readable};
-use crate::{EngineError, Instance, LogOnDisk, LogTail, Paths, Result};
+use super::position::SEGMENT_BYTES;
+use super::sql::reload;
+use super::{Postgresql, sql, wal_name_start};
+use crate::files::write_readable;
+use crate::{DiskGuard, EngineError, Instance, LogOnDisk, Paths, Result};
 
 /// Both are included by `postgresql.conf` while they are there.
 pub(super) const GUARDS: [&str; 2] = [READ_ONLY, SMALL_LOG];
@@ -35,40 +35,31 @@ fn wal_folder(instance: &Instance) -> PathBuf {
     Paths(&instance.folder).data().join("pg_wal")
 }
 
-impl Postgresql {
-    /// Settings that an earlier release, or other settings of the agent's, wrote differently are written anew on the way.
-    pub(super) async fn open_tail(
-        &self,
-        instance: &Instance,
-        from: Position,
-    ) -> Result<Option<Box<dyn LogTail>>> {
-        let pgbackrest = self.pgbackrest()?;
-        let is_current = config::is_current(instance, &pgbackrest, self.tail);
-        if !is_current {
-            config::write_all(instance, &pgbackrest, self.tail)?;
-        }
-        // Only once there is a tail: until the first backup nothing could be restored anyway, and commits do not wait for it.
-        if config::set_synchronous(instance, self.tail == WalTail::Synchronous)? || !is_current {
-            reload(instance).await?;
-        }
-        if self.tail == WalTail::Off {
-            return Ok(None);
-        }
-        Ok(Some(Box::new(WalStream::open(instance, from, self.tail == WalTail::Synchronous).await?)))
+#[async_trait]
+impl DiskGuard for Postgresql {
+    fn log_on_disk(&self, instance: &Instance) -> Result<LogOnDisk> {
+        log_on_disk(instance)
+    }
+
+    fn is_read_only(&self, instance: &Instance) -> bool {
+        is_read_only(instance)
+    }
+
+    fn is_guarded(&self, instance: &Instance) -> bool {
+        is_guarded(instance)
+    }
+
+    async fn set_read_only(&self, instance: &Instance, read_only: bool) -> Result<()> {
+        set_read_only(instance, read_only).await
+    }
+
+    async fn drop_waiting_log(&self, instance: &Instance) -> Result<u64> {
+        drop_waiting_log(instance).await
     }
 }
 
-/// The beginning of a segment, and zeros behind it as in one that the engine has not filled yet.
-pub(super) fn keep_segment(instance: &Instance, segment: Position, bytes: &[u8]) -> Result<()> {
-    let folder = Paths(&instance.folder).tail();
-    make_folder(&folder, 0o711, None)?;
-    let mut whole = bytes.to_vec();
-    whole.resize(usize::try_from(SEGMENT_BYTES).expect("16 MiB"), 0);
-    write_readable(&folder.join(wal_name(segment)), &whole, instance.run_as.as_ref())
-}
-
 /// Counts names and opens nothing, so it costs the same however large the log is, and works while the engine is down.
-pub(super) fn log_on_disk(instance: &Instance) -> Result<LogOnDisk> {
+fn log_on_disk(instance: &Instance) -> Result<LogOnDisk> {
     let folder = wal_folder(instance);
     let count = |path: PathBuf, counts: fn(&str) -> bool| -> Result<u64> {
         let entries =
@@ -90,18 +81,18 @@ fn guard(instance: &Instance, name: &str) -> PathBuf {
 }
 
 /// Whether writes are refused at the moment; also known after a restart of the agent.
-pub(super) fn is_read_only(instance: &Instance) -> bool {
+fn is_read_only(instance: &Instance) -> bool {
     guard(instance, READ_ONLY).exists()
 }
 
 /// Whether anything is done against a full disk at the moment.
-pub(super) fn is_guarded(instance: &Instance) -> bool {
+fn is_guarded(instance: &Instance) -> bool {
     GUARDS.iter().any(|name| guard(instance, name).exists())
 }
 
 /// Refuses writes, or ends all that is done against a full disk. Repeated while they are refused, it ends the sessions that
 /// write nevertheless (those that were at it, and those that set the default aside) and removes log that is archived.
-pub(super) async fn set_read_only(instance: &Instance, read_only: bool) -> Result<()> {
+async fn set_read_only(instance: &Instance, read_only: bool) -> Result<()> {
     if !read_only {
         for path in GUARDS.map(|name| guard(instance, name)).iter().filter(|path| path.exists()) {
             fs::remove_file(path).map_err(EngineError::io(format!("remove {}", path.display())))?;
@@ -134,22 +125,13 @@ async fn keep_little_log(instance: &Instance) -> Result<()> {
     reload(instance).await
 }
 
-pub(super) async fn reload(instance: &Instance) -> Result<()> {
-    let client = sql::connect(instance, "postgres").await?;
-    client
-        .query_one("SELECT pg_reload_conf()", &[])
-        .await
-        .map(drop)
-        .map_err(EngineError::client("reload the settings"))
-}
-
 /// Gives up finished log that waits for the archive, so that the engine recycles it: what lies between it and the next base
 /// backup can no longer be reached. Returns the bytes that were given up.
 ///
 /// A segment must not be recycled while the archiver reads it, or the store would get bytes of another under its name. So
 /// the archiver is held off first and its push in hand awaited. The oldest segment stays: the archiver is at it and does
 /// not look again whether it should be (PostgreSQL 17, `pgarch.c`).
-pub(super) async fn drop_waiting_log(instance: &Instance) -> Result<u64> {
+async fn drop_waiting_log(instance: &Instance) -> Result<u64> {
     keep_little_log(instance).await?;
     let pause = guard(instance, PAUSE);
     write_readable(&pause, b"", instance.run_as.as_ref())?;
