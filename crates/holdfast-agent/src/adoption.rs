@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 use holdfast_api::agent::InstanceSpec;
 use holdfast_core::engine::EngineKind;
 use holdfast_core::{LineageId, OrganizationId, ServiceId};
-use holdfast_engines::{DataPath, Instance, Paths, RepositoryAccess};
+use holdfast_engines::{Base, Instance, Paths, RepositoryAccess};
 use holdfast_store::gateway::Access;
 use holdfast_store::{LineageScope, ObjectPrefix};
 
@@ -175,7 +175,7 @@ async fn adopt(agent: &Arc<Agent>, path: &Path) -> Result<(), AgentError> {
         record.instance.repository.gateway_port = port;
         save(&record)?;
         write_gateway_certificate(&agent.host, &record.instance)?;
-        if let DataPath::Repository(driver) = agent.driver(record.spec.engine)?.data_path() {
+        if let Base::Repository(driver) = agent.driver(record.spec.engine)?.data_path().base {
             driver
                 .write_repository_settings(&record.instance)
                 .await

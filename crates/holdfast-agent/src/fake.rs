@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use holdfast_api::agent::{InstanceFacts, InstanceSpec};
 use holdfast_core::engine::EngineKind;
 use holdfast_engines::{
-    BackupSink, DataPath, DiskGuard, Driver, EngineError, Instance, LogCursor, LogFeed, LogOnDisk, Probe,
-    ProgressSink, RepositoryAccess, RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver,
-    StreamRestore, StreamRestored, UserSpec,
+    BackupSink, Base, DataPath, DiskGuard, Driver, EngineError, Instance, Log, LogCursor, LogDriver, LogFeed,
+    LogOnDisk, Probe, ProgressSink, RepositoryAccess, RestoreSource, Result, StreamBackup,
+    StreamBackupRequest, StreamDriver, StreamRestore, StreamRestored, UserSpec,
 };
 
 use crate::instances::{Instances, Local, Record};
@@ -99,7 +99,7 @@ impl Driver for Fake {
     }
 
     fn data_path(&self) -> DataPath<'_> {
-        DataPath::Streams(self)
+        DataPath { base: Base::Streams(self), log: Log::Followed(self) }
     }
 
     fn versions(&self) -> Vec<String> {
@@ -123,6 +123,19 @@ impl StreamDriver for Fake {
         not_faked()
     }
 
+    async fn restore(
+        &self,
+        _: &Instance,
+        _: &StreamRestore<'_>,
+        _: &dyn RestoreSource,
+        _: &ProgressSink,
+    ) -> Result<StreamRestored> {
+        not_faked()
+    }
+}
+
+#[async_trait]
+impl LogDriver for Fake {
     async fn follow(&self, _: &Instance, _: Option<&LogCursor>, _: &LogFeed) -> Result<Infallible> {
         not_faked()
     }
@@ -139,16 +152,6 @@ impl StreamDriver for Fake {
     async fn unquiesce(&self, _: &Instance) -> Result<()> {
         self.note("unquiesce");
         Ok(())
-    }
-
-    async fn restore(
-        &self,
-        _: &Instance,
-        _: &StreamRestore<'_>,
-        _: &dyn RestoreSource,
-        _: &ProgressSink,
-    ) -> Result<StreamRestored> {
-        not_faked()
     }
 }
 

@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use holdfast_api::agent::Secret;
 use holdfast_core::engine::EngineKind;
-use holdfast_engines::{DataPath, Driver, RepositoryDriver};
+use holdfast_engines::{Base, Driver, RepositoryDriver};
 use holdfast_fault::FaultPoints;
 use holdfast_store::gateway::Gateway;
 use holdfast_store::{Limits, Store};
@@ -97,9 +97,9 @@ impl Agent {
 
     /// The driver of an engine whose own tool keeps a repository.
     pub(crate) fn repository(&self, engine: EngineKind) -> Result<&dyn RepositoryDriver, AgentError> {
-        match self.driver(engine)?.data_path() {
-            DataPath::Repository(driver) => Ok(driver),
-            DataPath::Streams(_) => Err(AgentError::NoDriver(engine)),
+        match self.driver(engine)?.data_path().base {
+            Base::Repository(driver) => Ok(driver),
+            Base::Streams(_) => Err(AgentError::NoDriver(engine)),
         }
     }
 }

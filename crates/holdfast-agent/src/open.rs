@@ -12,9 +12,7 @@ use holdfast_core::backup::BackupFacts;
 use holdfast_core::engine::{Account, EngineKind};
 use holdfast_core::key::KeyPurpose;
 use holdfast_core::window::{RestorePlan, Target};
-use holdfast_engines::{
-    DataPath, Driver, Instance, Paths, ProgressSink, RepositoryAccess, RestoreTo, UserSpec,
-};
+use holdfast_engines::{Base, Driver, Instance, Paths, ProgressSink, RepositoryAccess, RestoreTo, UserSpec};
 use holdfast_store::gateway::cipher_passphrase;
 use holdfast_store::survey::FoundService;
 use holdfast_store::{Limits, Store};
@@ -128,7 +126,7 @@ pub async fn open(
             write_private(&target.join(RECORD), &record(engine, &instance))?;
             let access = match done.users.into_iter().next() {
                 None => {
-                    let DataPath::Repository(driver) = driver.data_path() else {
+                    let Base::Repository(driver) = driver.data_path().base else {
                         return Err(AgentError::NoDriver(engine));
                     };
                     OpenedAccess::Socket {
@@ -170,14 +168,14 @@ async fn restore(
         Target::Backup => None,
     };
     let target = point.zip(request.plan.covered_to());
-    match driver.data_path() {
-        DataPath::Repository(driver) => {
+    match driver.data_path().base {
+        Base::Repository(driver) => {
             instances::write_gateway_certificate(host, instance)?;
             let grant = grant(request, true)?;
             let from = Source {
                 repository: &grant,
                 base_label: &request.base.tool_label,
-                base_stop: request.base.stop,
+                base_stop: source::stop_of(request.base.log.map(|log| log.stop))?,
                 database_bytes: request.base.database_bytes,
                 target: target.map(|(point, covered_to)| RestoreTo { point, covered_to }),
                 archives: false,
@@ -186,7 +184,7 @@ async fn restore(
                 source::restore(gateway, &request.store, driver, instance, &from, &[], progress).await?;
             Ok(Done { engine_version: restored.engine_version, reached: point, users: Vec::new() })
         }
-        DataPath::Streams(driver) => {
+        Base::Streams(driver) => {
             let grant = grant(request, false)?;
             let from =
                 StreamSource { grant: &grant, base: &request.base.tool_label, target, archives: false };

@@ -92,3 +92,8 @@ pub(crate) async fn restore(
         None => AgentError::of_driver(doing, &source, error),
     })
 }
+
+/// From where on a base of a tool's is consistent.
+pub(crate) fn stop_of(told: Option<Position>) -> Result<Position, AgentError> {
+    told.ok_or_else(|| AgentError::Unusable("the base does not say where it lies in the log".to_owned()))
+}

@@ -124,8 +124,8 @@ impl RestoreSource for Source {
     }
 
     async fn log(&self) -> holdfast_engines::Result<BoxStream<'static, holdfast_engines::Result<LogPart>>> {
-        let start = self.facts.start;
-        let Some(to) = self.log_to.filter(|to| to.offset > start.offset) else {
+        let start = self.facts.log.map(|log| log.start);
+        let Some((start, to)) = start.zip(self.log_to).filter(|(start, to)| to.offset > start.offset) else {
             return Ok(futures::stream::empty().boxed());
         };
         let keys = Arc::clone(&self.keys);

@@ -166,7 +166,8 @@ pub struct RestoreInstance {
     pub source: RepositoryGrant,
     /// The tool's label of the base backup.
     pub base_label: String,
-    pub base_stop: Position,
+    /// From where in the log the base is consistent; `None` where the engine has no log.
+    pub base_stop: Option<Position>,
     pub database_bytes: u64,
     /// Log between the base backup and the target: the new instance holds it too for a while.
     #[serde(default)]
@@ -265,7 +266,8 @@ pub struct RestoredInstance {
     /// The instant reached: the one asked for, or the base's consistent point.
     pub reached: Option<Timestamp>,
     /// Where replay ended on the source's timeline.
-    pub replayed_to: Position,
+    /// `None` where the engine has no log.
+    pub replayed_to: Option<Position>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -71,10 +71,9 @@ pub struct BackupFacts {
     pub tool_label: String,
     /// The backup that this one builds on directly, if incremental.
     pub parent: Option<BackupId>,
-    /// Log position where the backup began.
-    pub start: Position,
-    /// Log position from which on it is consistent.
-    pub stop: Position,
+    /// Where it lies in the engine's log; `None` where the engine has none.
+    #[serde(flatten)]
+    pub log: Option<LogSpan>,
     /// Every instant after this one can be reached from this base: commits stamped later lie behind `stop`.
     pub consistent_at: Timestamp,
     /// Bytes of this backup's own sealed objects in the store.
@@ -89,6 +88,15 @@ pub struct BackupFacts {
     /// The method by which it was made, where that is not the one that was asked for, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instead: Option<MethodInstead>,
+}
+
+/// Log that makes a base consistent: what follows it is replayed on top.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSpan {
+    /// Where the backup began.
+    pub start: Position,
+    /// From where on it is consistent.
+    pub stop: Position,
 }
 
 /// Another method than was asked for.
@@ -110,5 +118,29 @@ impl Backup {
     #[must_use]
     pub fn is_restorable(&self) -> bool {
         self.status == BackupStatus::Completed && self.facts.is_some() && self.shredded_at.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_of_every_release_are_read_with_a_log_and_without() {
+        let text = |log: &str| {
+            format!(
+                r#"{{"tool_label":"20261122-101500F","parent":null,{log}"consistent_at":"2026-11-22T10:15:09Z",
+                    "stored_bytes":1,"database_bytes":2,"manifest_sha256":"ab"}}"#
+            )
+        };
+        let with = r#""start":{"timeline":1,"offset":33554472},"stop":{"timeline":1,"offset":33554728},"#;
+        for (log, expected) in [(with, Some((33_554_472, 33_554_728))), ("", None)] {
+            let facts: BackupFacts = serde_json::from_str(&text(log)).expect("facts");
+            assert_eq!(facts.log.map(|log| (log.start.offset, log.stop.offset)), expected);
+            let value = serde_json::to_value(&facts).expect("facts");
+            assert_eq!(value.get("start").is_some(), expected.is_some(), "{value}");
+            assert!(value.get("log").is_none(), "{value}");
+            assert_eq!(serde_json::from_value::<BackupFacts>(value).expect("the same"), facts);
+        }
     }
 }

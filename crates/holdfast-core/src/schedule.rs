@@ -9,7 +9,6 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::backup::{Backup, BackupMode, BackupStatus, BackupType};
 use crate::id::ServiceId;
-use crate::position::Position;
 
 /// When a service's automated backups begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,9 +135,12 @@ pub fn next_run(service: ServiceId, created_at: Timestamp, runs: &LastRuns, now:
 
 /// Whether `other` was made later than `backup`, by its place in the log, though its stamp is earlier.
 fn is_misdated(backup: &Backup, other: &Backup) -> bool {
-    let (Some(facts), Some(other_facts)) = (&backup.facts, &other.facts) else { return false };
-    let place = |position: Position| (position.timeline, position.offset);
-    place(facts.stop) < place(other_facts.stop) && backup.created_at > other.created_at
+    let place = |backup: &Backup| {
+        let stop = backup.facts.as_ref()?.log?.stop;
+        Some((stop.timeline, stop.offset))
+    };
+    let (Some(one), Some(another)) = (place(backup), place(other)) else { return false };
+    one < another && backup.created_at > other.created_at
 }
 
 /// Whether a backup that was asked for at `run` makes one at `slot` unnecessary.

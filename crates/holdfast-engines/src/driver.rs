@@ -7,7 +7,7 @@ use holdfast_core::Timestamp;
 use holdfast_core::position::Position;
 
 use crate::disk::DiskGuard;
-use crate::{Instance, ProgressSink, RepositoryDriver, Result, StreamDriver};
+use crate::{Instance, LogDriver, ProgressSink, RepositoryDriver, Result, StreamDriver};
 
 /// A database user to make or to give a new password.
 #[derive(Clone)]
@@ -56,13 +56,31 @@ pub struct Program {
     pub argument: &'static str,
 }
 
-/// The two shapes of an engine's data path (`docs/ARCHITECTURE.md`).
+/// How an engine's data leaves its host (`docs/ARCHITECTURE.md`).
 #[derive(Clone, Copy)]
-pub enum DataPath<'a> {
-    /// A tool of its own keeps a repository behind the sealing gateway.
+pub struct DataPath<'a> {
+    pub base: Base<'a>,
+    pub log: Log<'a>,
+}
+
+/// How base backups leave the host.
+#[derive(Clone, Copy)]
+pub enum Base<'a> {
+    /// A tool of the engine's keeps a repository behind the sealing gateway.
     Repository(&'a dyn RepositoryDriver),
-    /// Holdfast stores the base as streams and reads the log itself.
+    /// Holdfast stores what the driver hands over.
     Streams(&'a dyn StreamDriver),
+}
+
+/// How the log leaves the host.
+#[derive(Clone, Copy)]
+pub enum Log<'a> {
+    /// By the tool that keeps the repository, too.
+    Repository(&'a dyn RepositoryDriver),
+    /// Holdfast reads it itself.
+    Followed(&'a dyn LogDriver),
+    /// There is none: nothing is followed or waited for, and a restore goes to a backup's own point.
+    None,
 }
 
 /// One kind of engine. Small on purpose; retries, metrics and faults are wrappers.

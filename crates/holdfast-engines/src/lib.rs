@@ -25,7 +25,7 @@ mod unsynced;
 pub mod valkey;
 
 pub use disk::{DiskGuard, LogOnDisk};
-pub use driver::{DataPath, Driver, Mark, Probe, Program, Statistics, UserSpec};
+pub use driver::{Base, DataPath, Driver, Log, Mark, Probe, Program, Statistics, UserSpec};
 pub use error::{EngineError, Result};
 pub use exec::RunAs;
 pub use instance::{Instance, Paths, RepositoryAccess};

@@ -1,4 +1,4 @@
-//! Engines whose base backup is a stream and whose log Holdfast reads itself.
+//! Base backups that Holdfast stores as streams, and logs that it reads itself.
 //!
 //! A driver hands plain bytes over and gets plain bytes back; compressing, sealing, uploading, confirming and counting
 //! coverage are the log archive's and the backup step's.
@@ -162,7 +162,7 @@ pub struct StreamRestored {
     pub position: String,
 }
 
-/// What a driver does whose base and log are streams.
+/// What a driver does whose base Holdfast stores as streams.
 #[async_trait]
 pub trait StreamDriver: Send + Sync {
     /// Copies the running instance, whatever runs meanwhile. The base is consistent by itself (R20). A failure leaves
@@ -175,6 +175,20 @@ pub trait StreamDriver: Send + Sync {
         progress: &ProgressSink,
     ) -> Result<StreamBackup>;
 
+    /// Restores into the empty folder of `instance` and leaves it running, with credentials of its own and an empty log: what
+    /// the restore itself did is never archived.
+    async fn restore(
+        &self,
+        instance: &Instance,
+        request: &StreamRestore<'_>,
+        source: &dyn RestoreSource,
+        progress: &ProgressSink,
+    ) -> Result<StreamRestored>;
+}
+
+/// What a driver does whose log Holdfast reads itself.
+#[async_trait]
+pub trait LogDriver: Send + Sync {
     /// Reads the running instance's log and hands it over until something fails or the future is dropped; called again after
     /// a pause. Goes on behind `from` if the engine still has what follows it; otherwise begins anew with
     /// [`FeedItem::Begin`], with a cause; also from a cursor that it does not understand ([`LogCursor::unknown`]). `from` is
@@ -196,17 +210,7 @@ pub trait StreamDriver: Send + Sync {
     /// Lets no client write any more until the next start, so that the log can be read to its end before a stop.
     async fn quiesce(&self, instance: &Instance) -> Result<()>;
 
-    /// Takes [`StreamDriver::quiesce`] back, for an instance that goes on running after all; nothing where there is nothing to
+    /// Takes [`LogDriver::quiesce`] back, for an instance that goes on running after all; nothing where there is nothing to
     /// take back. What is done against a full disk stays.
     async fn unquiesce(&self, instance: &Instance) -> Result<()>;
-
-    /// Restores into the empty folder of `instance` and leaves it running, with credentials of its own and an empty log: what
-    /// the restore itself did is never archived.
-    async fn restore(
-        &self,
-        instance: &Instance,
-        request: &StreamRestore<'_>,
-        source: &dyn RestoreSource,
-        progress: &ProgressSink,
-    ) -> Result<StreamRestored>;
 }

@@ -1,7 +1,7 @@
 //! The log archive of engines whose log Holdfast reads itself: follows each engine, cuts its log into segments, and counts
 //! as archived what the store has confirmed (R1).
 //!
-//! Nothing is kept on this host: the engine's own log on disk is the spool, given up ([`StreamDriver::release_log`]) once the
+//! Nothing is kept on this host: the engine's own log on disk is the spool, given up ([`LogDriver::release_log`]) once the
 //! store has it. After a kill, reading goes on from the last segment in the store.
 
 mod cutter;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use holdfast_core::position::Position;
 use holdfast_core::{ServiceId, Timestamp};
-use holdfast_engines::{DataPath, FeedItem, Instance, LogCursor, LogFeed, Mark, StreamDriver};
+use holdfast_engines::{FeedItem, Instance, Log, LogCursor, LogDriver, LogFeed, Mark};
 use holdfast_store::StoreError;
 use holdfast_store::log::{compaction, last_segment, segment_name, write_segment};
 use tokio::sync::{mpsc, watch};
@@ -49,9 +49,9 @@ pub(crate) async fn run(agent: &Arc<Agent>) {
         });
         for local in all {
             let record = local.record();
-            let is_stream =
-                agent.driver(record.spec.engine).is_ok_and(|d| matches!(d.data_path(), DataPath::Streams(_)));
-            if is_stream && record.running && local.lineage.is_listed() {
+            let is_followed =
+                agent.driver(record.spec.engine).is_ok_and(|d| matches!(d.data_path().log, Log::Followed(_)));
+            if is_followed && record.running && local.lineage.is_listed() {
                 followers
                     .entry(record.spec.service_id)
                     .or_insert_with(|| tokio::spawn(keep_following(Arc::clone(agent), local)));
@@ -86,7 +86,7 @@ async fn keep_following(agent: Arc<Agent>, local: Arc<Local>) {
 
 async fn follow(agent: &Arc<Agent>, local: &Local) -> Result<Infallible, AgentError> {
     let record = local.record();
-    let DataPath::Streams(driver) = agent.driver(record.spec.engine)?.data_path() else {
+    let Log::Followed(driver) = agent.driver(record.spec.engine)?.data_path().log else {
         return Err(AgentError::NoDriver(record.spec.engine));
     };
     let end = end_of_log(agent, local).await?;
@@ -224,7 +224,7 @@ async fn store(agent: &Agent, local: &Local, cut: &Cut) -> Result<(), AgentError
 
 /// Lets the engine give up log that the store has; ends with the archiving.
 async fn release(
-    driver: &dyn StreamDriver,
+    driver: &dyn LogDriver,
     instance: &Instance,
     mut archived: watch::Receiver<Option<LogCursor>>,
 ) {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use futures::TryStreamExt;
 use holdfast_api::agent::RunBackup;
-use holdfast_core::backup::{BackupFacts, BackupMode};
+use holdfast_core::backup::{BackupFacts, BackupMode, LogSpan};
 use holdfast_core::{ServiceId, Timestamp};
-use holdfast_engines::{BackupRequest, DataPath, ProgressSink, ToolBackup};
+use holdfast_engines::{BackupRequest, Base, Log, ProgressSink, ToolBackup};
 use holdfast_seal::{MANIFEST_FORMAT, Manifest, ManifestObject};
 use holdfast_store::gateway::{ObjectClass, OwnedKey, classify};
 use holdfast_store::manifest::{facts_of, facts_to_keep, read_manifest, write_manifest};
@@ -69,10 +69,13 @@ async fn copy(
     progress: &ProgressSink,
 ) -> Result<BackupFacts, AgentError> {
     let record = local.record();
-    let driver = match agent.driver(record.spec.engine)?.data_path() {
-        DataPath::Repository(driver) => driver,
-        DataPath::Streams(driver) => {
-            let (facts, objects) = stream_backup::copy(agent, local, driver, input, key, progress).await?;
+    let path = agent.driver(record.spec.engine)?.data_path();
+    let driver = match path.base {
+        Base::Repository(driver) => driver,
+        Base::Streams(driver) => {
+            let has_log = !matches!(path.log, Log::None);
+            let (facts, objects) =
+                stream_backup::copy(agent, local, driver, has_log, input, key, progress).await?;
             progress.phase("sealing the manifest");
             return write_with(agent, local, input, key, facts, objects).await;
         }
@@ -230,8 +233,7 @@ async fn write(
     let facts = BackupFacts {
         tool_label: copied.label.clone(),
         parent,
-        start: copied.start,
-        stop: copied.stop,
+        log: Some(LogSpan { start: copied.start, stop: copied.stop }),
         consistent_at: copied.consistent_at,
         stored_bytes: objects.iter().map(|object| object.sealed_bytes).sum(),
         database_bytes: copied.database_bytes,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use holdfast_api::agent::{CreateInstance, InstanceFacts};
-use holdfast_engines::{DataPath, Instance, ProgressSink};
+use holdfast_engines::{Base, Instance, ProgressSink};
 use holdfast_store::gateway::Access;
 
 use super::user_specs;
@@ -47,7 +47,7 @@ async fn make(
         .map_err(|error| AgentError::Unusable(error.to_string()))?;
     let lineage = Arc::new(Lineage::new(instances::scope_of(spec), keys));
     let driver = agent.driver(spec.engine)?;
-    if let DataPath::Repository(_) = driver.data_path() {
+    if let Base::Repository(_) = driver.data_path().base {
         instances::register(&agent.gateway, &instance.repository, &lineage, Access::ReadWrite);
     }
     let engine_version = driver

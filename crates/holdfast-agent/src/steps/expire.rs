@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 use holdfast_api::agent::{ExpiredBackup, RemoveExpired};
 use holdfast_core::Timestamp;
 use holdfast_core::position::Position;
-use holdfast_engines::{DataPath, Instance, ProgressSink, RepositoryDriver};
+use holdfast_engines::{Base, Instance, ProgressSink, RepositoryDriver};
 use holdfast_seal::{MANIFEST_FORMAT, Tombstone};
 use holdfast_store::gateway::{Access, ObjectClass, classify};
 use holdfast_store::log::{ListedSegment, segment_name};
@@ -49,7 +49,7 @@ pub(super) async fn remove(
         let keys = ObjectPrefix::Keys { service: scope.service_scope(), key: None };
         return delete_all(agent, &keys, |_| true).await;
     }
-    if let DataPath::Repository(driver) = agent.driver(input.engine)?.data_path() {
+    if let Base::Repository(driver) = agent.driver(input.engine)?.data_path().base {
         expire_in_tool(agent, driver, &lineage, input).await?;
     }
     for backup in &input.backups {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use holdfast_api::agent::{InstanceFacts, RestoreInstance, RestoredInstance};
 use holdfast_core::Timestamp;
 use holdfast_core::position::Position;
-use holdfast_engines::{DataPath, Instance, ProgressSink, RestoreTo, StreamDriver};
+use holdfast_engines::{Base, Instance, ProgressSink, RestoreTo, StreamDriver};
 use holdfast_store::gateway::Access;
 
 use super::user_specs;
@@ -54,19 +54,19 @@ async fn make(
         instances::scope_of(spec),
         LineageKeys::from_grant(&input.repository).map_err(bad)?,
     ));
+    let driver = match agent.driver(spec.engine)?.data_path().base {
+        Base::Repository(driver) => driver,
+        Base::Streams(driver) => {
+            return make_of_streams(agent, input, instance, driver, lineage, progress).await;
+        }
+    };
     let from = Source {
         repository: &input.source,
         base_label: &input.base_label,
-        base_stop: input.base_stop,
+        base_stop: source::stop_of(input.base_stop)?,
         database_bytes: input.database_bytes,
         target: input.target.as_ref().map(|to| RestoreTo { point: to.point, covered_to: to.covered_to }),
         archives: true,
-    };
-    let driver = match agent.driver(spec.engine)?.data_path() {
-        DataPath::Repository(driver) => driver,
-        DataPath::Streams(driver) => {
-            return make_of_streams(agent, input, instance, driver, lineage, progress).await;
-        }
     };
     instances::register(&agent.gateway, &instance.repository, &lineage, Access::ReadWrite);
     let restored = source::restore(
@@ -80,7 +80,7 @@ async fn make(
     )
     .await?;
     let reached = input.target.as_ref().map(|to| to.point);
-    commit(agent, input, instance, lineage, restored.engine_version, reached, restored.replayed_to)
+    commit(agent, input, instance, lineage, restored.engine_version, reached, Some(restored.replayed_to))
 }
 
 async fn make_of_streams(
@@ -101,7 +101,10 @@ async fn make_of_streams(
     let (restored, base) =
         stream_source::restore(&agent.store, driver, instance, &from, &users, progress).await?;
     tracing::info!(service = %input.instance.service_id, position = %restored.position, "restored");
-    let replayed_to = input.target.as_ref().map_or(base.stop, |to| to.covered_to);
+    let replayed_to = match &input.target {
+        Some(to) => Some(to.covered_to),
+        None => base.log.map(|log| log.stop),
+    };
     commit(agent, input, instance, lineage, restored.engine_version, Some(restored.reached), replayed_to)
 }
 
@@ -112,7 +115,7 @@ fn commit(
     lineage: Arc<Lineage>,
     engine_version: String,
     reached: Option<Timestamp>,
-    replayed_to: Position,
+    replayed_to: Option<Position>,
 ) -> Result<RestoredInstance, AgentError> {
     let facts = InstanceFacts { host: instance.listen.to_string(), port: instance.port, engine_version };
     let answer = RestoredInstance { instance: facts.clone(), reached, replayed_to };

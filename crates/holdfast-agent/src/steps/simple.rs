@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use holdfast_api::agent::{ApplySettings, ClosedLog, SetPassword, ShipLog, ShippedLog, StoppedLog};
 use holdfast_core::ServiceId;
-use holdfast_engines::{DataPath, Driver, ProgressSink, UserSpec};
+use holdfast_engines::{Driver, Log, ProgressSink, UserSpec};
 
 use crate::error::{AgentError, chain};
 use crate::instances::Local;
@@ -31,14 +31,15 @@ pub(super) async fn ship_log(
         return Ok(ShippedLog { coverage });
     }
     let record = local.record();
-    let until = match agent.driver(record.spec.engine)?.data_path() {
-        DataPath::Repository(driver) => {
+    let until = match agent.driver(record.spec.engine)?.data_path().log {
+        Log::Repository(driver) => {
             let cut = driver.cut_log(&record.instance).await;
             let mark = cut.map_err(AgentError::engine("close the current piece of log"))?;
             local.lineage.mark(mark.clone());
             mark.at
         }
-        DataPath::Streams(_) => input.until, // shipped several times a second anyway
+        Log::Followed(_) => input.until, // shipped several times a second anyway
+        Log::None => return Err(AgentError::NoDriver(record.spec.engine)), // the control plane asks for none
     };
     let coverage =
         tokio::time::timeout(SHIP_LIMIT, local.lineage.wait_complete(until)).await.map_err(|_| {
@@ -90,7 +91,7 @@ async fn end(local: &Local, driver: &dyn Driver) -> Result<(), AgentError> {
     if let Err(left) = local.update(|record| record.running = true) {
         tracing::warn!(%service, error = %chain(&left), "an engine that could not be stopped is not looked after");
     }
-    if let DataPath::Streams(driver) = driver.data_path()
+    if let Log::Followed(driver) = driver.data_path().log
         && let Err(left) = driver.unquiesce(&instance).await
     {
         tracing::warn!(%service, error = %chain(&left), "clients cannot write until the engine's next start");
@@ -103,7 +104,7 @@ async fn end(local: &Local, driver: &dyn Driver) -> Result<(), AgentError> {
 async fn ship_the_end(local: &Local, driver: &dyn Driver) {
     let record = local.record();
     let service = record.spec.service_id;
-    let DataPath::Streams(driver) = driver.data_path() else { return };
+    let Log::Followed(driver) = driver.data_path().log else { return };
     if let Err(error) = driver.quiesce(&record.instance).await {
         tracing::warn!(%service, error = %chain(&error), "clients may write until the engine stops");
     }
@@ -117,7 +118,7 @@ async fn ship_the_end(local: &Local, driver: &dyn Driver) {
 /// If the store was away, the log is shipped at the next start.
 async fn close_log(agent: &Agent, local: &Local) -> Result<(), AgentError> {
     let record = local.record();
-    let DataPath::Repository(driver) = agent.driver(record.spec.engine)?.data_path() else { return Ok(()) };
+    let Log::Repository(driver) = agent.driver(record.spec.engine)?.data_path().log else { return Ok(()) };
     let mark =
         driver.stopped_mark(&record.instance).await.map_err(AgentError::engine("read the last position"))?;
     if let Some(mark) = mark {

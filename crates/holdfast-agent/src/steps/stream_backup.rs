@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use holdfast_api::agent::RunBackup;
 use holdfast_core::Timestamp;
-use holdfast_core::backup::{BackupFacts, MethodInstead};
+use holdfast_core::backup::{BackupFacts, LogSpan, MethodInstead};
 use holdfast_core::position::Coverage;
 use holdfast_engines::{BackupSink, EngineError, ProgressSink, StreamBackupRequest, StreamDriver};
 use holdfast_seal::ManifestObject;
@@ -29,6 +29,7 @@ pub(super) async fn copy(
     agent: &Agent,
     local: &Local,
     driver: &dyn StreamDriver,
+    has_log: bool,
     input: &RunBackup,
     key: &OwnedKey,
     progress: &ProgressSink,
@@ -36,8 +37,13 @@ pub(super) async fn copy(
     remove_earlier_tries(agent, local, input).await?;
     disk::require_store_room(agent, input.expected_bytes.unwrap_or(0))?;
     let record = local.record();
-    progress.phase("waiting for the log");
-    let before = archived_until(local, Timestamp::now()).await?;
+    let before = match has_log {
+        true => {
+            progress.phase("waiting for the log");
+            Some(archived_until(local, Timestamp::now()).await?)
+        }
+        false => None,
+    };
     let sink = Sink {
         store: &agent.store,
         lineage: local.lineage.scope,
@@ -52,18 +58,23 @@ pub(super) async fn copy(
     let made = made.map_err(|error| AgentError::of_driver("back up the instance", &local.lineage, error))?;
     let objects = sink.objects.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
 
-    // The log that goes with it, at least to here: from `before.to` on, without a hole.
-    progress.phase("archiving its log");
-    let after = archived_until(local, Timestamp::now()).await?;
-    if after.from.offset > before.to.offset {
-        return Err(AgentError::GapInBackup);
-    }
+    let log = match before {
+        Some(before) => {
+            // The log that goes with it, at least to here: from `before.to` on, without a hole.
+            progress.phase("archiving its log");
+            let after = archived_until(local, Timestamp::now()).await?;
+            if after.from.offset > before.to.offset {
+                return Err(AgentError::GapInBackup);
+            }
+            Some(LogSpan { start: before.to, stop: after.to })
+        }
+        None => None,
+    };
     confirm(agent, local, input, &objects).await?;
     let facts = BackupFacts {
         tool_label: input.backup_id.to_string(),
         parent: None,
-        start: before.to,
-        stop: after.to,
+        log,
         consistent_at: made.consistent_at,
         stored_bytes: objects.iter().map(|object| object.sealed_bytes).sum(),
         database_bytes: made.database_bytes,

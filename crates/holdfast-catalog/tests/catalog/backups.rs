@@ -56,8 +56,10 @@ async fn a_backup_keeps_its_facts_and_its_identity() {
     let facts = BackupFacts {
         tool_label: "20260105-120000F".to_owned(),
         parent: None,
-        start: Position { timeline: 1, offset: 100 },
-        stop: Position { timeline: 1, offset: 200 },
+        log: Some(holdfast_core::backup::LogSpan {
+            start: Position { timeline: 1, offset: 100 },
+            stop: Position { timeline: 1, offset: 200 },
+        }),
         consistent_at: at(4),
         stored_bytes: u64::MAX,
         database_bytes: 1,

@@ -153,7 +153,7 @@ impl<'a> Expiry<'a> {
             let mut bases: Vec<_> = (self.history.bases())
                 .filter(|base| base.lies_in(coverage) && base.facts.consistent_at <= end)
                 .collect();
-            bases.sort_by_key(|base| (base.facts.consistent_at, base.facts.stop.offset));
+            bases.sort_by_key(|base| (base.facts.consistent_at, base.place()));
             let before = bases.iter().rev().find(|base| base.facts.consistent_at <= start);
             if let Some(anchor) = before.or(bases.first()) {
                 anchors.push((coverage, anchor.backup));
@@ -176,7 +176,7 @@ impl<'a> Expiry<'a> {
     fn newest_base(&self, admit: impl Fn(&Backup) -> bool) -> Option<&'a Backup> {
         (self.history.bases())
             .filter(|base| admit(base.backup))
-            .max_by_key(|base| (base.facts.stop.timeline, base.facts.stop.offset, base.facts.consistent_at))
+            .max_by_key(|base| (base.place(), base.facts.consistent_at))
             .map(|base| base.backup)
     }
 
@@ -206,7 +206,8 @@ impl<'a> Expiry<'a> {
         };
         let anchors = self.anchors();
         for (coverage, anchor) in &anchors {
-            need(anchor.facts.as_ref().map_or(coverage.from, |facts| facts.start));
+            let log = anchor.facts.as_ref().and_then(|facts| facts.log);
+            need(log.map_or(coverage.from, |log| log.start));
         }
         for coverage in self.history.coverage {
             // The base that will join this log may be in the making: its start is not known yet.

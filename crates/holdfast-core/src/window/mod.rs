@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use plan::{RestorePlan, Target, plan_backup_restore, plan_restore_point};
 pub use refusal::{LogGap, RestoreRefusal};
 
-use crate::backup::{Backup, BackupFacts};
+use crate::backup::{Backup, BackupFacts, LogSpan};
 use crate::id::BackupId;
 use crate::position::{Coverage, Gap, Position};
 use crate::retention::{Now, Policy};
@@ -119,12 +119,16 @@ pub(crate) struct Base<'a> {
 impl Base<'_> {
     /// Whether the log that makes it consistent, and what follows, lies in this stretch.
     pub(crate) fn lies_in(&self, coverage: &Coverage) -> bool {
+        let Some(LogSpan { start, stop }) = self.facts.log else { return false };
         let on_timeline = |position: Position| position.timeline == coverage.to.timeline;
-        on_timeline(coverage.from)
-            && on_timeline(self.facts.start)
-            && on_timeline(self.facts.stop)
-            && coverage.from.offset <= self.facts.start.offset
-            && self.facts.stop.offset <= coverage.to.offset
+        [coverage.from, start, stop].into_iter().all(on_timeline)
+            && coverage.from.offset <= start.offset
+            && stop.offset <= coverage.to.offset
+    }
+
+    /// Its place among bases of the same instant: by the log, or in front of all that have one.
+    pub(crate) fn place(&self) -> Option<(u32, u64)> {
+        self.facts.log.map(|log| (log.stop.timeline, log.stop.offset))
     }
 }
 

@@ -62,7 +62,7 @@ pub fn plan_restore_point(
         .filter(|span| span.base.facts.consistent_at <= point && point <= span.until)
         .max_by_key(|span| {
             let is_archived = span.coverage.complete_until >= Some(point);
-            (span.base.facts.consistent_at, is_archived, span.base.facts.stop.offset)
+            (span.base.facts.consistent_at, is_archived, span.base.place())
         })
         .expect("every point of the window lies in one of the spans that it was made from");
     let base = span.base.backup;
@@ -72,7 +72,7 @@ pub fn plan_restore_point(
         chain,
         target: Target::Instant(point),
         needs_log_shipped: span.coverage.complete_until < Some(point),
-        log: Some((span.base.facts.start, span.coverage.to)),
+        log: span.base.facts.log.map(|log| (log.start, span.coverage.to)),
     })
 }
 

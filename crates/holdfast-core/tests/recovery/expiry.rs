@@ -208,7 +208,7 @@ fn a_source_that_stands_still_for_long_keeps_the_log_from_its_newest_base_on() {
     ordinary_days(&mut life, 3);
     life.happen(&Event::StopSource);
     (0..60).for_each(|_| life.pass(6, 0));
-    let start = life.backups[2].facts.as_ref().expect("completed").start;
+    let start = life.backups[2].facts.as_ref().and_then(|facts| facts.log).expect("completed").start;
     assert_eq!(expire(&mut life, &[], 0).remove_log_before, [start]);
 }
 
@@ -242,7 +242,7 @@ fn the_earliest_need_of_a_timeline_decides_what_log_goes() {
     let expiry = |reading: &[RestorePlan]| {
         plan_expiry(&catalog.history(), &Policy::default(), life.now, None, reading).remove_log_before
     };
-    let second = life.backups[1].facts.as_ref().expect("completed").start;
+    let second = life.backups[1].facts.as_ref().and_then(|facts| facts.log).expect("completed").start;
     assert!(expiry(&reading).iter().all(|cut| cut.offset <= reading[0].log.expect("a point").0.offset));
     // The window begins in the stretch before the gap, at or after the second base.
     let cuts = expiry(&[]);

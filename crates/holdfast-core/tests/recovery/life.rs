@@ -1,6 +1,6 @@
 //! A service's life, modelled byte by byte: what happens, and what the catalog would know of it.
 
-use holdfast_core::backup::{Backup, BackupFacts, BackupMode, BackupStatus, BackupType};
+use holdfast_core::backup::{Backup, BackupFacts, BackupMode, BackupStatus, BackupType, LogSpan};
 use holdfast_core::position::{Coverage, Gap, Position};
 use holdfast_core::retention::ExpiryPlan;
 use holdfast_core::window::History;
@@ -156,8 +156,7 @@ impl Life {
         let facts = (!fails).then(|| BackupFacts {
             tool_label: "label".to_owned(),
             parent,
-            start,
-            stop: self.end(),
+            log: Some(LogSpan { start, stop: self.end() }),
             consistent_at: self.now,
             stored_bytes: 1,
             database_bytes: 1,

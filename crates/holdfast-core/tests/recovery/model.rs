@@ -27,8 +27,9 @@ impl Life {
         let mut bases = vec![];
         for backup in self.backups.iter().filter(|backup| self.chain(backup).is_some()) {
             let facts = backup.facts.as_ref().expect("restorable backups have facts");
-            let timeline = facts.start.timeline as usize - 1;
-            let (start, stop) = (facts.start.offset as usize, facts.stop.offset as usize);
+            let span = facts.log.expect("every base here has log");
+            let timeline = span.start.timeline as usize - 1;
+            let (start, stop) = (span.start.offset as usize, span.stop.offset as usize);
             let log = &self.logs[timeline];
             if log[start..stop].iter().all(|byte| *byte == Byte::Archived) {
                 let joined = log[start..].iter().take_while(|byte| is_there(**byte)).count();
@@ -62,7 +63,7 @@ impl Life {
         chain.reverse();
         assert_eq!(plan.chain, chain);
         let (from, to) = plan.log.expect("a restore point needs log");
-        assert_eq!(from, facts.start);
+        assert_eq!(Some(from), facts.log.map(|log| log.start));
         assert_eq!(to.timeline as usize, mark.timeline + 1);
         let log = &self.logs[mark.timeline];
         let planned = &log[from.offset as usize..to.offset as usize];

@@ -8,7 +8,7 @@ use holdfast_core::retention::{
     DeleteRefusal, ExpiryPlan, Policy, can_delete_by_hand, expires_at, plan_expiry,
 };
 use holdfast_core::window::{
-    RestorePlan, RestoreRefusal, plan_backup_restore, plan_restore_point, recovery_window,
+    History, RestorePlan, RestoreRefusal, plan_backup_restore, plan_restore_point, recovery_window,
 };
 use jiff::SignedDuration;
 
@@ -102,7 +102,8 @@ fn the_base_before_the_window_goes_when_the_next_one_reaches_its_start() {
     life.happen(&Event::Ship);
     let edge = consistent_at(&life.backups[1]) + SignedDuration::from_hours(7 * 24);
     let (first, second) = (life.backups[0].clone(), life.backups[1].clone());
-    let starts = [&first, &second].map(|backup| backup.facts.as_ref().expect("completed").start);
+    let starts = [&first, &second]
+        .map(|backup| backup.facts.as_ref().and_then(|facts| facts.log).expect("completed").start);
     for (now, goes) in [(edge - NANOSECOND, false), (edge, true), (edge + NANOSECOND, true)] {
         life.now = now;
         let plan = expire(&life);
@@ -220,7 +221,7 @@ fn a_long_kept_manual_backup_keeps_its_chain_but_no_log() {
     assert!(plan.delist.contains(full) && !plan.shred.contains(full));
     assert!(plan.keep_reasons.contains(&(full.clone(), Reason::ParentOf(manual.clone()))));
     assert!(plan.keep_reasons.contains(&(manual.clone(), Reason::Listed)));
-    let manual_stop = life.backups[1].facts.as_ref().expect("completed").stop;
+    let manual_stop = life.backups[1].facts.as_ref().and_then(|facts| facts.log).expect("completed").stop;
     assert!(plan.remove_log_before.iter().any(|cut| cut.offset > manual_stop.offset));
     life.carry_out(&plan, 0);
     assert!(plan_backup_restore(&life.catalog().history(), &life.backups[1].id).is_ok());
@@ -284,7 +285,7 @@ fn log_is_cut_timeline_by_timeline() {
     automated(&mut life, BackupMode::Full);
     life.pass(6 * 8, 1);
     life.happen(&Event::Ship);
-    let start = life.backups[1].facts.as_ref().expect("completed").start;
+    let start = life.backups[1].facts.as_ref().and_then(|facts| facts.log).expect("completed").start;
     let whole = Position { timeline: 1, offset: life.logs[0].len() as u64 };
     assert_eq!(expire(&life).remove_log_before, [whole, start]);
 }
@@ -303,4 +304,35 @@ fn plans_survive_being_stored_with_their_job() {
     let window = recovery_window(&life.catalog().history(), &Policy::default(), life.now);
     let whole = (Some(consistent_at(&life.backups[0])), Some(life.now));
     assert_eq!((window.earliest(), window.latest()), whole);
+}
+
+/// An engine without a log: what is listed can be restored as it is, nothing between, and goes by the list alone.
+#[test]
+fn bases_without_a_log_are_points_of_their_own() {
+    let mut life = Life::new();
+    for _ in 0..3 {
+        automated(&mut life, BackupMode::Full);
+        life.pass(24, 0);
+    }
+    for backup in &mut life.backups {
+        backup.facts.as_mut().expect("completed").log = None;
+    }
+    let (first, last) = (life.backups[0].clone(), life.backups[2].clone());
+    let history = History { backups: &life.backups, coverage: &[], gaps: &[], live_until: None };
+    let policy = Policy::default();
+    assert_eq!(recovery_window(&history, &policy, life.now).span(), None);
+    let between = consistent_at(&first) + SignedDuration::from_hours(1);
+    let refusal = plan_restore_point(&history, &policy, between, life.now);
+    assert_eq!(refusal, Err(RestoreRefusal::NothingReachable { asked: between }));
+    let plan = plan_backup_restore(&history, &first.id).expect("it is listed");
+    assert_eq!((plan.chain, plan.log), (vec![first.id.clone()], None));
+
+    let leaves_at =
+        |backup: &Backup| backup.completed_at.expect("completed") + SignedDuration::from_hours(7 * 24);
+    let plan = plan_expiry(&history, &policy, leaves_at(&first), None, &[]);
+    assert_eq!((plan.delist, plan.shred), (vec![first.id.clone()], vec![first.id.clone()]));
+    assert_eq!(plan.remove_log_before, []);
+    let plan = plan_expiry(&history, &policy, leaves_at(&last), None, &[]);
+    assert_eq!(plan.shred.len(), 2, "the newest stays while its service lives: {:?}", plan.shred);
+    assert!(!plan.shred.contains(&last.id));
 }

@@ -49,7 +49,7 @@ impl Scheduled {
         let status = if fails { BackupStatus::Failed } else { BackupStatus::Completed };
         let mut facts = self.template.facts.clone().filter(|_| !fails);
         if let Some(facts) = &mut facts {
-            facts.stop.offset = self.runs.len() as u64;
+            facts.log.as_mut().expect("it has log").stop.offset = self.runs.len() as u64;
         }
         self.runs.push(Backup { mode, status, facts, created_at: wall, ..self.template.clone() });
         self.begun.push(self.now);

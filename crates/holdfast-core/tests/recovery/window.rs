@@ -136,7 +136,7 @@ fn one_backup() -> Life {
 #[test]
 fn a_base_that_ends_behind_the_archived_log_reaches_no_point() {
     let life = one_backup();
-    let stop = life.backups[0].facts.as_ref().expect("completed").stop.offset;
+    let stop = life.backups[0].facts.as_ref().and_then(|facts| facts.log).expect("completed").stop.offset;
     for (archived_to, is_reachable) in [(stop - 1, false), (stop, true), (stop + 1, true)] {
         let mut catalog = life.catalog();
         catalog.coverage[0].to.offset = archived_to;

@@ -34,9 +34,9 @@ use holdfast_core::engine::EngineKind;
 
 use crate::registry::{Engine, Setting};
 use crate::{
-    BackupSink, DataPath, Driver, EngineError, Instance, LogCursor, LogFeed, Probe, Program, ProgressSink,
-    RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore, StreamRestored,
-    UserSpec,
+    BackupSink, Base, DataPath, Driver, EngineError, Instance, Log, LogCursor, LogDriver, LogFeed, Probe,
+    Program, ProgressSink, RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver,
+    StreamRestore, StreamRestored, UserSpec,
 };
 
 /// Drives MongoDB with the programs below `engines_dir`: `mongodb-<version>/bin/mongod`.
@@ -137,7 +137,7 @@ impl Driver for Mongodb {
     }
 
     fn data_path(&self) -> DataPath<'_> {
-        DataPath::Streams(self)
+        DataPath { base: Base::Streams(self), log: Log::Followed(self) }
     }
 
     fn versions(&self) -> Vec<String> {
@@ -165,6 +165,19 @@ impl StreamDriver for Mongodb {
         self.dump(instance, sink, progress).await
     }
 
+    async fn restore(
+        &self,
+        instance: &Instance,
+        request: &StreamRestore<'_>,
+        source: &dyn RestoreSource,
+        progress: &ProgressSink,
+    ) -> Result<StreamRestored> {
+        self.restore_instance(instance, request, source, progress).await
+    }
+}
+
+#[async_trait]
+impl LogDriver for Mongodb {
     async fn follow(
         &self,
         instance: &Instance,
@@ -185,15 +198,5 @@ impl StreamDriver for Mongodb {
 
     async fn unquiesce(&self, instance: &Instance) -> Result<()> {
         access::after_start(self, instance).await
-    }
-
-    async fn restore(
-        &self,
-        instance: &Instance,
-        request: &StreamRestore<'_>,
-        source: &dyn RestoreSource,
-        progress: &ProgressSink,
-    ) -> Result<StreamRestored> {
-        self.restore_instance(instance, request, source, progress).await
     }
 }

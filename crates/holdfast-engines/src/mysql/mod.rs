@@ -52,9 +52,9 @@ use holdfast_core::engine::EngineKind;
 
 use crate::registry::Engine;
 use crate::{
-    BackupSink, DataPath, Driver, EngineError, Instance, LogCursor, LogFeed, Probe, Program, ProgressSink,
-    RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore, StreamRestored,
-    UserSpec,
+    BackupSink, Base, DataPath, Driver, EngineError, Instance, Log, LogCursor, LogDriver, LogFeed, Probe,
+    Program, ProgressSink, RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver,
+    StreamRestore, StreamRestored, UserSpec,
 };
 
 pub use config::my_cnf;
@@ -130,7 +130,7 @@ impl Driver for Mysql {
     }
 
     fn data_path(&self) -> DataPath<'_> {
-        DataPath::Streams(self)
+        DataPath { base: Base::Streams(self), log: Log::Followed(self) }
     }
 
     fn versions(&self) -> Vec<String> {
@@ -158,6 +158,19 @@ impl StreamDriver for Mysql {
         self.run_backup(instance, request.method, sink, progress).await
     }
 
+    async fn restore(
+        &self,
+        instance: &Instance,
+        request: &StreamRestore<'_>,
+        source: &dyn RestoreSource,
+        progress: &ProgressSink,
+    ) -> Result<StreamRestored> {
+        self.run_restore(instance, request, source, progress).await
+    }
+}
+
+#[async_trait]
+impl LogDriver for Mysql {
     async fn follow(
         &self,
         instance: &Instance,
@@ -179,15 +192,5 @@ impl StreamDriver for Mysql {
     async fn unquiesce(&self, instance: &Instance) -> Result<()> {
         let doing = "let sessions in again";
         sql::run(&mut sql::connect(instance).await?, doing, "SET GLOBAL offline_mode = OFF").await
-    }
-
-    async fn restore(
-        &self,
-        instance: &Instance,
-        request: &StreamRestore<'_>,
-        source: &dyn RestoreSource,
-        progress: &ProgressSink,
-    ) -> Result<StreamRestored> {
-        self.run_restore(instance, request, source, progress).await
     }
 }

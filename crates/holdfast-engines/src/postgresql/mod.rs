@@ -32,8 +32,8 @@ use holdfast_core::engine::EngineKind;
 
 use crate::registry::{Engine, Setting};
 use crate::{
-    BackupRequest, DataPath, Driver, EngineError, Instance, LogTail, Mark, Probe, Program, ProgressSink,
-    RepositoryDriver, RestoreRequest, Restored, Result, ToolBackup, UserSpec,
+    BackupRequest, Base, DataPath, Driver, EngineError, Instance, Log, LogTail, Mark, Probe, Program,
+    ProgressSink, RepositoryDriver, RestoreRequest, Restored, Result, ToolBackup, UserSpec,
 };
 
 pub use config::{hba_conf, postgresql_conf};
@@ -171,7 +171,7 @@ impl Driver for Postgresql {
     }
 
     fn data_path(&self) -> DataPath<'_> {
-        DataPath::Repository(self)
+        DataPath { base: Base::Repository(self), log: Log::Repository(self) }
     }
 
     fn versions(&self) -> Vec<String> {

@@ -32,8 +32,9 @@ use holdfast_core::engine::EngineKind;
 
 use crate::registry::Engine;
 use crate::{
-    BackupSink, DataPath, Driver, Instance, LogCursor, LogFeed, Probe, Program, ProgressSink, RestoreSource,
-    Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore, StreamRestored, UserSpec,
+    BackupSink, Base, DataPath, Driver, Instance, Log, LogCursor, LogDriver, LogFeed, Probe, Program,
+    ProgressSink, RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore,
+    StreamRestored, UserSpec,
 };
 
 pub use config::valkey_conf;
@@ -97,7 +98,7 @@ impl Driver for Valkey {
     }
 
     fn data_path(&self) -> DataPath<'_> {
-        DataPath::Streams(self)
+        DataPath { base: Base::Streams(self), log: Log::Followed(self) }
     }
 
     fn versions(&self) -> Vec<String> {
@@ -125,6 +126,19 @@ impl StreamDriver for Valkey {
         backup::run(instance, sink, progress).await
     }
 
+    async fn restore(
+        &self,
+        instance: &Instance,
+        request: &StreamRestore<'_>,
+        source: &dyn RestoreSource,
+        progress: &ProgressSink,
+    ) -> Result<StreamRestored> {
+        self.restore_instance(instance, request, source, progress).await
+    }
+}
+
+#[async_trait]
+impl LogDriver for Valkey {
     async fn follow(
         &self,
         instance: &Instance,
@@ -151,16 +165,6 @@ impl StreamDriver for Valkey {
     async fn unquiesce(&self, instance: &Instance) -> Result<()> {
         let mut client = client::connect(instance).await?;
         client::ask(&mut client, &client::words("CLIENT UNPAUSE"), "let writes go on").await
-    }
-
-    async fn restore(
-        &self,
-        instance: &Instance,
-        request: &StreamRestore<'_>,
-        source: &dyn RestoreSource,
-        progress: &ProgressSink,
-    ) -> Result<StreamRestored> {
-        self.restore_instance(instance, request, source, progress).await
     }
 }
 

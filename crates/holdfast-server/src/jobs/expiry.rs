@@ -138,10 +138,12 @@ async fn unneeded_epochs(
         .iter()
         .filter(|backup| backup.is_restorable() && !plan.shred.contains(&backup.id))
         .filter(|backup| {
-            backup.facts.as_ref().is_some_and(|facts| {
-                plan.remove_log_before
-                    .iter()
-                    .any(|cut| cut.timeline == facts.start.timeline && cut.offset <= facts.start.offset)
+            let log = backup.facts.as_ref().and_then(|facts| facts.log);
+            log.is_some_and(|log| {
+                let is_before = |cut: &holdfast_core::position::Position| {
+                    cut.timeline == log.start.timeline && cut.offset <= log.start.offset
+                };
+                plan.remove_log_before.iter().any(is_before)
             })
         })
         .map(|backup| backup.created_at)

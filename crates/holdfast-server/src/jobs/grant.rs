@@ -239,7 +239,8 @@ async fn restore_instance(
         repository(cp, &source, |key| key.purpose != KeyPurpose::Backup || chain.contains(&key.id));
     let target = match (planned.plan.target, planned.covered_to) {
         (Target::Instant(point), Some(covered_to)) => {
-            Some(RestoreTarget { point, covered_to, timeline: planned.base.stop.timeline })
+            let log = planned.base.log.ok_or_else(|| incomplete(job, "the base's place in the log"))?;
+            Some(RestoreTarget { point, covered_to, timeline: log.stop.timeline })
         }
         (Target::Instant(_), None) => return Err(incomplete(job, "the log's end")),
         (Target::Backup, _) => None,
@@ -250,7 +251,7 @@ async fn restore_instance(
         repository: own_repository(cp, service).await?,
         source: RepositoryGrant { active_epoch: None, ..source_grant.await? },
         base_label: planned.base.tool_label.clone(),
-        base_stop: planned.base.stop,
+        base_stop: planned.base.log.map(|log| log.stop),
         database_bytes: planned.base.database_bytes,
         log_bytes: planned.plan.log.map_or(0, |(from, to)| to.offset.saturating_sub(from.offset)),
         target,

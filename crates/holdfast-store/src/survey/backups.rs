@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use holdfast_core::backup::{Backup, BackupFacts, BackupMode, BackupStatus, BackupType};
-use holdfast_core::position::Position;
 use holdfast_core::{BackupId, KeyId, Timestamp};
 use holdfast_seal::{ChainEntry, HEADER_LEN, Header, Manifest, Tombstone, verify_chain};
 use jiff::SignedDuration;
@@ -269,7 +268,6 @@ fn destroyed(service: &FoundService, found: &Found, order: &[BackupId], there: &
         }
         let Some(tombstone) = found.tombstones.get(id) else { continue };
         at = at.checked_add(SignedDuration::from_micros(1)).unwrap_or(at);
-        let nowhere = Position { timeline: 0, offset: 0 };
         backups.push(Backup {
             id: id.clone(),
             service_id: service.scope.service,
@@ -288,8 +286,7 @@ fn destroyed(service: &FoundService, found: &Found, order: &[BackupId], there: &
             facts: Some(BackupFacts {
                 tool_label: String::new(),
                 parent: None,
-                start: nowhere,
-                stop: nowhere,
+                log: None,
                 consistent_at: at,
                 stored_bytes: 0,
                 database_bytes: 0,

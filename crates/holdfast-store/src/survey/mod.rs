@@ -322,7 +322,7 @@ fn tell_lost_log(service: &mut FoundService, document: &CoverageDocument) {
     let piece = service.engine().capability().log_piece;
     let needed_from = |timeline: u32| {
         let restorable = service.backups.iter().filter(|backup| backup.is_restorable());
-        let starts = restorable.filter_map(|backup| backup.facts.as_ref()).map(|facts| facts.start);
+        let starts = restorable.filter_map(|backup| Some(backup.facts.as_ref()?.log?.start));
         let first = starts.filter(|start| start.timeline == timeline).map(|start| start.offset).min();
         first.map(|offset| Position { timeline, offset }.start_of_piece(piece).offset)
     };

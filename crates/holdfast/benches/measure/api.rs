@@ -180,8 +180,7 @@ fn backup(service: &Service, k: usize) -> Result<Backup> {
         facts: Some(BackupFacts {
             tool_label: format!("20261122-{k:06}F"),
             parent: None,
-            start: position(from),
-            stop: position(from + 0x100),
+            log: Some(holdfast_core::backup::LogSpan { start: position(from), stop: position(from + 0x100) }),
             consistent_at: at,
             stored_bytes: 4 << 20,
             database_bytes: 20 << 20,

@@ -2,8 +2,7 @@
 
 use anyhow::{Result, ensure};
 use bson::doc;
-use holdfast_engines::DiskGuard as _;
-use holdfast_engines::{Driver as _, Instance, ProgressSink};
+use holdfast_engines::{DiskGuard as _, Driver as _, Instance, ProgressSink};
 use holdfast_testkit::wait_for;
 use mongodb::Client;
 

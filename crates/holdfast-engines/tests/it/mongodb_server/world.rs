@@ -15,9 +15,9 @@ use futures::stream::BoxStream;
 use holdfast_core::Timestamp;
 use holdfast_engines::mongodb::Mongodb;
 use holdfast_engines::{
-    BackupSink, Driver as _, FeedItem, Instance, LogCursor, LogFeed, LogPart, ProgressSink, RepositoryAccess,
-    RestoreSource, RunAs, StreamBackup, StreamBackupRequest, StreamDriver as _, StreamRestore,
-    StreamRestored, UserSpec,
+    BackupSink, Driver as _, FeedItem, Instance, LogCursor, LogDriver as _, LogFeed, LogPart, ProgressSink,
+    RepositoryAccess, RestoreSource, RunAs, StreamBackup, StreamBackupRequest, StreamDriver as _,
+    StreamRestore, StreamRestored, UserSpec,
 };
 use holdfast_testkit::holdfast;
 use mongodb::Client;

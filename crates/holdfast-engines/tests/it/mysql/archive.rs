@@ -1,12 +1,11 @@
 //! The archived binlog is the server's, byte for byte, whatever is killed; what is missing is told.
 
-use holdfast_engines::DiskGuard as _;
+use holdfast_engines::{DiskGuard as _, Driver as _, LogDriver as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use holdfast_engines::{Driver as _, StreamDriver as _};
 use mysql_async::prelude::Queryable;
 
 use crate::mysql::rig::{Archive, Server, engines, wait, without_flag};

@@ -1,10 +1,9 @@
 //! Instances: made, stopped, found again; who may do what.
 
-use holdfast_engines::DiskGuard as _;
 use std::time::Duration;
 
 use anyhow::Result;
-use holdfast_engines::{Driver as _, UserSpec};
+use holdfast_engines::{DiskGuard as _, Driver as _, UserSpec};
 use mysql_async::prelude::Queryable;
 
 use crate::mysql::rig::{Server, engines, users};

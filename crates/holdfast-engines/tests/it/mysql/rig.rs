@@ -15,9 +15,9 @@ use futures::stream::BoxStream;
 use holdfast_core::Timestamp;
 use holdfast_engines::mysql::Mysql;
 use holdfast_engines::{
-    BackupSink, Driver, EngineError, FeedItem, Instance, LogCursor, LogFeed, LogPart, ProgressSink,
-    RepositoryAccess, RestoreSource, RunAs, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore,
-    StreamRestored, UserSpec,
+    BackupSink, Driver, EngineError, FeedItem, Instance, LogCursor, LogDriver as _, LogFeed, LogPart,
+    ProgressSink, RepositoryAccess, RestoreSource, RunAs, StreamBackup, StreamBackupRequest, StreamDriver,
+    StreamRestore, StreamRestored, UserSpec,
 };
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};

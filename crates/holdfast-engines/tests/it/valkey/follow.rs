@@ -1,12 +1,11 @@
 //! The log in the archive is the server's, byte for byte, whatever happens meanwhile.
 
-use holdfast_engines::DiskGuard as _;
+use holdfast_engines::{DiskGuard as _, Driver, LogDriver as _};
 use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use holdfast_engines::valkey::aof::begin_line;
-use holdfast_engines::{Driver, StreamDriver};
 use holdfast_testkit::{seed, wait_for};
 use rand::Rng;
 

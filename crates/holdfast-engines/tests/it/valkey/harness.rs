@@ -15,9 +15,9 @@ use futures::{StreamExt, stream};
 use holdfast_core::Timestamp;
 use holdfast_engines::valkey::Valkey;
 use holdfast_engines::{
-    BackupSink, Driver, FeedItem, Instance, LogCursor, LogFeed, LogPart, ProgressSink, RepositoryAccess,
-    RestoreSource, RunAs, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore, StreamRestored,
-    UserSpec,
+    BackupSink, Driver, FeedItem, Instance, LogCursor, LogDriver as _, LogFeed, LogPart, ProgressSink,
+    RepositoryAccess, RestoreSource, RunAs, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore,
+    StreamRestored, UserSpec,
 };
 use holdfast_testkit::{holdfast, wait_for};
 use redis::aio::MultiplexedConnection;

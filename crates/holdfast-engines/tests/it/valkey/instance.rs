@@ -1,8 +1,7 @@
 //! An instance's life: who may do what, stop and start, a full disk.
 
 use anyhow::{Result, ensure};
-use holdfast_engines::DiskGuard as _;
-use holdfast_engines::{Driver, StreamDriver, UserSpec};
+use holdfast_engines::{DiskGuard as _, Driver, LogDriver as _, UserSpec};
 
 use crate::valkey::harness::{PASSWORD, Server};
 

@@ -103,8 +103,7 @@ async fn a_backup_with_megabytes_of_facts_is_recorded() {
     let facts = BackupFacts {
         tool_label: String::new(),
         parent: None,
-        start: at(1),
-        stop: at(2),
+        log: Some(holdfast_core::backup::LogSpan { start: at(1), stop: at(2) }),
         consistent_at: minutes_ago(0),
         stored_bytes: 1,
         database_bytes: 1,

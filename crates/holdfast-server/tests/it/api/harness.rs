@@ -228,8 +228,7 @@ impl Platform {
             facts: completed.then(|| BackupFacts {
                 tool_label: format!("label-{minutes}"),
                 parent: None,
-                start: at(offset),
-                stop: at(offset + 10),
+                log: Some(holdfast_core::backup::LogSpan { start: at(offset), stop: at(offset + 10) }),
                 consistent_at: minutes_ago(minutes - 1),
                 stored_bytes: 3 * 1024 * 1024,
                 database_bytes: 30 * 1024 * 1024,
