@@ -13,13 +13,13 @@
 ENGINES=$CACHE/engines
 declare -A FOLDER STAMP OF_FILE OF_GROUP
 
-# component NAME FOLDER STAMP: this file can install NAME, by its function install_NAME, into engines/FOLDER; another STAMP makes it
-# anew. NAME is a part of what asking for the file gets, and of the file's GROUP: tests, or suites.
+# component NAME FOLDER STAMP [GROUP]: this file can install NAME, by its function install_NAME, into engines/FOLDER; another STAMP
+# makes it anew. NAME is a part of what asking for the file gets, and of GROUP: tests, or suites.
 component() {
     FOLDER[$1]=$2
     STAMP[$1]=$3
     OF_FILE[$FILE]+=" $1"
-    OF_GROUP[${GROUP:-tests}]+=" $1"
+    OF_GROUP[${4:-tests}]+=" $1"
 }
 
 # The address of this system's own Debian mirror, out of its package sources.
@@ -30,7 +30,6 @@ debian_mirror() {
 
 for source in "$(dirname "$0")"/engines/*.sh; do
     FILE=$(basename "$source" .sh)
-    GROUP=
     # shellcheck disable=SC1090
     . "$source"
 done

@@ -4,12 +4,11 @@
 # As for the server no hash is pinned: sid rolls on, and the archive's signature vouches for the package.
 # shellcheck shell=bash
 
-GROUP=suites
-component mysql-testsuite suite-mysql "mysql-testsuite 9.7 layout 1"
+component mysql-testsuite suite-mysql "mysql-testsuite 9.7 layout 1" suites
 
 install_mysql_testsuite() {
     local apt_root=$SCRATCH/apt-suite folder=$SCRATCH/mysql-testsuite
-    ensure "$ENGINES/${FOLDER[mysql]}" "${STAMP[mysql]}" install_mysql
+    ensure "$ENGINES/mysql-9.7" "${STAMP[mysql]}" install_mysql
     say "mysql-testsuite: downloading from Debian sid (340 MB)"
     mkdir -p "$folder/root" "$folder/bin"
     sid_apt "$apt_root"

@@ -5,9 +5,8 @@
 # for them.
 # shellcheck shell=bash
 
-GROUP=suites
-component suite-postgresql suite-postgresql "postgresql-18 of sid, src/test/regress"
-component suite-valkey suite-valkey "valkey of sid, tests"
+component suite-postgresql suite-postgresql "postgresql-18 of sid, src/test/regress" suites
+component suite-valkey suite-valkey "valkey of sid, tests" suites
 
 install_suite_postgresql() {
     local folder=$SCRATCH/suite-postgresql

@@ -51,8 +51,10 @@ impl Login {
 
 type Opening<'a> = BoxFuture<'a, Result<Box<dyn Session>>>;
 
+type Open = for<'a> fn(&'a Login, &'static str) -> Opening<'a>;
+
 /// How a tenant of each engine connects.
-const SUITES: &[(EngineKind, for<'a> fn(&'a Login, &'static str) -> Opening<'a>)] = &[
+const SUITES: &[(EngineKind, Open)] = &[
     (EngineKind::Postgresql, |login, space| Box::pin(postgresql::open(login, space))),
     (EngineKind::Mysql, |login, space| Box::pin(mysql::open(login, space))),
     (EngineKind::Mongodb, |login, space| Box::pin(mongodb::open(login, space))),
