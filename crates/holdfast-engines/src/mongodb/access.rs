@@ -6,11 +6,11 @@
 
 use std::path::PathBuf;
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, doc, rawdoc};
 use serde::{Deserialize, Serialize};
 
 use super::Mongodb;
-use super::client::{USER_NOT_FOUND, admin, is_code, restrictions, roles};
+use super::client::{self, USER_NOT_FOUND, is_code, restrictions, roles};
 use super::config::Account;
 use crate::files;
 use crate::{EngineError, Instance, Paths, Result};
@@ -56,15 +56,27 @@ struct User {
 /// All users but the agent's.
 async fn tenants(driver: &Mongodb, instance: &Instance) -> Result<Vec<User>> {
     let client = driver.clients.get(instance, Account::Admin)?;
-    let info = admin(&client, doc! { "usersInfo": { "forAllDBs": true } }, "list the users").await?;
-    let users = info.get_array("users").map(Vec::as_slice).unwrap_or_default();
-    let text = |user: &Document, field| user.get_str(field).unwrap_or_default().to_owned();
-    let users = users.iter().filter_map(Bson::as_document).map(|user| User {
-        home: text(user, "db"),
-        name: text(user, "user"),
-        roles: user.get("roles").cloned().unwrap_or(Bson::Array(Vec::new())),
-    });
-    Ok(users.filter(|user| user.home != "admin" || !Account::is_ours(&user.name)).collect())
+    let doing = "list the users";
+    let command = rawdoc! { "usersInfo": { "forAllDBs": true } };
+    // What else is kept with a user (`customData`) may be no UTF-8, and is not looked at.
+    let answer = client::answer(&client, "admin", command, doing).await?;
+    let broken = |what: &dyn std::fmt::Display| EngineError::Unexpected {
+        doing: doing.to_owned(),
+        what: format!("{what}: names of users and roles must be UTF-8"),
+    };
+    let mut users = Vec::new();
+    for user in answer.get_array("users").map_err(|error| broken(&error))? {
+        let user =
+            user.ok().and_then(|user| user.as_document()).ok_or_else(|| broken(&"it is no document"))?;
+        let text = |field: &str| user.get_str(field).map(str::to_owned).map_err(|error| broken(&error));
+        let roles = match user.get("roles").map_err(|error| broken(&error))? {
+            Some(roles) => Bson::try_from(roles).map_err(|error| broken(&error))?,
+            None => Bson::Array(Vec::new()),
+        };
+        users.push(User { home: text("db")?, name: text("user")?, roles });
+    }
+    users.retain(|user| user.home != "admin" || !Account::is_ours(&user.name));
+    Ok(users)
 }
 
 /// Lets users in from the instance's networks, and from nowhere else.

@@ -14,6 +14,7 @@ use holdfast_core::Timestamp;
 use holdfast_engines::{Driver as _, Instance, UserSpec};
 use mongodb::Client;
 
+use super::strange::without_text;
 use super::world::{Archive, PASSWORD, World, connect, owner, tenant, users};
 
 const ENDLESS: &str = "function () { while (true) {} }";
@@ -94,6 +95,13 @@ async fn namesakes(owner: &Client) -> Result<()> {
     ] {
         owner.database(database).run_command(command.clone()).await.with_context(|| command.to_string())?;
     }
+    let latin =
+        doc! { "createUser": "latin", "pwd": PASSWORD, "roles": [], "customData": { "name": "MARK" } };
+    owner
+        .database("other")
+        .run_raw_command(without_text(&latin)?)
+        .await
+        .context("customData that is no UTF-8")?;
     Ok(())
 }
 
@@ -244,10 +252,12 @@ async fn rights(instance: &Instance) -> Result<BTreeMap<String, Bson>> {
     let owner = owner(instance).await?;
     let admin = owner.database("admin");
     let mut all = BTreeMap::new();
-    let users = admin.run_command(doc! { "usersInfo": { "forAllDBs": true } }).await?;
+    let users = doc! { "usersInfo": { "forAllDBs": true }, "showCustomData": false };
+    let users = admin.run_command(users).await?;
     for user in users.get_array("users")?.iter().filter_map(Bson::as_document) {
         let (name, home) = (user.get_str("user")?, user.get_str("db")?);
-        let info = doc! { "usersInfo": { "user": name, "db": home }, "showPrivileges": true };
+        let is_text = name != "latin"; // what that one has is no UTF-8
+        let info = doc! { "usersInfo": { "user": name, "db": home }, "showPrivileges": true, "showCustomData": is_text };
         let mut found =
             admin.run_command(info).await?.get_array("users")?[0].as_document().context("a user")?.clone();
         found.remove("userId");
@@ -260,7 +270,7 @@ async fn rights(instance: &Instance) -> Result<BTreeMap<String, Bson>> {
             all.insert(format!("role {home}.{}", role.get_str("role")?), sorted(role.clone().into()));
         }
     }
-    ensure!(all.len() == 3 + 2 * 2 + 4 + 3, "{:?}", all.keys());
+    ensure!(all.len() == 3 + 2 * 2 + 5 + 3, "{:?}", all.keys());
     Ok(all)
 }
 

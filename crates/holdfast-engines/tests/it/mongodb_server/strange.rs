@@ -207,8 +207,12 @@ async fn change(client: &Client, database: &str) -> Result<()> {
 /// An insert of one document that has, in this field, a text that is no UTF-8.
 fn no_text(field: &str, mut document: Document) -> Result<RawDocumentBuf> {
     document.insert(field, "MARK");
-    let marked = doc! { "insert": "odd", "documents": [document] };
-    let mut bytes = bson::serialize_to_vec(&marked)?;
+    without_text(&doc! { "insert": "odd", "documents": [document] })
+}
+
+/// The same, with what is no UTF-8 in place of `MARK`.
+pub(super) fn without_text(marked: &Document) -> Result<RawDocumentBuf> {
+    let mut bytes = bson::serialize_to_vec(marked)?;
     let at = bytes.windows(4).position(|four| four == b"MARK").context("the mark")?;
     bytes[at..at + 4].copy_from_slice(&[0xff, 0xfe, b'x', 0x80]);
     Ok(RawDocumentBuf::from_bytes(bytes)?)
