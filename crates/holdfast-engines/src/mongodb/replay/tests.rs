@@ -74,6 +74,21 @@ fn views_and_time_series_are_made_from_what_mongod_writes_for_them() {
 }
 
 #[test]
+fn what_is_left_of_a_time_series_that_was_refused_is_left_out() {
+    let mut replayer = Replayer::default();
+    let left = "system.buckets.system.js";
+    for command in [
+        doc! { "create": left, "timeseries": { "timeField": "t" }, "validator": {}, "clusteredIndex": true },
+        doc! { "createIndexes": left, "v": 2, "key": { "a": 1 }, "name": "a_1" },
+        doc! { "collMod": left, "expireAfterSeconds": 5 },
+        doc! { "drop": left },
+    ] {
+        assert_eq!(feed(&mut replayer, doc! { "op": "c", "ns": "d.$cmd", "o": command }), []);
+    }
+    assert!(replayer.catalog.indexes.is_empty());
+}
+
+#[test]
 fn views_of_admin_count_and_a_drop_of_all_views_drops_them() {
     let mut replayer = Replayer::default();
     let view = |name: &str| doc! { "_id": name, "viewOn": "c", "pipeline": [] };

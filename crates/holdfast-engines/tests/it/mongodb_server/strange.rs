@@ -201,6 +201,8 @@ async fn change(client: &Client, database: &str) -> Result<()> {
     let broken = doc! { "createIndexes": "indexed", "indexes": [{ "key": { "same": 1 }, "name": "broken", "unique": true }] };
     db.collection::<Document>("indexed").insert_many([doc! { "same": 1 }, doc! { "same": 1 }]).await?;
     ensure!(db.run_command(broken).await.is_err(), "the same value twice");
+    let refused = doc! { "create": "system.js", "timeseries": { "timeField": "t" } };
+    ensure!(db.run_command(refused).await.is_err(), "no view has such a name");
     Ok(())
 }
 

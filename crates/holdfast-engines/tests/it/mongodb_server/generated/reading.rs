@@ -52,7 +52,11 @@ async fn database(db: &Database, seen: &mut Reading) -> Result<()> {
         if kind == "view" {
             continue;
         }
-        if !name.starts_with("system.buckets.") {
+        // Beside such a rest the server lists the indexes of the rest.
+        let rest = format!("system.buckets.{name}");
+        let beside_rest =
+            kind != "timeseries" && all.iter().any(|one| one.get_str("name").is_ok_and(|name| name == rest));
+        if !name.starts_with("system.buckets.") && !beside_rest {
             let indexes = documents(db, doc! { "listIndexes": name }).await;
             let indexes = indexes.with_context(|| format!("indexes of {what}"))?;
             seen.insert(format!("{what}: indexes"), sorted(indexes));
