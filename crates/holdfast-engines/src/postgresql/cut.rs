@@ -57,12 +57,13 @@ impl Postgresql {
         let (base, timeline) = (request.base_stop.offset, request.base_stop.timeline);
         let newest = segment_start(to.covered_to.offset.saturating_sub(1));
         let at = |offset| Position { timeline, offset };
-        let mut ends = Vec::new();
-        for ahead in 0..=AHEAD {
-            if !self.fetch(reader, at(newest + ahead * SEGMENT_BYTES)).await? {
+        let (mut ends, mut to_byte) = (Vec::new(), newest);
+        for _ in 0..=AHEAD {
+            if !self.fetch(reader, at(to_byte)).await? {
                 return Ok(Cut::Unknown);
             }
-            ends = self.ends_from(reader, at(newest), base).await?;
+            to_byte += SEGMENT_BYTES;
+            ends = self.ends_between(reader, at(newest), to_byte, base).await?;
             if cut(&ends, to.point) != Cut::Unknown {
                 break;
             }
@@ -78,7 +79,7 @@ impl Postgresql {
             if !self.fetch(reader, at(from)).await? {
                 break;
             }
-            ends = self.ends_from(reader, at(from), base).await?;
+            ends = self.ends_between(reader, at(from), to_byte, base).await?;
         }
         Ok(Cut::Unknown)
     }
@@ -101,13 +102,15 @@ impl Postgresql {
         }
     }
 
-    /// Ends of transactions in the fetched log, in its order, none before the base. Reading ends with an error where the log does.
-    async fn ends_from(&self, reader: &Instance, from: Position, base: u64) -> Result<Vec<End>> {
+    /// Ends of transactions in the fetched log, which ends at `to`, in its order, none before the base. Reading ends with an error where
+    /// the log does. Without its end the program would wait 5 s for the next file (PostgreSQL 17, `WALDumpOpenSegment`).
+    async fn ends_between(&self, reader: &Instance, from: Position, to: u64, base: u64) -> Result<Vec<End>> {
         const LOG_ENDS: i32 = 1;
         let mut ends = Vec::new();
         let spec = ProcessSpec::new(self.program(reader, "pg_waldump")?, &reader.folder)
             .args([format!("--path={}", Paths(&reader.folder).run().join("cut").display())])
             .args([format!("--timeline={}", from.timeline), format!("--start={}", format_lsn(from.offset))])
+            .args([format!("--end={}", format_lsn(to))])
             .args(["--rmgr=Transaction"])
             .run_as(reader.run_as.as_ref())
             .timeout_seconds(FETCH_SECONDS);

@@ -150,6 +150,10 @@ impl Source<'_> {
         self.client.wait_running(copy, PATIENCE_SECONDS).await.with_context(|| what.to_owned())?;
         let running = started.elapsed();
         let server = self.server.copied(self.holdfast, copy)?;
+        if running > LONG {
+            println!("{}", self.client.get(&format!("/managed-services/{copy}/jobs")).await?);
+            println!("{}", server.log()?);
+        }
         let found = server.reading().await.with_context(|| what.to_owned())?;
         let how = match reading {
             Some(reading) => reading.same(&found).map(|()| "as it was"),
@@ -158,9 +162,6 @@ impl Source<'_> {
         let how = how.with_context(|| what.to_owned())?;
         server.check().await.with_context(|| what.to_owned())?;
         println!("postgresql, {what}: {how}, {found}, restored in {:.1} s", running.as_secs_f64());
-        if running > LONG {
-            println!("{}", self.client.get(&format!("/managed-services/{copy}/jobs")).await?);
-        }
         Ok(())
     }
 }

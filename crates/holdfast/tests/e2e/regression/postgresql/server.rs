@@ -19,6 +19,7 @@ pub(super) struct Server {
     engines: PathBuf,
     /// Host and port.
     socket: String,
+    folder: PathBuf,
 }
 
 /// The dumps of roles and databases by name.
@@ -26,18 +27,32 @@ pub(super) struct Reading(BTreeMap<String, Vec<String>>);
 
 impl Server {
     pub(super) fn of(engines: &Path, holdfast: &Holdfast, service: &str) -> Result<Self> {
-        let settings = holdfast.instances.join(service).join("conf/postgresql.conf");
+        let folder = holdfast.instances.join(service);
+        let settings = folder.join("conf/postgresql.conf");
         let settings = std::fs::read_to_string(&settings).with_context(|| settings.display().to_string())?;
         let setting = |name: &str| {
             let line = settings.lines().find_map(|line| line.strip_prefix(&format!("{name} = ")));
             line.with_context(|| format!("no {name}"))
         };
         let socket = format!("host={} port={}", setting("unix_socket_directories")?, setting("port")?);
-        Ok(Self { engines: engines.to_owned(), socket })
+        Ok(Self { engines: engines.to_owned(), socket, folder })
     }
 
     pub(super) fn copied(&self, holdfast: &Holdfast, service: &str) -> Result<Self> {
         Self::of(&self.engines, holdfast, service)
+    }
+
+    /// The end of what the server has said.
+    pub(super) fn log(&self) -> Result<String> {
+        let mut files: Vec<PathBuf> = std::fs::read_dir(self.folder.join("log"))?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<Result<_>>()?;
+        files.sort();
+        let mut lines = Vec::new();
+        for file in files {
+            lines.extend(String::from_utf8_lossy(&std::fs::read(file)?).lines().map(str::to_owned));
+        }
+        Ok(lines[lines.len().saturating_sub(200)..].join("\n"))
     }
 
     /// As the superuser.
