@@ -11,6 +11,9 @@ use mongodb::{Client, Database};
 
 use crate::mongodb_server::world::owner;
 
+/// In place of what the source cannot tell.
+pub(super) const UNTOLD: &[u8] = b"untold";
+
 /// What belongs to the service itself: its passwords are a copy's own.
 const SERVICE: [&str; 5] = ["admin", "app_user", "holdfast", "holdfast_backup", "holdfast_restore"];
 pub(super) const USERS: &str = "users";
@@ -56,7 +59,9 @@ async fn database(db: &Database, seen: &mut Reading) -> Result<()> {
         let rest = format!("system.buckets.{name}");
         let beside_rest =
             kind != "timeseries" && all.iter().any(|one| one.get_str("name").is_ok_and(|name| name == rest));
-        if !name.starts_with("system.buckets.") && !beside_rest {
+        if beside_rest {
+            seen.insert(format!("{what}: indexes"), vec![UNTOLD.to_vec()]);
+        } else if !name.starts_with("system.buckets.") {
             let indexes = documents(db, doc! { "listIndexes": name }).await;
             let indexes = indexes.with_context(|| format!("indexes of {what}"))?;
             seen.insert(format!("{what}: indexes"), sorted(indexes));
