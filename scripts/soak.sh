@@ -22,7 +22,7 @@ if ! HOLDFAST_KILLS=all timeout 7200 cargo test --locked --quiet -p holdfast --t
     die "the kill matrix with seed $HOLDFAST_SEED" "HOLDFAST_KILLS=all HOLDFAST_SEED=$HOLDFAST_SEED cargo test -p holdfast --test e2e -- crash::"
 fi
 matrix_seed=$HOLDFAST_SEED
-say "kill matrix: $(grep -c '^killed: ' "$matrix") kills, all whole"
+say "kill matrix: $(grep -c '^\.\?killed: ' "$matrix") kills, all whole"
 
 # The engines' own regression suites as workload, one after the other.
 suites=$logs/regression.log
