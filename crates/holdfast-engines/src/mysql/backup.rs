@@ -26,7 +26,7 @@ use super::gtid::GtidSet;
 use super::sql::{one, rows, run, text};
 use super::verify::{DumpWatch, Snapshot};
 use super::views::BrokenView;
-use super::{Mysql, clone, config, events, histograms, holds, json, probe, running, sql, users};
+use super::{Mysql, clone, config, content, events, histograms, holds, probe, running, sql, users};
 use crate::exec::{self, ProcessSpec};
 use crate::{BackupSink, EngineError, Instance, Instead, ProgressSink, Result, StreamBackup};
 
@@ -207,7 +207,7 @@ impl Mysql {
             return Ok(Made::Not(NoDump::Unheld(reason)));
         }
         let limit = if clone::require_room(instance).is_ok() { LOOK_LIMIT } else { NO_LIMIT };
-        if let Some(reason) = json::unheld(&mut lock, limit).await? {
+        if let Some(reason) = content::unheld(&mut lock, limit).await? {
             return Ok(Made::Not(NoDump::Unheld(reason)));
         }
         let database_bytes = probe::database_bytes(instance).await?;
@@ -224,11 +224,11 @@ impl Mysql {
         let progress_of_dump = progress.clone();
         let mut output =
             watch_dump(output, Arc::clone(&watched), Arc::clone(&begun), progress_of_dump, database_bytes);
-        // What is prepared behind the snapshot is in the log as a whole. JSON may have been written since the look at it.
+        // What is prepared behind the snapshot is in the log as a whole. Such values may have been written since the look at them.
         let still_held = async {
             begun.notified().await;
             no_prepared(&mut lock, Some(prepared)).await?;
-            match json::unheld(&mut lock, NO_LIMIT).await? {
+            match content::unheld(&mut lock, NO_LIMIT).await? {
                 Some(reason) => Err(unexpected(&format!(
                     "{reason} came while it was made; the next try copies the files"
                 ))),

@@ -7,7 +7,7 @@
 use mysql_async::Conn;
 
 use super::sql::{identifier, rows, text};
-use super::{programs, views};
+use super::{members, programs, views};
 use crate::Result;
 
 const DOING: &str = "look for what a dump cannot hold";
@@ -99,6 +99,9 @@ pub(super) async fn unheld(conn: &mut Conn) -> Result<Option<String>> {
         if let Some(reason) = said(reason, names.collect()) {
             return Ok(Some(reason));
         }
+    }
+    if let Some(reason) = said("members of an ENUM or SET that are equal", members::equal(conn).await?) {
+        return Ok(Some(reason));
     }
     let misread = programs::misread(conn).await?;
     if let Some(reason) = said("events, routines or triggers that its client may read otherwise", misread) {

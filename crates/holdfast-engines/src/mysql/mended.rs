@@ -22,6 +22,8 @@ pub(super) struct Mended<'a> {
     client: Collation<'static>,
     /// Where in the event the client's character set stands, if it is to be [`UTF8`].
     pub utf8_at: Option<usize>,
+    /// Where in the event the session's mode stands, and what it is to be.
+    pub mode: Option<(usize, u64)>,
 }
 
 impl<'a> Mended<'a> {
@@ -38,12 +40,13 @@ impl<'a> Mended<'a> {
                 None => client = logged,
             }
         }
-        Self { text, client, utf8_at }
+        let mode = lenient_mode(query);
+        Self { text, client, utf8_at, mode }
     }
 
     /// Whether the log has it otherwise.
     pub(super) fn differs(&self) -> bool {
-        self.utf8_at.is_some() || matches!(self.text, Cow::Owned(_))
+        self.utf8_at.is_some() || self.mode.is_some() || matches!(self.text, Cow::Owned(_))
     }
 
     pub(super) fn decoded(&self) -> Cow<'_, str> {
@@ -60,22 +63,42 @@ fn backslash_escapes(query: &QueryEvent<'_>) -> bool {
     mode.is_none_or(|mode| !mode.contains(SqlMode::MODE_NO_BACKSLASH_ESCAPES))
 }
 
-/// The client's character set, and where in the event its number stands: behind the variables 0, 1, 6 and 3, of which any may
-/// be missing (MySQL's `Query_event`).
+/// A table that took its columns from a query, defined by the server: it made the table, whatever the session demands of the like, such as
+/// members of an `ENUM` that differ (they need not after `ALTER TABLE … CONVERT`, 9.7.4).
+fn lenient_mode(query: &QueryEvent<'_>) -> Option<(usize, u64)> {
+    let text = query.query_raw();
+    if !text.starts_with(b"CREATE TABLE ") || !text.ends_with(b" START TRANSACTION") {
+        return None;
+    }
+    let at = variable(query, 1)?;
+    let mode = u64::from_le_bytes(query.status_vars_raw().get(at..at + 8)?.try_into().ok()?);
+    let strict = SqlMode::MODE_STRICT_TRANS_TABLES.union(SqlMode::MODE_STRICT_ALL_TABLES);
+    Some((HEADER_BYTES + POST_HEADER_BYTES + at, mode & !strict.bits()))
+}
+
+/// The client's character set, and where in the event its number stands.
 fn charset(query: &QueryEvent<'_>) -> Option<(usize, Collation<'static>)> {
+    let at = variable(query, 4)?;
+    let number = u16::from_le_bytes(query.status_vars_raw().get(at..at + 2)?.try_into().ok()?);
+    Some((HEADER_BYTES + POST_HEADER_BYTES + at, Collation::resolve(CollationId::from(number))))
+}
+
+/// Where among the variables the value of `wanted` stands: they come as 0, 1, 6, 3 and 4, of which any may be missing, before all others
+/// (MySQL's `Query_event`).
+fn variable(query: &QueryEvent<'_>, wanted: u8) -> Option<usize> {
     let variables = query.status_vars_raw();
     let mut at = 0;
     loop {
         let key = *variables.get(at)?;
         at += 1;
+        if key == wanted {
+            return Some(at);
+        }
         at += match key {
             0 | 3 => 4,
             1 => 8,
             6 => 1 + usize::from(*variables.get(at)?),
-            4 => break,
             _ => return None,
         };
     }
-    let number = u16::from_le_bytes(variables.get(at..at + 2)?.try_into().ok()?);
-    Some((HEADER_BYTES + POST_HEADER_BYTES + at, Collation::resolve(CollationId::from(number))))
 }

@@ -266,6 +266,9 @@ impl<'a> Writer<'a> {
         if let Some(at) = mended.utf8_at {
             bytes[at..at + 2].copy_from_slice(&UTF8.to_le_bytes());
         }
+        if let Some((at, mode)) = mended.mode {
+            bytes[at..at + 8].copy_from_slice(&mode.to_le_bytes());
+        }
         self.with_checksum(&bytes)
     }
 

@@ -65,10 +65,12 @@ impl Postgresql {
         } else {
             config::stop_archiving(instance)?;
         }
-        progress.phase("replaying log");
         let reader = Instance { stanza: request.source_stanza.to_owned(), ..instance.clone() };
         let cut = match &request.target {
-            Some(to) => self.find_cut(&reader, request, to).await?,
+            Some(to) => {
+                progress.phase("finding the restore point");
+                self.find_cut(&reader, request, to).await?
+            }
             None => Cut::Unknown,
         };
         tracing::debug!(stanza = %instance.stanza, ?cut, "where the restore ends");
@@ -77,6 +79,7 @@ impl Postgresql {
             Cut::Base => target(instance, "recovery_target = 'immediate'\n")?,
             Cut::Unknown => {}
         }
+        progress.phase("replaying log");
         let replayed_to = self.replay(instance, request, cut, progress).await?;
         progress.phase("setting credentials");
         self.clear_recovery_settings(instance).await?;

@@ -67,6 +67,24 @@ const ROWS: &[(&str, &[&str], &str)] = &[
         "SELECT id, e + 0, HEX(e) FROM defaultdb.en ORDER BY 1",
     ),
     (
+        "no text",
+        &[
+            "CREATE TABLE lat (id INT PRIMARY KEY, e ENUM('x', 'ä'), s SET('p', 'ü')) CHARACTER SET latin1",
+            "INSERT INTO lat VALUES (1, 'ä', 'p,ü'), (2, 'x', 'p')",
+            "ALTER TABLE lat CONVERT TO CHARACTER SET utf8mb4",
+        ],
+        "SELECT id, e + 0, HEX(e), s + 0, HEX(s) FROM defaultdb.lat ORDER BY 1",
+    ),
+    (
+        "are equal",
+        &[
+            "CREATE TABLE asked (id INT PRIMARY KEY, e ENUM('ä', 'it''s', 'ö'))",
+            "INSERT INTO asked VALUES (1, 'ä'), (2, 'ö')",
+            "ALTER TABLE asked CONVERT TO CHARACTER SET ascii",
+        ],
+        "SELECT id, e + 0, HEX(e) FROM defaultdb.asked ORDER BY 1",
+    ),
+    (
         "cannot be read",
         &[
             "CREATE TABLE orders (id INT PRIMARY KEY, a INT)",

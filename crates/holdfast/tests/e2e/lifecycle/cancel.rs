@@ -68,8 +68,13 @@ async fn a_cancelled_backup_or_restore_ends_and_leaves_nothing() -> Result<()> {
 }
 
 /// What a backup or a restore of files is at, from the first one on.
-const AT_WORK: [&str; 4] =
-    ["copying files", "writing to disk", "creating the backup repository", "replaying log"];
+const AT_WORK: [&str; 5] = [
+    "copying files",
+    "writing to disk",
+    "creating the backup repository",
+    "finding the restore point",
+    "replaying log",
+];
 
 /// The id of the newest job of a kind, once what it makes shows that files are being copied.
 async fn job_at_work(client: &Client, service: &str, kind: &str, path: &str) -> Result<String> {

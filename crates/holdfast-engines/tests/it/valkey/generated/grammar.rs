@@ -131,7 +131,8 @@ const LINES: &[(u32, &str)] = &[
     (1, "XGROUP DELCONSUMER {x} {group} {claimer}"),
     (8, "XREADGROUP GROUP {group} {consumer} COUNT {count} {noack} STREAMS {x} >"),
     (2, "XREADGROUP GROUP {group} {consumer} BLOCK 1 STREAMS {x} {x} > >"),
-    (2, "XREADGROUP GROUP {group} {consumer} STREAMS {x} 0"),
+    // Behind the last entry: of what it has again a consumer's time and count are logged nowhere (`unlogged`).
+    (2, "XREADGROUP GROUP {group} {consumer} STREAMS {x} 18446744073709551615-18446744073709551615"),
     (3, "XCLAIM {x} {group} {consumer} 0 {id} {id} {claim}"),
     (3, "XAUTOCLAIM {x} {group} {consumer} 0 0 COUNT {count} {justid}"),
     (3, "XACK {x} {group} {id} {id}"),
