@@ -2,6 +2,8 @@
 //! set and leaves the bytes of its members as they are (9.7.4, `latin1` to `utf8mb4`), so what they are then is no text (the server shows `''`), other
 //! text, or what another member is in the column's collation. Of equal ones a dump's values name the first.
 
+use std::collections::HashSet;
+
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 
@@ -21,19 +23,28 @@ pub(super) async fn equal(conn: &mut Conn) -> Result<Vec<(String, String)>> {
         if members.len() < 2 {
             continue;
         }
-        let distinct = format!(
-            "SELECT COUNT(DISTINCT CONVERT(member USING {}) COLLATE {}) FROM JSON_TABLE(?, '$[*]' COLUMNS (member LONGTEXT PATH '$')) AS t",
-            text(&row, "charset"),
-            text(&row, "collation")
-        );
-        let all = serde_json::to_string(&members).expect("strings");
-        let distinct: Option<usize> =
-            conn.exec_first(distinct, (all,)).await.map_err(EngineError::client(DOING))?;
-        if distinct != Some(members.len()) {
+        let (charset, collation) = (text(&row, "charset"), text(&row, "collation"));
+        let distinct = match charset.as_str() {
+            // The server's way to tell of `binary`.
+            "" => members.iter().collect::<HashSet<_>>().len(),
+            charset => distinct(conn, &members, charset, &collation).await?,
+        };
+        if distinct != members.len() {
             found.push((text(&row, "db"), text(&row, "name")));
         }
     }
     Ok(found)
+}
+
+/// How many of them the server tells apart.
+async fn distinct(conn: &mut Conn, members: &[String], charset: &str, collation: &str) -> Result<usize> {
+    let query = format!(
+        "SELECT COUNT(DISTINCT CONVERT(member USING {charset}) COLLATE {collation}) \
+         FROM JSON_TABLE(?, '$[*]' COLUMNS (member LONGTEXT PATH '$')) AS t"
+    );
+    let all = serde_json::to_string(members).expect("strings");
+    let told: Option<usize> = conn.exec_first(query, (all,)).await.map_err(EngineError::client(DOING))?;
+    Ok(told.unwrap_or_default())
 }
 
 /// Of a type as the server writes it: `enum('a','it''s')`.
