@@ -14,6 +14,7 @@ install_suite_postgresql() {
     mkdir "$folder"
     tar -xf "$SCRATCH"/source-postgresql-18/postgresql-18_*.orig.tar.* -C "$folder" --strip-components=4 --no-same-owner --wildcards \
         '*/src/test/regress/sql' '*/src/test/regress/data' '*/src/test/regress/parallel_schedule'
+    command -v sqlsmith >/dev/null || warn "behind PostgreSQL's suite runs sqlsmith, which is not there: install Debian's package sqlsmith"
     finish_suite "$folder" "$ENGINES/suite-postgresql" "${STAMP[suite-postgresql]}" parallel_schedule
 }
 

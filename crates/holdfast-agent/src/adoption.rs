@@ -34,7 +34,9 @@ pub(crate) async fn discard(
     }
     agent.instances.remove(spec.service_id);
     // Before the engine ends, so that a discarded one pushes nothing more.
-    agent.gateway.unregister(&instance.repository.access_key);
+    if let Some(access) = &instance.repository {
+        agent.gateway.unregister(&access.access_key);
+    }
     let driver = agent.driver(spec.engine)?;
     driver.stop(instance, 20).await.map_err(AgentError::engine("stop the instance"))?;
     remove_folders(&instance.folder).await?;
@@ -170,25 +172,32 @@ async fn adopt(agent: &Arc<Agent>, path: &Path) -> Result<(), AgentError> {
     let kept: KeptKeys = serde_json::from_slice(&kept)
         .map_err(|error| AgentError::Unusable(format!("{} is damaged: {error}", keys_path.display())))?;
     let keys = LineageKeys::from_kept(&kept).map_err(|error| AgentError::Unusable(error.to_string()))?;
-    let port = agent.gateway.local_addr().port();
-    if record.instance.repository.gateway_port != port {
-        record.instance.repository.gateway_port = port;
-        save(&record)?;
-        write_gateway_certificate(&agent.host, &record.instance)?;
-        if let Base::Repository(driver) = agent.driver(record.spec.engine)?.data_path().base {
-            driver
-                .write_repository_settings(&record.instance)
-                .await
-                .map_err(AgentError::engine("write the repository settings"))?;
-        }
-    }
+    follow_gateway(agent, &mut record).await?;
     let lineage = Arc::new(Lineage::unlisted(scope_of(&record.spec), keys));
     lineage.note_dropped(record.log_dropped.clone());
     let has_repository = agent.repository(record.spec.engine).is_ok();
-    let access = has_repository.then(|| record.instance.repository.clone());
+    let access = record.instance.repository.clone().filter(|_| has_repository);
     agent.instances.insert(record, Arc::clone(&lineage));
     tokio::spawn(open_archive(Arc::clone(agent), access, lineage));
     Ok(())
+}
+
+/// The gateway may have another port at each start of the agent: the tool is told.
+async fn follow_gateway(agent: &Agent, record: &mut Record) -> Result<(), AgentError> {
+    let port = agent.gateway.local_addr().port();
+    let (Some(access), Base::Repository(driver)) =
+        (record.instance.repository.as_mut(), agent.driver(record.spec.engine)?.data_path().base)
+    else {
+        return Ok(());
+    };
+    if access.gateway_port == port {
+        return Ok(());
+    }
+    access.gateway_port = port;
+    save(record)?;
+    write_gateway_certificate(&agent.host, &record.instance)?;
+    let written = driver.write_repository_settings(&record.instance).await;
+    written.map_err(AgentError::engine("write the repository settings"))
 }
 
 /// Learns from the store what is archived, and only then lets the engine push more: the coverage begins from the truth.

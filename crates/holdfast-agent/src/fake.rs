@@ -8,7 +8,7 @@ use holdfast_api::agent::{InstanceFacts, InstanceSpec};
 use holdfast_core::engine::EngineKind;
 use holdfast_engines::{
     BackupSink, Base, DataPath, DiskGuard, Driver, EngineError, Instance, Log, LogCursor, LogDriver, LogFeed,
-    LogOnDisk, Probe, ProgressSink, RepositoryAccess, RestoreSource, Result, StreamBackup,
+    LogOnDisk, Probe, ProgressSink, RestoreSource, Result, StreamBackup,
     StreamBackupRequest, StreamDriver, StreamRestore, StreamRestored, UserSpec,
 };
 
@@ -189,13 +189,7 @@ impl Bench {
             memory_mib: 0,
             max_connections: 0,
             allowed_cidrs: Vec::new(),
-            repository: RepositoryAccess {
-                gateway_port: 0,
-                gateway_ca_file: folder.path().join("ca"),
-                access_key: String::new(),
-                secret_key: String::new(),
-                cipher_passphrase: String::new(),
-            },
+            repository: None,
         };
         let facts = InstanceFacts { host: String::new(), port: 0, engine_version: String::new() };
         let record = Record { spec, instance, facts, restored: None, log_dropped: None, running: true };

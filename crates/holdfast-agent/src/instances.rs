@@ -173,8 +173,9 @@ pub(crate) async fn plan(
     make_passable(&folder)?;
     let run_as = users::claim(&agent.config.users_dir, &folder).await?;
     let port = agent.instances.reserve_port(agent.config.service_address)?;
+    let has_repository = agent.repository(spec.engine).is_ok();
     let instance = Instance {
-        repository: access(&agent.gateway, &folder, &grant.cipher_passphrase.0),
+        repository: has_repository.then(|| access(&agent.gateway, &folder, &grant.cipher_passphrase.0)),
         stanza: stanza_of(spec.lineage_id),
         version: spec.version.clone(),
         listen: agent.config.service_address,
@@ -185,7 +186,9 @@ pub(crate) async fn plan(
         allowed_cidrs: spec.allowed_cidrs.clone(),
         folder,
     };
-    write_gateway_certificate(&agent.host, &instance)?;
+    if has_repository {
+        write_gateway_certificate(&agent.host, &instance)?;
+    }
     Ok(instance)
 }
 

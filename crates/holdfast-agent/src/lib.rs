@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use holdfast_api::agent::Secret;
 use holdfast_core::engine::EngineKind;
-use holdfast_engines::{Base, Driver, RepositoryDriver};
+use holdfast_engines::{Base, Driver, Log, RepositoryDriver};
 use holdfast_fault::FaultPoints;
 use holdfast_store::gateway::Gateway;
 use holdfast_store::{Limits, Store};
@@ -100,6 +100,14 @@ impl Agent {
         match self.driver(engine)?.data_path().base {
             Base::Repository(driver) => Ok(driver),
             Base::Streams(_) => Err(AgentError::NoDriver(engine)),
+        }
+    }
+
+    /// The driver of an engine whose own tool archives the log.
+    pub(crate) fn archiver(&self, engine: EngineKind) -> Result<&dyn RepositoryDriver, AgentError> {
+        match self.driver(engine)?.data_path().log {
+            Log::Repository(driver) => Ok(driver),
+            Log::Followed(_) | Log::None => Err(AgentError::NoDriver(engine)),
         }
     }
 }

@@ -12,7 +12,7 @@ use holdfast_core::backup::BackupFacts;
 use holdfast_core::engine::{Account, EngineKind};
 use holdfast_core::key::KeyPurpose;
 use holdfast_core::window::{RestorePlan, Target};
-use holdfast_engines::{Base, Driver, Instance, Paths, ProgressSink, RepositoryAccess, RestoreTo, UserSpec};
+use holdfast_engines::{Base, Driver, Instance, Paths, ProgressSink, RestoreTo, UserSpec};
 use holdfast_store::gateway::cipher_passphrase;
 use holdfast_store::survey::FoundService;
 use holdfast_store::{Limits, Store};
@@ -103,7 +103,7 @@ pub async fn open(
         None => Instances::default().reserve_port(listen)?,
     };
     let instance = Instance {
-        repository: instances::access(&gateway, target, ""),
+        repository: None,
         stanza: format!("open-{}", request.found.name()),
         version: version(request.found),
         listen,
@@ -209,14 +209,7 @@ fn new_users(engine: EngineKind) -> Vec<UserSpec> {
 
 /// What [`start`] and [`stop`] need to know, in the instance's folder; nothing of it is secret.
 fn record(engine: EngineKind, instance: &Instance) -> Vec<u8> {
-    let repository = RepositoryAccess {
-        gateway_port: 0,
-        gateway_ca_file: PathBuf::new(),
-        access_key: String::new(),
-        secret_key: String::new(),
-        cipher_passphrase: String::new(),
-    };
-    let kept = Kept { engine, instance: Instance { repository, ..instance.clone() } };
+    let kept = Kept { engine, instance: Instance { repository: None, ..instance.clone() } };
     serde_json::to_vec_pretty(&kept).expect("a record has only string keys")
 }
 

@@ -97,7 +97,7 @@ async fn look(agent: &Agent, local: &Local) -> (InstanceReport, Option<Action>) 
                 }
                 let archive = local.lineage.archive();
                 let lags = archive.lag(Timestamp::now()).0 > NUDGE_LAG_SECONDS
-                    && agent.repository(record.spec.engine).is_ok();
+                    && agent.archiver(record.spec.engine).is_ok();
                 if lags && archive.is_quiet() && archiver_error.is_none() {
                     action = Some(Action::Nudge);
                 }
@@ -206,7 +206,7 @@ async fn start(agent: &Agent, local: &Local) -> Result<(), AgentError> {
 async fn nudge(agent: &Agent, local: &Local) -> Result<(), AgentError> {
     let record = local.record();
     let mark = agent
-        .repository(record.spec.engine)?
+        .archiver(record.spec.engine)?
         .cut_log(&record.instance)
         .await
         .map_err(AgentError::engine("close the current piece of log"))?;

@@ -22,7 +22,9 @@ pub struct Instance {
     pub memory_mib: u64,
     pub max_connections: u32,
     pub allowed_cidrs: Vec<String>,
-    pub repository: RepositoryAccess,
+    /// Of an engine whose bases a tool keeps. Records of other engines have one too where they are from before 2026-12; it opens nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<RepositoryAccess>,
 }
 
 /// How the engine's own backup tool reaches the sealing gateway.

@@ -47,8 +47,8 @@ async fn make(
         .map_err(|error| AgentError::Unusable(error.to_string()))?;
     let lineage = Arc::new(Lineage::new(instances::scope_of(spec), keys));
     let driver = agent.driver(spec.engine)?;
-    if let Base::Repository(_) = driver.data_path().base {
-        instances::register(&agent.gateway, &instance.repository, &lineage, Access::ReadWrite);
+    if let Some(access) = &instance.repository {
+        instances::register(&agent.gateway, access, &lineage, Access::ReadWrite);
     }
     let engine_version = driver
         .create(instance, &user_specs(&input.users), progress)

@@ -107,8 +107,9 @@ async fn expire_in_tool(
     let folder = agent.config.instances_dir.join(format!("{}{}", instances::SCRATCH, lineage.scope.lineage));
     std::fs::create_dir_all(&folder).map_err(AgentError::file(&folder))?;
     let run_as = users::claim(&agent.config.users_dir, &folder).await?;
+    let access = instances::access(&agent.gateway, &folder, &input.repository.cipher_passphrase.0);
     let instance = Instance {
-        repository: instances::access(&agent.gateway, &folder, &input.repository.cipher_passphrase.0),
+        repository: Some(access.clone()),
         stanza: instances::stanza_of(lineage.scope.lineage),
         version: String::new(),
         listen: agent.config.service_address,
@@ -120,12 +121,12 @@ async fn expire_in_tool(
         folder,
     };
     instances::write_gateway_certificate(&agent.host, &instance)?;
-    instances::register(&agent.gateway, &instance.repository, lineage, Access::ReadWrite);
+    instances::register(&agent.gateway, &access, lineage, Access::ReadWrite);
     let expired = match driver.prepare_repository(&instance).await {
         Ok(()) => driver.expire(&instance, &labels).await,
         Err(error) => Err(error),
     };
-    agent.gateway.unregister(&instance.repository.access_key);
+    agent.gateway.unregister(&access.access_key);
     adoption::remove_folders(&instance.folder).await?;
     users::release(&agent.config.users_dir, instance.run_as.as_ref(), &instance.folder);
     expired.map_err(AgentError::engine("expire backups in the repository"))

@@ -68,7 +68,9 @@ async fn make(
         target: input.target.as_ref().map(|to| RestoreTo { point: to.point, covered_to: to.covered_to }),
         archives: true,
     };
-    instances::register(&agent.gateway, &instance.repository, &lineage, Access::ReadWrite);
+    if let Some(access) = &instance.repository {
+        instances::register(&agent.gateway, access, &lineage, Access::ReadWrite);
+    }
     let restored = source::restore(
         &agent.gateway,
         &agent.store,

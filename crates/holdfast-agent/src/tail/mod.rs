@@ -54,8 +54,8 @@ pub(crate) async fn run(agent: &Arc<Agent>) {
         followed.retain(|_, (local, _)| is_ours(agent, local));
         for local in agent.instances.all() {
             let service = local.lineage.scope.service;
-            let has_tool = agent.repository(local.record().spec.engine).is_ok();
-            if has_tool && !followed.contains_key(&service) {
+            let has_archiver = agent.archiver(local.record().spec.engine).is_ok();
+            if has_archiver && !followed.contains_key(&service) {
                 let task = tokio::spawn(keep(Arc::clone(agent), Arc::clone(&local)));
                 followed.insert(service, (local, task));
             }
@@ -105,7 +105,7 @@ async fn follow(agent: &Agent, local: &Arc<Local>) -> Result<End, AgentError> {
         return Ok(End::NotNow);
     };
     let doing = || AgentError::engine("follow the engine's log");
-    let driver = agent.repository(record.spec.engine)?;
+    let driver = agent.archiver(record.spec.engine)?;
     let Some(mut log) = driver.tail(&record.instance, from).await.map_err(doing())? else {
         return Ok(End::Off);
     };

@@ -178,9 +178,7 @@ mod tests {
     fn a_list_of_loopback_networks_leaves_the_loopback_address() {
         let mut instance: Instance = serde_json::from_value(serde_json::json!({
             "folder": "/x", "stanza": "s", "version": "7.0", "listen": "0.0.0.0", "port": 27017, "run_as": null,
-            "memory_mib": 1024, "max_connections": 100, "allowed_cidrs": [],
-            "repository": {"gateway_port": 1, "gateway_ca_file": "", "access_key": "", "secret_key": "",
-                "cipher_passphrase": ""}
+            "memory_mib": 1024, "max_connections": 100, "allowed_cidrs": []
         }))
         .expect("an instance");
         assert_eq!(address(&instance, Mode::Open), "0.0.0.0");

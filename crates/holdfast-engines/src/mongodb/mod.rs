@@ -63,11 +63,8 @@ fn oplog_mib(text: &str) -> std::result::Result<u32, String> {
 pub(crate) const ENGINE: Engine = Engine {
     kind: EngineKind::Mongodb,
     driver: |engines_dir, settings| {
-        let driver = Mongodb::new(engines_dir);
-        Box::new(match oplog_mib(settings.get(&OPLOG_MIB)) {
-            Ok(mib) => driver.with_oplog(mib),
-            Err(_) => driver,
-        })
+        let mib = oplog_mib(settings.get(&OPLOG_MIB)).expect("settings are checked when they are set");
+        Box::new(Mongodb::new(engines_dir).with_oplog(mib))
     },
     settings: &[OPLOG_MIB],
 };

@@ -158,7 +158,9 @@ pub(super) fn write_all(instance: &Instance, pgbackrest: &Path, tail: WalTail) -
     write("pg_hba.conf", &hba_conf(&instance.allowed_cidrs))?;
     write("pg_ident.conf", &ident_conf(user))?;
     Certificate::make(instance)?;
-    write_pgbackrest_conf(instance, &instance.repository, "pgbackrest.conf")?;
+    if let Some(access) = &instance.repository {
+        write_pgbackrest_conf(instance, access, "pgbackrest.conf")?;
+    }
     write_private(&settings_file(instance), include_line(instance).as_bytes(), user)
 }
 
@@ -206,6 +208,15 @@ fn settings_file(instance: &Instance) -> PathBuf {
 
 fn include_line(instance: &Instance) -> String {
     format!("include '{}'\n", Paths(&instance.folder).conf().join("postgresql.conf").display())
+}
+
+/// How the tool reaches the instance's own repository.
+pub(super) fn write_repository_conf(instance: &Instance) -> Result<()> {
+    let access = instance.repository.as_ref().ok_or_else(|| EngineError::Unexpected {
+        doing: "write the repository settings".to_owned(),
+        what: "the instance has no repository".to_owned(),
+    })?;
+    write_pgbackrest_conf(instance, access, "pgbackrest.conf")
 }
 
 pub(super) fn write_pgbackrest_conf(

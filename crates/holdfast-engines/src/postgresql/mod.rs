@@ -78,7 +78,7 @@ const WAL_TAIL: Setting = Setting {
 pub(crate) const ENGINE: Engine = Engine {
     kind: EngineKind::Postgresql,
     driver: |engines_dir, settings| {
-        let tail = settings.get(&WAL_TAIL).parse().unwrap_or_default();
+        let tail = settings.get(&WAL_TAIL).parse().expect("settings are checked when they are set");
         Box::new(Postgresql::new(engines_dir).with_tail(tail))
     },
     settings: &[WAL_TAIL],
@@ -199,7 +199,7 @@ impl RepositoryDriver for Postgresql {
     }
 
     async fn write_repository_settings(&self, instance: &Instance) -> Result<()> {
-        config::write_pgbackrest_conf(instance, &instance.repository, "pgbackrest.conf")
+        config::write_repository_conf(instance)
     }
 
     async fn labels(&self, instance: &Instance) -> Result<Vec<(String, Option<String>)>> {
@@ -238,7 +238,7 @@ impl RepositoryDriver for Postgresql {
 
     async fn prepare_repository(&self, instance: &Instance) -> Result<()> {
         files::make_folders(instance)?;
-        config::write_pgbackrest_conf(instance, &instance.repository, "pgbackrest.conf")
+        config::write_repository_conf(instance)
     }
 
     async fn expire(&self, instance: &Instance, labels: &[String]) -> Result<()> {

@@ -354,7 +354,6 @@ fn target_text(point: Timestamp) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::RepositoryAccess;
     use crate::exec::ProcessSpec;
 
     pub(in crate::postgresql) fn instance(folder: &std::path::Path) -> Instance {
@@ -368,13 +367,7 @@ pub(super) mod tests {
             memory_mib: 256,
             max_connections: 100,
             allowed_cidrs: Vec::new(),
-            repository: RepositoryAccess {
-                gateway_port: 0,
-                gateway_ca_file: folder.join("ca"),
-                access_key: String::new(),
-                secret_key: String::new(),
-                cipher_passphrase: String::new(),
-            },
+            repository: None,
         }
     }
 

@@ -172,7 +172,7 @@ impl LogDriver for Valkey {
 mod tests {
     use std::path::Path;
 
-    use crate::{Instance, RepositoryAccess};
+    use crate::Instance;
 
     pub(crate) fn instance(folder: &Path) -> Instance {
         Instance {
@@ -185,13 +185,7 @@ mod tests {
             memory_mib: 256,
             max_connections: 100,
             allowed_cidrs: Vec::new(),
-            repository: RepositoryAccess {
-                gateway_port: 0,
-                gateway_ca_file: folder.join("ca"),
-                access_key: String::new(),
-                secret_key: String::new(),
-                cipher_passphrase: String::new(),
-            },
+            repository: None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result};
 use holdfast_engines::postgresql::Postgresql;
-use holdfast_engines::{Driver, Instance, RepositoryAccess};
+use holdfast_engines::{Driver, Instance};
 use holdfast_testkit::holdfast;
 
 #[tokio::test]
@@ -25,13 +25,7 @@ async fn an_instance_whose_copy_was_cut_off_counts_as_stopped() -> Result<()> {
         memory_mib: 64,
         max_connections: 10,
         allowed_cidrs: Vec::new(),
-        repository: RepositoryAccess {
-            gateway_port: 1,
-            gateway_ca_file: folder.path().join("ca"),
-            access_key: String::new(),
-            secret_key: String::new(),
-            cipher_passphrase: String::new(),
-        },
+        repository: None,
     };
     let driver = Postgresql::new(engines);
     driver.stop(&instance, 5).await.context("stop what never ran")?;

@@ -16,7 +16,7 @@ use holdfast_core::Timestamp;
 use holdfast_engines::mongodb::Mongodb;
 use holdfast_engines::{
     BackupSink, Driver as _, FeedItem, Instance, LogCursor, LogDriver as _, LogFeed, LogPart, ProgressSink,
-    RepositoryAccess, RestoreSource, RunAs, StreamBackup, StreamBackupRequest, StreamDriver as _,
+    RestoreSource, RunAs, StreamBackup, StreamBackupRequest, StreamDriver as _,
     StreamRestore, StreamRestored, UserSpec,
 };
 use holdfast_testkit::holdfast;
@@ -71,13 +71,7 @@ impl World {
             memory_mib: 256,
             max_connections: 50,
             allowed_cidrs: Vec::new(),
-            repository: RepositoryAccess {
-                gateway_port: 1,
-                gateway_ca_file: PathBuf::new(),
-                access_key: String::new(),
-                secret_key: String::new(),
-                cipher_passphrase: String::new(),
-            },
+            repository: None,
         };
         self.made.lock().expect("no test panics with it").push(instance.clone());
         Ok(instance)

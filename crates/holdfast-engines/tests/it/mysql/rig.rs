@@ -16,7 +16,7 @@ use holdfast_core::Timestamp;
 use holdfast_engines::mysql::Mysql;
 use holdfast_engines::{
     BackupSink, Driver, EngineError, FeedItem, Instance, LogCursor, LogDriver as _, LogFeed, LogPart,
-    ProgressSink, RepositoryAccess, RestoreSource, RunAs, StreamBackup, StreamBackupRequest, StreamDriver,
+    ProgressSink, RestoreSource, RunAs, StreamBackup, StreamBackupRequest, StreamDriver,
     StreamRestore, StreamRestored, UserSpec,
 };
 use mysql_async::prelude::Queryable;
@@ -55,13 +55,7 @@ impl Server {
             memory_mib: 512,
             max_connections: 40,
             allowed_cidrs: Vec::new(),
-            repository: RepositoryAccess {
-                gateway_port: 1,
-                gateway_ca_file: folder.path().join("ca"),
-                access_key: String::new(),
-                secret_key: String::new(),
-                cipher_passphrase: String::new(),
-            },
+            repository: None,
         };
         Ok(Self { driver: Mysql::new(engines), instance, _folder: folder })
     }

@@ -16,7 +16,7 @@ use holdfast_core::Timestamp;
 use holdfast_engines::valkey::Valkey;
 use holdfast_engines::{
     BackupSink, Driver, FeedItem, Instance, LogCursor, LogDriver as _, LogFeed, LogPart, ProgressSink,
-    RepositoryAccess, RestoreSource, RunAs, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore,
+    RestoreSource, RunAs, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore,
     StreamRestored, UserSpec,
 };
 use holdfast_testkit::{holdfast, wait_for};
@@ -51,13 +51,7 @@ impl Server {
             memory_mib: 512,
             max_connections: 200,
             allowed_cidrs: Vec::new(),
-            repository: RepositoryAccess {
-                gateway_port: 0,
-                gateway_ca_file: folder.path().join("ca"),
-                access_key: String::new(),
-                secret_key: String::new(),
-                cipher_passphrase: String::new(),
-            },
+            repository: None,
         };
         Ok(Some(Self { driver: Valkey::new(engines), instance, folder }))
     }

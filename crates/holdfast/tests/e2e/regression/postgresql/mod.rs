@@ -1,7 +1,8 @@
-//! PostgreSQL's regression suite by a service's tenant, beside a writer that counts. Copies of a backup and of quiet instants hold all
+//! PostgreSQL's regression suite, and behind it `sqlsmith`, by a service's tenant, beside a writer that counts. Copies of a backup and of quiet instants hold all
 //! that the source held, as a superuser's dumps tell; copies of instants amid a file are whole, and the writer's part is exact.
 
 mod server;
+mod sqlsmith;
 mod suite;
 
 use std::time::{Duration, Instant};
@@ -95,6 +96,13 @@ async fn comes_back(test: &str, by: By) -> Result<()> {
         }
     }
     known.push(source.known("behind the suite").await?);
+    // By the superuser it would call functions that stop the server.
+    if by == By::Tenant {
+        let (made, refused) = sqlsmith::run(&suite.psql, &url, random.random()).await?;
+        println!("postgresql: {made} statements of sqlsmith's, and {refused} refused");
+        ensure!(made > refused, "few of sqlsmith's statements were made");
+        known.push(source.known("behind sqlsmith").await?);
+    }
     let ended = Timestamp::now();
     println!("postgresql: {outcome}; the whole of the suite in {:.0} s", started.elapsed().as_secs_f64());
     ensure!(outcome.files > 200, "the suite has more files");

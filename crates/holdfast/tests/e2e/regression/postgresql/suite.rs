@@ -38,7 +38,7 @@ pub(super) enum By {
 
 pub(super) struct Suite {
     by: By,
-    psql: PathBuf,
+    pub(super) psql: PathBuf,
     folder: PathBuf,
     /// Where files are as a tenant runs them, and what they write.
     own: TempDir,
