@@ -19,7 +19,7 @@ jumping-clock    | holdfast-core/recovery   | crates/holdfast-core/src/retention
 if-none-match    | holdfast-store/it/store  | crates/holdfast-store/src/store/local.rs       | let named = if if_absent {                                               | let named = if if_absent && target.as_os_str().is_empty() {
 retired-kek      | holdfast-catalog/catalog | crates/holdfast-catalog/src/keks.rs            | Some(_) => Err(CatalogError::RetiredKek { version }),                    | Some(_) => Ok(()),
 shredded-key     | holdfast-server/it/rotation| crates/holdfast-server/src/jobs/rotation.rs    | let lock = cp.vault.lock_wrappings().await;                              | let lock = ();
-read-only        | holdfast-store/it/gateway| crates/holdfast-store/src/gateway/access.rs    | if write && repository.access == Access::ReadOnly {                      | if write && repository.access == Access::ReadOnly && operation.is_empty() {
+read-only        | holdfast-gateway/it/gateway| crates/holdfast-gateway/src/access.rs         | if write && repository.access == Access::ReadOnly {                      | if write && repository.access == Access::ReadOnly && operation.is_empty() {
 '
 
 copy=$ROOT/target/guards/tree

@@ -9,12 +9,12 @@ use holdfast_api::agent::InstanceSpec;
 use holdfast_core::engine::EngineKind;
 use holdfast_core::{LineageId, OrganizationId, ServiceId};
 use holdfast_engines::{Base, Instance, Paths, RepositoryAccess};
-use holdfast_store::gateway::Access;
+use holdfast_gateway::Access;
 use holdfast_store::{LineageScope, ObjectPrefix};
 
 use crate::error::{AgentError, chain};
 use crate::instances::{
-    KEYS, RECORD, Record, SCRATCH, access, folder_of, make_passable, register, save, scope_of, stanza_of,
+    KEYS, RECORD, Record, SCRATCH, folder_of, make_passable, register, save, scope_of, stanza_of,
     write_gateway_certificate,
 };
 use crate::keys::{KeptKeys, LineageKeys};
@@ -82,7 +82,7 @@ fn half_made(agent: &Agent, spec: &InstanceSpec) -> Result<Option<Instance>, Age
         holdfast_engines::RunAs { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }
     });
     Ok(Some(Instance {
-        repository: access(&agent.gateway, &folder, ""),
+        repository: None,
         stanza: stanza_of(spec.lineage_id),
         version: spec.version.clone(),
         listen: agent.config.service_address,

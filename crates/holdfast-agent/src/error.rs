@@ -8,8 +8,8 @@ use holdfast_core::engine::EngineKind;
 use holdfast_core::job::JobError;
 use holdfast_engines::EngineError;
 use holdfast_fault::Injected;
+use holdfast_gateway::{GatewayError, Trouble};
 use holdfast_store::StoreError;
-use holdfast_store::gateway::Trouble;
 
 use crate::lineage::Lineage;
 
@@ -34,6 +34,8 @@ pub enum AgentError {
     /// A tool failed because the object store failed it.
     #[error("{doing}: {trouble}")]
     Troubled { doing: &'static str, trouble: Trouble },
+    #[error("cannot start the sealing gateway")]
+    Gateway(#[source] GatewayError),
     #[error("cannot use {path}")]
     File {
         path: PathBuf,
@@ -124,6 +126,7 @@ impl AgentError {
             Self::Engine { source, .. } => source.cause(),
             Self::Store { source, .. } => source.cause(),
             Self::Damaged { .. } => "damaged_object",
+            Self::Gateway(_) => "gateway",
             Self::Troubled { trouble, .. } => trouble.cause,
             Self::StoreNoRoom { .. } => "store_full",
             Self::NoRoom { .. } => "disk_full",

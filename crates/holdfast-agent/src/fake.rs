@@ -8,8 +8,8 @@ use holdfast_api::agent::{InstanceFacts, InstanceSpec};
 use holdfast_core::engine::EngineKind;
 use holdfast_engines::{
     BackupSink, Base, DataPath, DiskGuard, Driver, EngineError, Instance, Log, LogCursor, LogDriver, LogFeed,
-    LogOnDisk, Probe, ProgressSink, RestoreSource, Result, StreamBackup,
-    StreamBackupRequest, StreamDriver, StreamRestore, StreamRestored, UserSpec,
+    LogOnDisk, Probe, ProgressSink, RestoreSource, Result, StreamBackup, StreamBackupRequest, StreamDriver,
+    StreamRestore, StreamRestored, UserSpec,
 };
 
 use crate::instances::{Instances, Local, Record};

@@ -8,9 +8,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use holdfast_core::AgentId;
+use holdfast_gateway::{Gateway, GatewayConfig};
 use holdfast_seal::{Kek, KeyIdentity};
 use holdfast_store::Store;
-use holdfast_store::gateway::{Gateway, GatewayConfig};
 
 use crate::error::AgentError;
 
@@ -82,7 +82,7 @@ impl Host {
                 Err(error) => last = Some(error),
             }
         }
-        Err(AgentError::store("start the sealing gateway")(last.expect("at least one port was tried")))
+        Err(AgentError::Gateway(last.expect("at least one port was tried")))
     }
 
     fn certificate(&self) -> Result<(String, String), AgentError> {

@@ -13,8 +13,8 @@ use holdfast_api::agent::{InstanceFacts, InstanceSpec, RepositoryGrant, Restored
 use holdfast_core::disk::Level;
 use holdfast_core::{KeyId, LineageId, ServiceId};
 use holdfast_engines::{Instance, Paths, RepositoryAccess};
+use holdfast_gateway::{Access, Gateway, Repository};
 use holdfast_store::LineageScope;
-use holdfast_store::gateway::{Access, Gateway, Repository};
 use serde::{Deserialize, Serialize};
 
 use crate::error::AgentError;

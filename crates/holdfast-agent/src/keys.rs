@@ -7,8 +7,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use holdfast_api::agent::{KeyGrant, RepositoryGrant, Secret};
 use holdfast_core::KeyId;
 use holdfast_core::key::KeyPurpose;
+use holdfast_gateway::RepositoryKeys;
 use holdfast_seal::DataKey;
-use holdfast_store::gateway::{KeyRefused, ObjectClass, OwnedKey, RepositoryKeys, began};
+use holdfast_store::repository::{ObjectClass, began};
+use holdfast_store::{KeyRefused, OwnedKey};
 use serde::{Deserialize, Serialize};
 
 /// Which key seals what, and which open what.

@@ -40,7 +40,7 @@ use holdfast_api::agent::Secret;
 use holdfast_core::engine::EngineKind;
 use holdfast_engines::{Base, Driver, Log, RepositoryDriver};
 use holdfast_fault::FaultPoints;
-use holdfast_store::gateway::Gateway;
+use holdfast_gateway::Gateway;
 use holdfast_store::{Limits, Store};
 
 pub use disk::OnLogFull;

@@ -8,12 +8,11 @@ use futures::TryStreamExt;
 use holdfast_core::Timestamp;
 use holdfast_core::position::{Coverage, Piece, Position};
 use holdfast_engines::Mark;
+use holdfast_gateway::{Damage, RepositoryEvents, RepositoryKeys, StoredObject, Trouble};
 use holdfast_seal::ManifestObject;
-use holdfast_store::gateway::{
-    Damage, KeyRefused, ObjectClass, OwnedKey, RepositoryEvents, RepositoryKeys, StoredObject, Trouble,
-    classify,
-};
 use holdfast_store::log::{ListedSegment, Segment, last_segment, pieces, segment_name};
+use holdfast_store::repository::{ObjectClass, classify};
+use holdfast_store::{KeyRefused, OwnedKey};
 use holdfast_store::{LineageScope, ObjectName, ObjectPrefix, Store, StoreError};
 use tokio::sync::{Notify, watch};
 

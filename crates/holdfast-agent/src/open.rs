@@ -13,7 +13,7 @@ use holdfast_core::engine::{Account, EngineKind};
 use holdfast_core::key::KeyPurpose;
 use holdfast_core::window::{RestorePlan, Target};
 use holdfast_engines::{Base, Driver, Instance, Paths, ProgressSink, RestoreTo, UserSpec};
-use holdfast_store::gateway::cipher_passphrase;
+use holdfast_store::repository::cipher_passphrase;
 use holdfast_store::survey::FoundService;
 use holdfast_store::{Limits, Store};
 use rand::Rng as _;
@@ -158,7 +158,7 @@ pub async fn open(
 async fn restore(
     request: &OpenRequest<'_>,
     host: &Host,
-    gateway: &holdfast_store::gateway::Gateway,
+    gateway: &holdfast_gateway::Gateway,
     driver: &dyn Driver,
     instance: &Instance,
     progress: &ProgressSink,

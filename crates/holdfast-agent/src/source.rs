@@ -7,7 +7,7 @@ use holdfast_core::position::Position;
 use holdfast_engines::{
     Instance, ProgressSink, RepositoryAccess, RepositoryDriver, RestoreRequest, RestoreTo, Restored, UserSpec,
 };
-use holdfast_store::gateway::{Access, Gateway};
+use holdfast_gateway::{Access, Gateway};
 use holdfast_store::{LineageScope, Store};
 
 use crate::error::AgentError;

@@ -1,6 +1,6 @@
 //! Why a driver could not do it.
 
-use holdfast_store::gateway::{DAMAGED, FULL};
+use holdfast_store::repository::{DAMAGED, FULL};
 
 use crate::exec;
 

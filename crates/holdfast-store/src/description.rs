@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::documents::{DOCUMENT_FORMAT, check_format, newest_sequence, parse, remove_older};
 use crate::error::Result;
-use crate::gateway::OwnedKey;
+use crate::keys::OwnedKey;
 use crate::layout::{ObjectName, ObjectPrefix, ServiceScope};
 use crate::manifest::{read_document, write_document};
 use crate::store::Store;

@@ -97,14 +97,6 @@ pub enum StoreError {
     NoKey { object: String, reason: String },
     #[error("cannot read {object}: {problem}")]
     Document { object: String, problem: String },
-    #[error("cannot use the sealing gateway's certificate: {reason}")]
-    Certificate { reason: String },
-    #[error("cannot listen on {address} for the sealing gateway")]
-    Listen {
-        address: std::net::SocketAddr,
-        #[source]
-        source: std::io::Error,
-    },
 }
 
 /// What the network said in the end. The layers above it repeat it, each with the whole request.
@@ -137,8 +129,7 @@ impl StoreError {
             | Self::OtherChecksum { .. }
             | Self::Unreachable { .. }
             | Self::TooOld { .. }
-            | Self::Full { .. }
-            | Self::Listen { .. } => ErrorKind::Transient,
+            | Self::Full { .. } => ErrorKind::Transient,
             Self::Url { .. }
             | Self::TooLarge { .. }
             | Self::NotEncrypted { .. }
@@ -146,8 +137,7 @@ impl StoreError {
             | Self::Seal { .. }
             | Self::OtherKey { .. }
             | Self::NoKey { .. }
-            | Self::Document { .. }
-            | Self::Certificate { .. } => ErrorKind::Permanent,
+            | Self::Document { .. } => ErrorKind::Permanent,
         }
     }
 

@@ -23,7 +23,7 @@ use holdfast_core::{BackupId, KeyId, LineageId, OrganizationId, ServiceId};
 use holdfast_seal::{ObjectContext, ObjectKind};
 use object_store::path::Path;
 
-use crate::gateway::classify;
+use crate::repository::classify;
 
 pub use crate::repository_path::{InvalidPath, RepositoryPath};
 

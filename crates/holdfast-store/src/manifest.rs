@@ -9,7 +9,7 @@ use holdfast_core::engine::EngineKind;
 use holdfast_seal::{HEADER_LEN, Header, Manifest, Tombstone, open_to_vec, seal_to_vec, sha256_hex};
 
 use crate::error::{Result, StoreError};
-use crate::gateway::OwnedKey;
+use crate::keys::OwnedKey;
 use crate::layout::{LineageScope, ObjectName};
 use crate::store::Store;
 

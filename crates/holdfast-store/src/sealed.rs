@@ -13,8 +13,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, BufReader};
 use tokio_util::io::StreamReader;
 
 use crate::error::{Result, StoreError};
-use crate::gateway::{KeyRefused, NotOpened, Opened, OwnedKey, open_object};
+use crate::keys::{KeyRefused, OwnedKey};
 use crate::layout::ObjectName;
+use crate::opened::{NotOpened, Opened, open_object};
 use crate::store::{Store, StoreWriter};
 
 /// Plaintext is compressed and sealed in pieces of this length.
@@ -160,7 +161,7 @@ impl SealedReader {
             Err(NotOpened::NoKey(refused)) => {
                 Err(StoreError::NoKey { object: name.to_string(), reason: refused.reason })
             }
-            Err(NotOpened::Asked(..)) => unreachable!("the whole object was asked for"),
+            Err(NotOpened::NoSuchRange { .. }) => unreachable!("the whole object was asked for"),
         }
     }
 

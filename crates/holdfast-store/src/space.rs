@@ -25,7 +25,7 @@ pub fn space_of(path: &Path) -> io::Result<Space> {
 ///
 /// # Errors
 /// [`StoreError::Full`].
-pub(crate) fn ensure_log_room(store: &Store) -> Result<()> {
+pub fn ensure_log_room(store: &Store) -> Result<()> {
     ensure_room(store, |reserve_bytes| reserve_bytes / 2)
 }
 
@@ -33,7 +33,7 @@ pub(crate) fn ensure_log_room(store: &Store) -> Result<()> {
 ///
 /// # Errors
 /// [`StoreError::Full`].
-pub(crate) fn ensure_backup_room(store: &Store) -> Result<()> {
+pub fn ensure_backup_room(store: &Store) -> Result<()> {
     ensure_room(store, |reserve_bytes| reserve_bytes)
 }
 

@@ -9,8 +9,9 @@ use holdfast_core::backup::{BackupFacts, BackupMode, LogSpan};
 use holdfast_core::{ServiceId, Timestamp};
 use holdfast_engines::{BackupRequest, Base, Log, ProgressSink, ToolBackup};
 use holdfast_seal::{MANIFEST_FORMAT, Manifest, ManifestObject};
-use holdfast_store::gateway::{ObjectClass, OwnedKey, classify};
+use holdfast_store::OwnedKey;
 use holdfast_store::manifest::{facts_of, facts_to_keep, read_manifest, write_manifest};
+use holdfast_store::repository::{ObjectClass, classify};
 use holdfast_store::{ErrorKind, ObjectName, ObjectPrefix};
 
 use super::stream_backup;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use holdfast_api::agent::{CreateInstance, InstanceFacts};
-use holdfast_engines::{Base, Instance, ProgressSink};
-use holdfast_store::gateway::Access;
+use holdfast_engines::{Instance, ProgressSink};
+use holdfast_gateway::Access;
 
 use super::user_specs;
 use crate::error::{AgentError, chain};

@@ -8,10 +8,11 @@ use holdfast_api::agent::{ExpiredBackup, RemoveExpired};
 use holdfast_core::Timestamp;
 use holdfast_core::position::Position;
 use holdfast_engines::{Base, Instance, ProgressSink, RepositoryDriver};
+use holdfast_gateway::Access;
 use holdfast_seal::{MANIFEST_FORMAT, Tombstone};
-use holdfast_store::gateway::{Access, ObjectClass, classify};
 use holdfast_store::log::{ListedSegment, segment_name};
 use holdfast_store::manifest::write_tombstone;
+use holdfast_store::repository::{ObjectClass, classify};
 use holdfast_store::{LineageScope, ObjectName, ObjectPrefix};
 
 use super::stream_backup;

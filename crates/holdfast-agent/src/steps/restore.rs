@@ -6,7 +6,7 @@ use holdfast_api::agent::{InstanceFacts, RestoreInstance, RestoredInstance};
 use holdfast_core::Timestamp;
 use holdfast_core::position::Position;
 use holdfast_engines::{Base, Instance, ProgressSink, RestoreTo, StreamDriver};
-use holdfast_store::gateway::Access;
+use holdfast_gateway::Access;
 
 use super::user_specs;
 use crate::error::{AgentError, chain};

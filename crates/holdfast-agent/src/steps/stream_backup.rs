@@ -12,7 +12,7 @@ use holdfast_core::backup::{BackupFacts, LogSpan, MethodInstead};
 use holdfast_core::position::Coverage;
 use holdfast_engines::{BackupSink, EngineError, ProgressSink, StreamBackupRequest, StreamDriver};
 use holdfast_seal::ManifestObject;
-use holdfast_store::gateway::OwnedKey;
+use holdfast_store::OwnedKey;
 use holdfast_store::sealed::{CopyError, store_compressed};
 use holdfast_store::{LineageScope, ObjectName, ObjectPrefix, RepositoryPath, Store};
 use tokio::io::AsyncRead;

@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use futures::TryStreamExt;
 use holdfast_core::position::Position;
 use holdfast_engines::{Instance, RepositoryDriver};
-use holdfast_store::gateway::{ObjectClass, RepositoryKeys, classify};
+use holdfast_gateway::RepositoryKeys;
 use holdfast_store::log::reading::{READ_AGAIN, READS, may_pass, read_error};
 use holdfast_store::log::segment::Segment;
 use holdfast_store::log::{pieces, segment_name};
+use holdfast_store::repository::{ObjectClass, classify};
 use holdfast_store::{ErrorKind, LineageScope, ObjectName, ObjectPrefix, Store, StoreError};
 use tokio::io::AsyncReadExt;
 

@@ -5,7 +5,7 @@ use holdfast_core::backup::Backup;
 use holdfast_core::key::{KeyPurpose, KeyRecord};
 use holdfast_core::service::Service;
 use holdfast_core::{KeyId, Timestamp};
-use holdfast_store::gateway::cipher_passphrase;
+use holdfast_store::repository::cipher_passphrase;
 
 use super::{StepError, wrappings};
 use crate::ControlPlane;

@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 use super::reading::pieces;
 use super::segment::{Segment, SegmentHeader, head, segment_name};
 use crate::error::{ErrorKind, Result, StoreError};
-use crate::gateway::OwnedKey;
+use crate::keys::OwnedKey;
 use crate::layout::{LineageScope, ObjectName};
 use crate::sealed::{FindKey, SealedWriter};
 use crate::store::Store;

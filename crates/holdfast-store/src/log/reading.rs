@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::segment::{Segment, SegmentHeader, segment_name};
 use crate::error::{ErrorKind, Result, StoreError};
-use crate::gateway::OwnedKey;
+use crate::keys::OwnedKey;
 use crate::layout::{LineageScope, ObjectName, ObjectPrefix};
 use crate::sealed::store_error;
 use crate::store::Store;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
 
 use crate::error::{Result, StoreError};
-use crate::gateway::OwnedKey;
+use crate::keys::OwnedKey;
 use crate::layout::{LineageScope, ObjectName};
 use crate::sealed::{FindKey, SealedReader, SealedWriter, decompressed};
 use crate::store::Store;

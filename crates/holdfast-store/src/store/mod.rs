@@ -232,10 +232,7 @@ impl Store {
     }
 
     /// Lists one folder: its objects, and the names of the folders in it.
-    pub(crate) async fn list_folder(
-        &self,
-        prefix: &ObjectPrefix,
-    ) -> Result<(Vec<ListedObject>, Vec<String>)> {
+    pub async fn list_folder(&self, prefix: &ObjectPrefix) -> Result<(Vec<ListedObject>, Vec<String>)> {
         let folder = prefix.to_path();
         let (objects, path) = self.objects(&folder);
         let result = objects

@@ -12,7 +12,7 @@ use super::listing::Files;
 use super::{FoundService, SurveyProgress, passed_over};
 use crate::description::DescribedBackup;
 use crate::error::{Result, StoreError};
-use crate::gateway::OwnedKey;
+use crate::keys::OwnedKey;
 use crate::layout::{ObjectName, ObjectPrefix};
 use crate::manifest::{MAX_DOCUMENT_BYTES, engine_of, facts_of, read_manifest, read_tombstone};
 use crate::store::Store;

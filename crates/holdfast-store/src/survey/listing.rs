@@ -8,9 +8,9 @@ use holdfast_core::{LineageId, OrganizationId};
 
 use super::SurveyProgress;
 use crate::error::Result;
-use crate::gateway::{ObjectClass, classify, version_in};
 use crate::layout::{LineageScope, ObjectName, ObjectPrefix, ServiceScope};
 use crate::log::reading::ListedSegment;
+use crate::repository::{ObjectClass, classify, version_in};
 use crate::store::Store;
 
 /// Objects of a lineage.

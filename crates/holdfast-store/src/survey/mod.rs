@@ -20,7 +20,7 @@ use holdfast_seal::{DataKey, RecoveryPrivate};
 use crate::description::{ServiceDescription, read_description};
 use crate::documents::{CoverageDocument, sequences};
 use crate::error::{ErrorKind, Result, StoreError};
-use crate::gateway::OwnedKey;
+use crate::keys::OwnedKey;
 use crate::layout::{LineageScope, ObjectName, ObjectPrefix, ServiceScope};
 use crate::manifest::read_document;
 use crate::store::{Limits, Store};

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures::TryStreamExt;
 use holdfast_core::{KeyId, LineageId, OrganizationId, ServiceId, Timestamp};
 use holdfast_seal::DataKey;
-use holdfast_store::gateway::OwnedKey;
+use holdfast_store::OwnedKey;
 use holdfast_store::log::{
     LogItem, SEGMENT_FORMAT, SegmentHeader, compaction, last_segment, pieces, read_log,
 };

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use holdfast_core::{BackupId, KeyId, LineageId, OrganizationId, ServiceId};
 use holdfast_seal::{DataKey, MANIFEST_FORMAT, Manifest};
-use holdfast_store::gateway::OwnedKey;
+use holdfast_store::OwnedKey;
 use holdfast_store::manifest::{read_manifest, write_manifest};
 use holdfast_store::{ErrorKind, LineageScope, ObjectName, ObjectPrefix, RepositoryPath, Store, StoreError};
 

@@ -13,7 +13,7 @@ use holdfast_core::service::Service;
 use holdfast_core::{BackupId, KeyId, LineageId};
 use holdfast_seal::{KeyIdentity, RecoveryPrivate, unwrap_with_recovery};
 use holdfast_server::vault::Vault;
-use holdfast_store::gateway::OwnedKey;
+use holdfast_store::OwnedKey;
 use holdfast_store::manifest::read_manifest;
 use holdfast_store::{LineageScope, ObjectName, ServiceScope, Store};
 use holdfast_testkit::client::text;

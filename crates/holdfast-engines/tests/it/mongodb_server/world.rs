@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,8 +15,8 @@ use holdfast_core::Timestamp;
 use holdfast_engines::mongodb::Mongodb;
 use holdfast_engines::{
     BackupSink, Driver as _, FeedItem, Instance, LogCursor, LogDriver as _, LogFeed, LogPart, ProgressSink,
-    RestoreSource, RunAs, StreamBackup, StreamBackupRequest, StreamDriver as _,
-    StreamRestore, StreamRestored, UserSpec,
+    RestoreSource, RunAs, StreamBackup, StreamBackupRequest, StreamDriver as _, StreamRestore,
+    StreamRestored, UserSpec,
 };
 use holdfast_testkit::holdfast;
 use mongodb::Client;

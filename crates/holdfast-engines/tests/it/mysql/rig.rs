@@ -16,8 +16,8 @@ use holdfast_core::Timestamp;
 use holdfast_engines::mysql::Mysql;
 use holdfast_engines::{
     BackupSink, Driver, EngineError, FeedItem, Instance, LogCursor, LogDriver as _, LogFeed, LogPart,
-    ProgressSink, RestoreSource, RunAs, StreamBackup, StreamBackupRequest, StreamDriver,
-    StreamRestore, StreamRestored, UserSpec,
+    ProgressSink, RestoreSource, RunAs, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore,
+    StreamRestored, UserSpec,
 };
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};

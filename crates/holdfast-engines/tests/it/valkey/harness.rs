@@ -16,8 +16,8 @@ use holdfast_core::Timestamp;
 use holdfast_engines::valkey::Valkey;
 use holdfast_engines::{
     BackupSink, Driver, FeedItem, Instance, LogCursor, LogDriver as _, LogFeed, LogPart, ProgressSink,
-    RestoreSource, RunAs, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore,
-    StreamRestored, UserSpec,
+    RestoreSource, RunAs, StreamBackup, StreamBackupRequest, StreamDriver, StreamRestore, StreamRestored,
+    UserSpec,
 };
 use holdfast_testkit::{holdfast, wait_for};
 use redis::aio::MultiplexedConnection;

@@ -13,7 +13,7 @@ use holdfast_core::job::JobState;
 use holdfast_core::key::KeyRecord;
 use holdfast_core::service::{Service, ServiceStatus};
 use holdfast_store::ObjectName;
-use holdfast_store::gateway::{ObjectClass, classify};
+use holdfast_store::repository::{ObjectClass, classify};
 use holdfast_testkit::wait_for;
 
 use crate::crash::world::World;

@@ -27,7 +27,9 @@ pub(super) async fn run(psql: &Path, connection: &str, seed: u32) -> Result<(usi
     let file = folder.path().join("made-up.sql");
     std::fs::write(&file, &made_up.stdout)?;
     let mut psql = Command::new(psql);
-    psql.args(["--no-psqlrc", "--no-password", "--tuples-only", "--file"]).arg(&file).args(["--dbname", connection]);
+    psql.args(["--no-psqlrc", "--no-password", "--tuples-only", "--file"])
+        .arg(&file)
+        .args(["--dbname", connection]);
     psql.env("PGOPTIONS", OPTIONS).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let told = psql.kill_on_drop(true).output().await.context("psql")?.stderr;
     let told = String::from_utf8_lossy(&told);

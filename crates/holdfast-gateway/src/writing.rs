@@ -6,23 +6,22 @@ use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use holdfast_core::KeyId;
 use holdfast_seal::Sealer;
+use holdfast_store::opened::{READS, open_object, pause_before_reading_again};
+use holdfast_store::repository::{ObjectClass, classify};
+use holdfast_store::{ErrorKind, ObjectName, RepositoryPath, Result, Store, StoreError, StoreWriter, Stored};
 use s3s::{S3Result, s3_error};
 use sha2::{Digest, Sha256};
 
-use super::classify::{ObjectClass, classify};
-use super::info;
-use super::reading::{READS, keys_of, open_object, pause_before_reading_again, refuse};
-use super::refusal::{key_refusal, store_refusal, write_once};
-use super::repository::{Repository, StoredObject};
-use crate::error::{ErrorKind, Result, StoreError};
-use crate::layout::{ObjectName, RepositoryPath};
-use crate::store::{Store, StoreWriter, Stored};
+use crate::info;
+use crate::reading::{keys_of, refuse};
+use crate::refusal::{key_refusal, store_refusal, write_once};
+use crate::repository::{Repository, StoredObject};
 
 /// Sealed bytes are handed to the store's writer in pieces of about this length.
 const PIECE_BYTES: usize = 256 << 10;
 
 /// An object being written. Dropped before [`SealedWrite::finish`], it leaves nothing behind.
-pub(super) struct SealedWrite {
+pub(crate) struct SealedWrite {
     store: Store,
     repository: Arc<Repository>,
     path: RepositoryPath,
@@ -38,7 +37,7 @@ pub(super) struct SealedWrite {
 
 impl SealedWrite {
     /// Chooses key and name by the file's class.
-    pub(super) async fn begin(
+    pub(crate) async fn begin(
         store: Store,
         repository: Arc<Repository>,
         path: RepositoryPath,
@@ -74,7 +73,7 @@ impl SealedWrite {
     }
 
     /// Takes the next plaintext. After an error the object is lost: drop it.
-    pub(super) async fn update(&mut self, plain: &[u8]) -> S3Result<()> {
+    pub(crate) async fn update(&mut self, plain: &[u8]) -> S3Result<()> {
         for piece in plain.chunks(PIECE_BYTES) {
             self.plain_hash.update(piece);
             self.plain_bytes += piece.len() as u64;
@@ -95,7 +94,7 @@ impl SealedWrite {
     }
 
     /// Ends the object. When this returns `Ok` the store has confirmed it and the repository's owner has been told.
-    pub(super) async fn finish(self) -> S3Result<StoredObject> {
+    pub(crate) async fn finish(self) -> S3Result<StoredObject> {
         let Self { store, repository, path, class, name, key_id, sealer, mut writer, mut sealed, .. } = self;
         let sent = Sent { sha256: self.plain_hash.finalize().into(), plain_bytes: self.plain_bytes };
         sealer
@@ -141,8 +140,8 @@ impl SealedWrite {
 /// clean up (indexes, manifests, tombstones) may use it up.
 fn ensure_room(store: &Store, class: &ObjectClass) -> Result<()> {
     match class {
-        ObjectClass::BackupFile { .. } => crate::space::ensure_backup_room(store),
-        ObjectClass::Log { .. } | ObjectClass::PartialLog { .. } => crate::space::ensure_log_room(store),
+        ObjectClass::BackupFile { .. } => holdfast_store::ensure_backup_room(store),
+        ObjectClass::Log { .. } | ObjectClass::PartialLog { .. } => holdfast_store::ensure_log_room(store),
         _ => Ok(()),
     }
 }
@@ -188,7 +187,7 @@ impl Sent {
 }
 
 /// Collects a body of at most `limit` bytes, and says when it is longer.
-pub(super) async fn collect_body(
+pub(crate) async fn collect_body(
     mut body: impl futures::Stream<Item = S3Result<Bytes>> + Unpin,
     limit: u64,
 ) -> S3Result<Bytes> {

@@ -3,7 +3,7 @@
 use crate::support::{Bench, Tenant};
 use base64::Engine as _;
 use bytes::Bytes;
-use holdfast_store::gateway::BUCKET;
+use holdfast_gateway::BUCKET;
 use hyper::header::HeaderValue;
 use md5::{Digest, Md5};
 use object_store::aws::AmazonS3Builder;

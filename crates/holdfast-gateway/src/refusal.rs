@@ -1,19 +1,14 @@
 //! What went wrong, as the S3 client gets to hear it. pgBackRest tries again on 5xx only and shows the message.
 
+use holdfast_store::repository::{DAMAGED, FULL};
+use holdfast_store::{ErrorKind, KeyRefused, StoreError};
 use hyper::StatusCode;
 use s3s::{S3Error, S3ErrorCode, s3_error};
 
-use super::repository::{KeyRefused, Trouble};
-use crate::error::{ErrorKind, StoreError};
-
-/// The S3 error code of an object that does not open: damaged, or not the one that was stored.
-pub const DAMAGED: &str = "DamagedObject";
-
-/// The S3 error code of an object that the store has no room for.
-pub const FULL: &str = "StoreFull";
+use crate::repository::Trouble;
 
 /// An error of the object store. The cause goes into the message: the tool's log is where a person will look.
-pub(super) fn store_refusal(error: &StoreError) -> S3Error {
+pub(crate) fn store_refusal(error: &StoreError) -> S3Error {
     let text = chain(error);
     let trouble = || Box::new(Trouble { cause: error.cause(), text: text.clone(), hint: error.hint() });
     match error.kind() {
@@ -54,19 +49,19 @@ pub(super) fn store_refusal(error: &StoreError) -> S3Error {
 }
 
 /// Other bytes for a name that is taken.
-pub(super) fn write_once(object: &str) -> S3Error {
+pub(crate) fn write_once(object: &str) -> S3Error {
     let mut error = s3_error!(OperationAborted, "{object}: written once, and other bytes lie there");
     error.set_status_code(StatusCode::CONFLICT);
     error
 }
 
-pub(super) fn key_refusal(error: &KeyRefused) -> S3Error {
+pub(crate) fn key_refusal(error: &KeyRefused) -> S3Error {
     s3_error!(AccessDenied, "{error}")
 }
 
 /// The client's body broke off or is not what its headers promise. `s3s` checks `x-amz-content-sha256` and its chunk
 /// signatures; its error types are private, so their names are all there is to go by.
-pub(super) fn body_refusal(error: &(dyn std::error::Error + Send + Sync + 'static)) -> S3Error {
+pub(crate) fn body_refusal(error: &(dyn std::error::Error + Send + Sync + 'static)) -> S3Error {
     let text = error.to_string();
     if text.contains("Mismatch") || text.contains("Signature") {
         s3_error!(BadDigest, "the body is not what was signed")
@@ -76,7 +71,7 @@ pub(super) fn body_refusal(error: &(dyn std::error::Error + Send + Sync + 'stati
 }
 
 /// An error with everything that caused it. Causes that repeat what is said already are left out.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut current = error.source();
     while let Some(cause) = current {

@@ -1,34 +1,44 @@
 //! One object being opened, chunk by chunk, whole or a range of it.
+//!
+//! What does not open is read again some times before it counts as damaged: a bit that flipped on its way, or an answer that
+//! was cut short, is no damage in the store.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use holdfast_core::KeyId;
 use holdfast_seal::{CHUNK_PLAIN, CHUNK_SEALED, HEADER_LEN, Header, PREFIX_LEN, RangeOpener};
-use s3s::S3ErrorCode;
 use sha2::{Digest, Sha256};
 
-use super::reading::{Choose, READS, pause_before_reading_again};
-use super::repository::{KeyRefused, OwnedKey};
 use crate::error::{Result, StoreError};
+use crate::keys::{KeyRefused, OwnedKey};
 use crate::layout::ObjectName;
 use crate::store::{ObjectInfo, Store, Stored};
 
 /// Plaintext is passed on in pieces of about this length.
 const PIECE_BYTES: usize = 64 << 10;
 
+/// How often bytes that do not open are read before they count as damaged.
+pub const READS: u32 = 4;
+
+/// Picks a range once the plaintext's length is known; `None` where there is no such range.
+pub type Choose<'a> = &'a (dyn Fn(u64) -> Option<Range<u64>> + Sync);
+
 /// Finds the key that an object's header names.
-pub(crate) type Keys<'a> = &'a (dyn Fn(KeyId) -> Result<OwnedKey, KeyRefused> + Sync);
+pub type Keys<'a> = &'a (dyn Fn(KeyId) -> Result<OwnedKey, KeyRefused> + Sync);
 
 /// Why an object could not be opened.
 #[derive(Debug)]
-pub(crate) enum NotOpened {
+pub enum NotOpened {
     Store(StoreError),
     NoKey(KeyRefused),
-    /// What was asked for cannot be.
-    Asked(S3ErrorCode, String),
+    /// The object has no such range.
+    NoSuchRange {
+        plain_len: u64,
+    },
 }
 
 impl From<StoreError> for NotOpened {
@@ -37,11 +47,37 @@ impl From<StoreError> for NotOpened {
     }
 }
 
+/// Opens one object of the store, or a range of it. Its first piece is authentic when this returns.
+///
+/// # Errors
+/// [`NotOpened`].
+pub async fn open_object(
+    store: &Store,
+    keys: Keys<'_>,
+    name: &ObjectName,
+    choose: Option<Choose<'_>>,
+) -> Result<Opened, NotOpened> {
+    for read in 1.. {
+        match Opened::begin(store, keys, name, choose).await {
+            Err(NotOpened::Store(StoreError::Seal { .. }) | NotOpened::NoKey(_)) if read < READS => {
+                pause_before_reading_again(read).await;
+            }
+            other => return other,
+        }
+    }
+    unreachable!("the last reading returns")
+}
+
+/// Before the `read`-th reading of what did not open.
+pub async fn pause_before_reading_again(read: u32) {
+    tokio::time::sleep(Duration::from_millis(20) * read).await;
+}
+
 /// An object whose prefix has been checked, being opened.
-pub(crate) struct Opened {
-    pub(crate) info: ObjectInfo,
+pub struct Opened {
+    pub info: ObjectInfo,
     /// The plaintext bytes that it yields.
-    pub(crate) range: Range<u64>,
+    pub range: Range<u64>,
     store: Store,
     name: ObjectName,
     opener: RangeOpener,
@@ -57,7 +93,7 @@ pub(crate) struct Opened {
 
 impl Opened {
     /// Begins to open an object and opens its first piece.
-    pub(crate) async fn begin(
+    pub async fn begin(
         store: &Store,
         keys: Keys<'_>,
         name: &ObjectName,
@@ -105,9 +141,8 @@ impl Opened {
         fill(&mut reading.bytes, &mut prefix, PREFIX_LEN).await?;
         let info = reading.info;
         let opener = opener(keys, name, &prefix, info.sealed_bytes)?;
-        let range = choose(opener.plain_len()).map_err(|error| {
-            NotOpened::Asked(error.code().clone(), error.message().unwrap_or_default().to_owned())
-        })?;
+        let plain_len = opener.plain_len();
+        let range = choose(plain_len).ok_or(NotOpened::NoSuchRange { plain_len })?;
         // A range up to the end also opens the last chunk, which may be empty: only it proves where the end is.
         let end = if range.end == opener.plain_len() {
             opener.chunks()
@@ -122,17 +157,17 @@ impl Opened {
     }
 
     /// Length of the whole object's plaintext.
-    pub(crate) fn plain_len(&self) -> u64 {
+    pub fn plain_len(&self) -> u64 {
         self.opener.plain_len()
     }
 
     /// The key that sealed it.
-    pub(crate) fn key_id(&self) -> KeyId {
+    pub fn key_id(&self) -> KeyId {
         KeyId(self.opener.header().key_id)
     }
 
     /// The next authenticated plaintext; `None` at the end of the range.
-    pub(crate) async fn next_piece(&mut self) -> Result<Option<Bytes>> {
+    pub async fn next_piece(&mut self) -> Result<Option<Bytes>> {
         match self.first.take() {
             Some(piece) => Ok(Some(piece)),
             None => self.open_piece().await,
@@ -140,7 +175,7 @@ impl Opened {
     }
 
     /// What the store holds, once the whole object has been opened: only bytes that opened count.
-    pub(crate) fn into_stored(self) -> Stored {
+    pub fn into_stored(self) -> Stored {
         debug_assert!(self.range == (0..self.plain_len()) && self.chunks.is_empty(), "opened to its end");
         Stored {
             sealed_bytes: self.info.sealed_bytes,

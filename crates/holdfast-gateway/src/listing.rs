@@ -7,38 +7,38 @@
 use std::collections::BTreeMap;
 
 use futures::TryStreamExt;
+use holdfast_store::{
+    LineageScope, ListedObject, ObjectInfo, ObjectName, ObjectPrefix, RepositoryPath, Result, Store,
+};
 
-use super::info;
-use super::reading::plain_len;
-use super::repository::Repository;
-use crate::error::Result;
-use crate::layout::{LineageScope, ObjectName, ObjectPrefix, RepositoryPath};
-use crate::store::{ListedObject, ObjectInfo, Store};
+use crate::info;
+use crate::reading::plain_len;
+use crate::repository::Repository;
 
 /// What is asked for.
-pub(super) struct Query<'a> {
-    pub(super) prefix: &'a str,
+pub(crate) struct Query<'a> {
+    pub(crate) prefix: &'a str,
     /// Whether folders are folded into one entry each.
-    pub(super) by_folder: bool,
+    pub(crate) by_folder: bool,
     /// Only entries behind this encoded path.
-    pub(super) after: Option<&'a str>,
-    pub(super) limit: usize,
+    pub(crate) after: Option<&'a str>,
+    pub(crate) limit: usize,
 }
 
 #[derive(Debug)]
-pub(super) enum Entry {
+pub(crate) enum Entry {
     File { key: String, plain_bytes: u64, info: ObjectInfo },
     Folder { key: String },
 }
 
 /// The answer, and the token for the next one if there is more.
 #[derive(Debug)]
-pub(super) struct Page {
-    pub(super) entries: Vec<Entry>,
-    pub(super) next: Option<String>,
+pub(crate) struct Page {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) next: Option<String>,
 }
 
-pub(super) async fn list(store: &Store, repository: &Repository, query: &Query<'_>) -> Result<Page> {
+pub(crate) async fn list(store: &Store, repository: &Repository, query: &Query<'_>) -> Result<Page> {
     let mut found = Found { query, entries: BTreeMap::new() };
     // The prefix may end within a name; the store lists by whole folders.
     let folder = match query.prefix.rsplit_once('/') {

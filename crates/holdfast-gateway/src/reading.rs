@@ -1,43 +1,27 @@
 //! Objects on their way out of the store: found, opened, and given out or refused.
-//!
-//! What does not open is read again some times before it counts as damaged: a bit that flipped on its way, or an answer that
-//! was cut short, is no damage in the store.
 
-use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use holdfast_core::KeyId;
+use holdfast_store::opened::{Choose, NotOpened, Opened, open_object};
+use holdfast_store::repository::{ObjectClass, classify};
+use holdfast_store::{
+    KeyRefused, ObjectInfo, ObjectName, OwnedKey, RepositoryPath, Result, Store, StoreError,
+};
 use s3s::dto::StreamingBlob;
-use s3s::{S3Error, S3Result};
+use s3s::{S3Error, S3Result, s3_error};
 use tokio::sync::mpsc;
 
-use super::classify::{ObjectClass, classify};
-use super::info;
-use super::opened::{Keys, NotOpened, Opened};
-use super::refusal::{chain, key_refusal, store_refusal};
-use super::repository::{Damage, KeyRefused, OwnedKey, Repository};
-use crate::error::{Result, StoreError};
-use crate::layout::{ObjectName, RepositoryPath};
-use crate::store::{ObjectInfo, Store};
+use crate::info;
+use crate::refusal::{chain, key_refusal, store_refusal};
+use crate::repository::{Damage, Repository};
 
 /// Pieces that may wait for a slow reader.
 const PIECES_WAITING: usize = 4;
 /// How often a rewritten file is looked up again when its generation went away meanwhile.
 const GENERATION_TRIES: usize = 5;
-/// How often bytes that do not open are read before they count as damaged.
-pub(super) const READS: u32 = 4;
-
-/// Picks a range once the plaintext's length is known.
-pub(crate) type Choose<'a> = &'a (dyn Fn(u64) -> S3Result<Range<u64>> + Sync);
-
-/// Before the `read`-th reading of what did not open.
-pub(super) async fn pause_before_reading_again(read: u32) {
-    tokio::time::sleep(Duration::from_millis(20) * read).await;
-}
-
 /// Finds the object that a path names now.
-pub(super) async fn locate(
+pub(crate) async fn locate(
     store: &Store,
     repository: &Repository,
     path: &RepositoryPath,
@@ -54,7 +38,7 @@ pub(super) async fn locate(
 }
 
 /// Opens what a path names now: all of it, or a range. Its first piece is authentic when this returns.
-pub(super) async fn open(
+pub(crate) async fn open(
     store: &Store,
     repository: &Repository,
     path: &RepositoryPath,
@@ -80,37 +64,19 @@ pub(super) async fn open(
 }
 
 /// The keys that open a repository's files.
-pub(super) fn keys_of(repository: &Repository) -> impl Fn(KeyId) -> Result<OwnedKey, KeyRefused> + Sync {
+pub(crate) fn keys_of(repository: &Repository) -> impl Fn(KeyId) -> Result<OwnedKey, KeyRefused> + Sync {
     |id| repository.keys.opening_key(id)
 }
 
-/// Opens one object of the store.
-pub(crate) async fn open_object(
-    store: &Store,
-    keys: Keys<'_>,
-    name: &ObjectName,
-    choose: Option<Choose<'_>>,
-) -> Result<Opened, NotOpened> {
-    for read in 1.. {
-        match Opened::begin(store, keys, name, choose).await {
-            Err(NotOpened::Store(StoreError::Seal { .. }) | NotOpened::NoKey(_)) if read < READS => {
-                pause_before_reading_again(read).await;
-            }
-            other => return other,
-        }
-    }
-    unreachable!("the last reading returns")
-}
-
 /// What the client gets to hear, and the repository's owner, if it is damage.
-pub(super) fn refuse(repository: &Repository, path: &RepositoryPath, error: &NotOpened) -> S3Error {
+pub(crate) fn refuse(repository: &Repository, path: &RepositoryPath, error: &NotOpened) -> S3Error {
     match error {
         NotOpened::Store(error) => {
             tell_damage(repository, path, error);
             store_refusal(error)
         }
         NotOpened::NoKey(error) => key_refusal(error),
-        NotOpened::Asked(code, text) => S3Error::with_message(code.clone(), text.clone()),
+        NotOpened::NoSuchRange { plain_len } => s3_error!(InvalidRange, "the object has {plain_len} bytes"),
     }
 }
 
@@ -123,7 +89,7 @@ fn tell_damage(repository: &Repository, path: &RepositoryPath, error: &StoreErro
 }
 
 /// Turns it into a body. What is damaged behind the first piece breaks the connection.
-pub(super) fn into_body(
+pub(crate) fn into_body(
     mut opened: Opened,
     repository: Arc<Repository>,
     path: RepositoryPath,
@@ -153,7 +119,7 @@ pub(super) fn into_body(
 
 /// Plaintext length of an object by its length in the store. An impossible length means damage: it is logged and
 /// shown as empty; reading the object will fail.
-pub(super) fn plain_len(name: &ObjectName, info: &ObjectInfo) -> u64 {
+pub(crate) fn plain_len(name: &ObjectName, info: &ObjectInfo) -> u64 {
     holdfast_seal::plain_len(info.sealed_bytes).unwrap_or_else(|error| {
         tracing::error!(%name, %error, "a damaged object lies in the object store");
         0

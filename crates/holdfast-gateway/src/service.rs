@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use holdfast_store::repository::{ObjectClass, classify};
+use holdfast_store::{ObjectInfo, ObjectName, RepositoryPath, Store};
 use md5::{Digest, Md5};
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, CommonPrefix, CompleteMultipartUploadInput,
@@ -18,25 +20,22 @@ use s3s::dto::{
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::access::Credentials;
-use super::classify::{ObjectClass, classify};
-use super::listing::{self, Entry, Query};
-use super::reading::{self, plain_len};
-use super::refusal::{body_refusal, store_refusal};
-use super::repository::Repository;
-use super::uploads::Uploads;
-use super::watch::{detached, watched};
-use super::writing::{SealedWrite, collect_body};
-use super::{BUCKET, MAX_BUSY_WRITES, MAX_PART_BYTES, info};
-use crate::layout::{ObjectName, RepositoryPath};
-use crate::store::{ObjectInfo, Store};
+use crate::access::Credentials;
+use crate::listing::{self, Entry, Query};
+use crate::reading::{self, plain_len};
+use crate::refusal::{body_refusal, store_refusal};
+use crate::repository::Repository;
+use crate::uploads::Uploads;
+use crate::watch::{detached, watched};
+use crate::writing::{SealedWrite, collect_body};
+use crate::{BUCKET, MAX_BUSY_WRITES, MAX_PART_BYTES, info};
 
 /// A body that brings no byte for so long is given up (R22).
 const BODY_SILENCE_LIMIT: Duration = Duration::from_secs(60);
 /// Entries in one page of a listing, as in S3.
 const MAX_KEYS: usize = 1000;
 
-pub(super) struct SealingService {
+pub(crate) struct SealingService {
     store: Store,
     credentials: Credentials,
     uploads: Arc<Uploads>,
@@ -44,7 +43,7 @@ pub(super) struct SealingService {
 }
 
 impl SealingService {
-    pub(super) fn new(store: Store, credentials: Credentials, uploads: Arc<Uploads>) -> Self {
+    pub(crate) fn new(store: Store, credentials: Credentials, uploads: Arc<Uploads>) -> Self {
         Self { store, credentials, uploads, busy_writes: Semaphore::new(MAX_BUSY_WRITES) }
     }
 
@@ -65,10 +64,14 @@ impl SealingService {
         if !repository.keys.may_delete(&class) {
             // The tool also removes what was never there (a link to its newest backup): that is no removal.
             return match self.store.head(&ObjectName::Repository { lineage, path }).await {
-                Err(error) if error.kind() == crate::ErrorKind::NotFound && class != ObjectClass::Info => {
+                Err(error)
+                    if error.kind() == holdfast_store::ErrorKind::NotFound && class != ObjectClass::Info =>
+                {
                     Ok(())
                 }
-                Err(error) if error.kind() != crate::ErrorKind::NotFound => Err(store_refusal(&error)),
+                Err(error) if error.kind() != holdfast_store::ErrorKind::NotFound => {
+                    Err(store_refusal(&error))
+                }
                 _ => Err(s3_error!(AccessDenied, "this may not be removed now")),
             };
         }
@@ -181,12 +184,8 @@ impl S3 for SealingService {
         let repository = self.repository(&request)?;
         let path = path(&request.input.key)?;
         let asked = request.input.range;
-        let choose = asked.map(|range| {
-            move |length: u64| {
-                range.check(length).map_err(|_| s3_error!(InvalidRange, "the object has {length} bytes"))
-            }
-        });
-        let choose = choose.as_ref().map(|choose| choose as &(dyn Fn(u64) -> S3Result<_> + Sync));
+        let choose = asked.map(|range| move |length: u64| range.check(length).ok());
+        let choose = choose.as_ref().map(|choose| choose as &(dyn Fn(u64) -> Option<_> + Sync));
         let opened = reading::open(&self.store, &repository, &path, choose);
         let opened = watched(&repository, path.as_str(), opened).await?;
         let range = opened.range.clone();

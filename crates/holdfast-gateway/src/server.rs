@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_store::Store;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::pem::PemObject;
@@ -16,12 +17,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::access::{Credentials, Guard};
-use super::repository::Repository;
-use super::service::SealingService;
-use super::uploads::Uploads;
-use crate::error::{Result, StoreError};
-use crate::store::Store;
+use crate::access::{Credentials, Guard};
+use crate::error::GatewayError;
+use crate::repository::Repository;
+use crate::service::SealingService;
+use crate::uploads::Uploads;
 
 /// A client that does not finish its handshake or its request's head in so long is let go (R22).
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
@@ -71,9 +71,9 @@ impl fmt::Debug for Gateway {
 
 impl Gateway {
     /// Binds and starts to serve. No credential is known yet: everything is refused until [`Gateway::register`].
-    pub async fn start(config: GatewayConfig, store: Store) -> Result<Self> {
+    pub async fn start(config: GatewayConfig, store: Store) -> Result<Self, GatewayError> {
         let tls = tls_acceptor(&config)?;
-        let listen = |source| StoreError::Listen { address: config.listen, source };
+        let listen = |source| GatewayError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let local_addr = listener.local_addr().map_err(listen)?;
         let credentials = Credentials::default();
@@ -197,11 +197,11 @@ async fn serve(stream: TcpStream, tls: TlsAcceptor, service: S3Service, stopping
     }
 }
 
-fn tls_acceptor(config: &GatewayConfig) -> Result<TlsAcceptor> {
-    let refuse = |reason: String| StoreError::Certificate { reason };
+fn tls_acceptor(config: &GatewayConfig) -> Result<TlsAcceptor, GatewayError> {
+    let refuse = |reason: String| GatewayError::Certificate { reason };
     let chain: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(config.certificate_pem.as_bytes())
-            .collect::<std::result::Result<_, _>>()
+            .collect::<Result<_, _>>()
             .map_err(|error| refuse(error.to_string()))?;
     let key = PrivateKeyDer::from_pem_slice(config.key_pem.as_bytes())
         .map_err(|error| refuse(error.to_string()))?;

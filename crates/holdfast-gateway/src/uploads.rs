@@ -13,21 +13,21 @@ use s3s::{S3Result, s3_error};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::MAX_OPEN_UPLOADS;
-use super::repository::StoredObject;
-use super::writing::SealedWrite;
+use crate::MAX_OPEN_UPLOADS;
+use crate::repository::StoredObject;
+use crate::writing::SealedWrite;
 
 /// An upload without a request for so long is given up.
 const IDLE_LIMIT: Duration = Duration::from_secs(3600);
 
 /// All open uploads, by id.
 #[derive(Default)]
-pub(super) struct Uploads {
+pub(crate) struct Uploads {
     by_id: Mutex<HashMap<String, Arc<Upload>>>,
 }
 
 /// One upload. Who holds its state works on it; everybody else waits.
-pub(super) struct Upload {
+pub(crate) struct Upload {
     access_key: String,
     key: String,
     used_at: Mutex<Instant>,
@@ -60,7 +60,7 @@ impl Part {
 
 impl Uploads {
     /// Opens an upload and returns its id.
-    pub(super) fn open(&self, access_key: &str, key: &str, write: SealedWrite) -> S3Result<String> {
+    pub(crate) fn open(&self, access_key: &str, key: &str, write: SealedWrite) -> S3Result<String> {
         let mut by_id = self.lock();
         if by_id.values().filter(|upload| upload.is_open()).count() >= MAX_OPEN_UPLOADS {
             return Err(s3_error!(SlowDown, "{MAX_OPEN_UPLOADS} multipart uploads are open"));
@@ -77,7 +77,7 @@ impl Uploads {
     }
 
     /// Finds an upload of this credential for this key.
-    pub(super) fn get(&self, access_key: &str, key: &str, id: &str) -> S3Result<Arc<Upload>> {
+    pub(crate) fn get(&self, access_key: &str, key: &str, id: &str) -> S3Result<Arc<Upload>> {
         let upload = self.lock().get(id).cloned();
         match upload {
             Some(upload) if upload.access_key == access_key && upload.key == key => {
@@ -89,17 +89,17 @@ impl Uploads {
     }
 
     /// Gives an upload up. What was written of it goes with it.
-    pub(super) fn remove(&self, id: &str) {
+    pub(crate) fn remove(&self, id: &str) {
         self.lock().remove(id);
     }
 
     /// Gives up the uploads of a credential.
-    pub(super) fn drop_of(&self, access_key: &str) {
+    pub(crate) fn drop_of(&self, access_key: &str) {
         self.lock().retain(|_, upload| upload.access_key != access_key);
     }
 
     /// Gives up those that have been idle for too long, as of `now`.
-    pub(super) fn sweep(&self, now: Instant) {
+    pub(crate) fn sweep(&self, now: Instant) {
         self.lock().retain(|id, upload| {
             let idle = now.saturating_duration_since(*lock(&upload.used_at)) > IDLE_LIMIT;
             // A part at work holds the state.
@@ -112,7 +112,7 @@ impl Uploads {
     }
 
     /// Gives up all.
-    pub(super) fn abort_all(&self) {
+    pub(crate) fn abort_all(&self) {
         self.lock().clear();
     }
 
@@ -137,7 +137,7 @@ impl Upload {
     }
 
     /// Seals part `number` (from 1) and returns its tag. A part sent again with the same content changes nothing.
-    pub(super) async fn add_part(&self, number: usize, body: Bytes) -> S3Result<String> {
+    pub(crate) async fn add_part(&self, number: usize, body: Bytes) -> S3Result<String> {
         let part = Part { sha256: Sha256::digest(&body).into() };
         let etag = part.etag();
         let mut state = self.state.lock().await;
@@ -170,7 +170,7 @@ impl Upload {
     }
 
     /// Ends the upload; `tags` are those of the parts that the client believes it has. Repeating it repeats the answer.
-    pub(super) async fn complete(&self, tags: &[(usize, String)]) -> S3Result<StoredObject> {
+    pub(crate) async fn complete(&self, tags: &[(usize, String)]) -> S3Result<StoredObject> {
         let mut state = self.state.lock().await;
         let parts = match &*state {
             State::Open { parts, .. } | State::Done { parts, .. } => parts,
@@ -212,12 +212,11 @@ mod tests {
     use holdfast_core::{KeyId, LineageId, OrganizationId, ServiceId};
     use holdfast_seal::DataKey;
 
+    use holdfast_store::repository::ObjectClass;
+    use holdfast_store::{KeyRefused, OwnedKey, RepositoryPath, Store};
+
     use super::*;
-    use crate::gateway::{
-        Access, KeyRefused, ObjectClass, OwnedKey, Repository, RepositoryEvents, RepositoryKeys,
-    };
-    use crate::layout::RepositoryPath;
-    use crate::store::Store;
+    use crate::{Access, Repository, RepositoryEvents, RepositoryKeys};
 
     struct OneKey(OwnedKey);
 

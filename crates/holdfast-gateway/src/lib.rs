@@ -14,11 +14,12 @@
 //! [`MAX_OPEN_UPLOADS`] multipart uploads are open. So with pgBackRest's parts: (5 + 16) MiB a process of its own, and
 //! for reads under 1 MiB a request.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))] // the walls: clippy.toml
+
 mod access;
-mod classify;
+mod error;
 mod info;
 mod listing;
-mod opened;
 mod reading;
 mod refusal;
 mod repository;
@@ -28,15 +29,8 @@ mod uploads;
 mod watch;
 mod writing;
 
-pub(crate) use opened::{NotOpened, Opened};
-pub(crate) use reading::open_object;
-
-pub use classify::{ObjectClass, began, classify, version_in};
-pub use refusal::{DAMAGED, FULL};
-pub use repository::{
-    Access, Damage, KeyRefused, OwnedKey, Repository, RepositoryEvents, RepositoryKeys, StoredObject,
-    Trouble, cipher_passphrase,
-};
+pub use error::GatewayError;
+pub use repository::{Access, Damage, Repository, RepositoryEvents, RepositoryKeys, StoredObject, Trouble};
 pub use server::{Gateway, GatewayConfig};
 
 /// The only bucket there is.

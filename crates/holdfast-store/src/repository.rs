@@ -1,15 +1,28 @@
-//! What a file of a pgBackRest repository is, by its path alone (pgBackRest 2.55: `info/infoArchive.h`,
-//! `info/infoBackup.h`, `command/archive/common.h`, `command/backup/common.c`).
+//! pgBackRest's repository: what a file of it is, by its path alone (pgBackRest 2.55: `info/infoArchive.h`, `info/infoBackup.h`,
+//! `command/archive/common.h`, `command/backup/common.c`), its passphrase, and with which codes the gateway refuses.
 //!
 //! The repository's own folder (`repo1-path`) may be anything; what counts is what follows its `archive` or `backup`
 //! folder: the stanza and then the names below.
 
 use holdfast_core::engine::WAL_SEGMENT_BYTES;
 use holdfast_core::position::Position;
-use holdfast_seal::ObjectKind;
+use holdfast_seal::{DataKey, ObjectKind};
 
 /// Hexadecimal digits of a segment's name: timeline, and the segment's number in two halves.
 const SEGMENT_DIGITS: usize = 24;
+
+/// The S3 error code of an object that does not open: damaged, or not the one that was stored.
+pub const DAMAGED: &str = "DamagedObject";
+
+/// The S3 error code of an object that the store has no room for.
+pub const FULL: &str = "StoreFull";
+
+/// pgBackRest's cipher passphrase of a repository, derived from the repository's key (`docs/format.md`): whoever can
+/// unwrap the key has it, and there is no second secret to keep.
+#[must_use]
+pub fn cipher_passphrase(repository_key: &DataKey) -> String {
+    repository_key.derived_secret(b"holdfast/v1/pgbackrest-cipher-passphrase").to_string()
+}
 
 /// Whose key seals a file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

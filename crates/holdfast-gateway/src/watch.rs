@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
+use holdfast_store::repository::classify;
 use s3s::{S3Result, s3_error};
 
-use super::classify::classify;
-use super::repository::{Repository, Trouble};
+use crate::repository::{Repository, Trouble};
 
 /// A request that takes so long is told of before the tool gives it up (`io-timeout`, 20 s).
 const SILENT_STORE: Duration = Duration::from_secs(15);
 
 /// Runs to its end even if the client goes away, so that what is stored is also told of, and a part is sealed once
 /// and wholly.
-pub(super) async fn detached<T: Send + 'static>(
+pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = S3Result<T>> + Send + 'static,
 ) -> S3Result<T> {
     match tokio::spawn(work).await {
@@ -22,7 +22,7 @@ pub(super) async fn detached<T: Send + 'static>(
 }
 
 /// Tells the repository's owner when the object store fails a request, or leaves it without an answer.
-pub(super) async fn watched<T>(
+pub(crate) async fn watched<T>(
     repository: &Repository,
     path: &str,
     work: impl Future<Output = S3Result<T>>,

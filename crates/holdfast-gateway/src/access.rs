@@ -9,26 +9,26 @@ use s3s::auth::{S3Auth, SecretKey};
 use s3s::path::S3Path;
 use s3s::{S3Result, s3_error};
 
-use super::BUCKET;
-use super::repository::{Access, Repository};
+use crate::BUCKET;
+use crate::repository::{Access, Repository};
 
 /// The registered credentials, by access key. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Credentials {
+pub(crate) struct Credentials {
     by_access_key: Arc<RwLock<HashMap<String, Arc<Repository>>>>,
 }
 
 impl Credentials {
-    pub(super) fn insert(&self, repository: Repository) {
+    pub(crate) fn insert(&self, repository: Repository) {
         let mut map = self.by_access_key.write().unwrap_or_else(PoisonError::into_inner);
         map.insert(repository.access_key.clone(), Arc::new(repository));
     }
 
-    pub(super) fn remove(&self, access_key: &str) {
+    pub(crate) fn remove(&self, access_key: &str) {
         self.by_access_key.write().unwrap_or_else(PoisonError::into_inner).remove(access_key);
     }
 
-    pub(super) fn get(&self, access_key: &str) -> Option<Arc<Repository>> {
+    pub(crate) fn get(&self, access_key: &str) -> Option<Arc<Repository>> {
         self.by_access_key.read().unwrap_or_else(PoisonError::into_inner).get(access_key).cloned()
     }
 }
@@ -57,12 +57,12 @@ fn is_write(operation: &str) -> Option<bool> {
 }
 
 /// The check before each request.
-pub(super) struct Guard {
+pub(crate) struct Guard {
     credentials: Credentials,
 }
 
 impl Guard {
-    pub(super) fn new(credentials: Credentials) -> Self {
+    pub(crate) fn new(credentials: Credentials) -> Self {
         Self { credentials }
     }
 }

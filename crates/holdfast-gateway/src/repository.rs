@@ -4,12 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use holdfast_core::{KeyId, LineageId, OrganizationId, ServiceId};
-use holdfast_seal::DataKey;
-
-use super::classify::ObjectClass;
 #[cfg(doc)]
-use crate::error::StoreError;
-use crate::layout::{LineageScope, ObjectName};
+use holdfast_store::StoreError;
+use holdfast_store::repository::ObjectClass;
+use holdfast_store::{KeyRefused, LineageScope, ObjectName, OwnedKey};
 
 /// What a credential may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +32,7 @@ pub struct Repository {
 }
 
 impl Repository {
-    pub(super) fn scope(&self) -> LineageScope {
+    pub(crate) fn scope(&self) -> LineageScope {
         LineageScope { organization: self.organization, service: self.service, lineage: self.lineage }
     }
 }
@@ -49,30 +47,6 @@ impl fmt::Debug for Repository {
             .field("access", &self.access)
             .finish_non_exhaustive()
     }
-}
-
-/// A data key with the identity of its owner, which every object sealed with it is bound to.
-#[derive(Clone, Debug)]
-pub struct OwnedKey {
-    pub key_id: KeyId,
-    /// The backup's id for a backup's key, otherwise the key's own id ([`holdfast_seal::ObjectContext`]).
-    pub owner: String,
-    pub key: DataKey,
-}
-
-/// pgBackRest's cipher passphrase of a repository, derived from the repository's key (`docs/format.md`): whoever can
-/// unwrap the key has it, and there is no second secret to keep.
-#[must_use]
-pub fn cipher_passphrase(repository_key: &DataKey) -> String {
-    repository_key.derived_secret(b"holdfast/v1/pgbackrest-cipher-passphrase").to_string()
-}
-
-/// There is no key for what was asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no key: {reason}")]
-pub struct KeyRefused {
-    /// For the tool's log; never holds a secret.
-    pub reason: String,
 }
 
 /// Holds the keys of one repository. Called for each object; must not block.

@@ -5,10 +5,10 @@
 //! both win: the later one finds its generation taken and is told to try again.
 
 use futures::TryStreamExt;
-
-use crate::error::{Result, StoreError};
-use crate::layout::{LineageScope, ObjectName, ObjectPrefix, RepositoryPath};
-use crate::store::{ListedObject, ObjectInfo, Store};
+use holdfast_store::{
+    LineageScope, ListedObject, ObjectInfo, ObjectName, ObjectPrefix, RepositoryPath, Result, Store,
+    StoreError,
+};
 
 /// A folder that is rewritten while it is listed may show neither the generation that went nor the one that came (POSIX,
 /// readdir), so an empty listing is asked for again.
@@ -16,14 +16,14 @@ const LISTINGS: usize = 3;
 
 /// One rewritten file as it is now.
 #[derive(Debug)]
-pub(super) struct InfoFile {
-    pub(super) path: RepositoryPath,
-    pub(super) generation: u64,
-    pub(super) info: ObjectInfo,
+pub(crate) struct InfoFile {
+    pub(crate) path: RepositoryPath,
+    pub(crate) generation: u64,
+    pub(crate) info: ObjectInfo,
 }
 
 /// The newest generation of the file at `path`.
-pub(super) async fn newest(store: &Store, lineage: LineageScope, path: &RepositoryPath) -> Result<InfoFile> {
+pub(crate) async fn newest(store: &Store, lineage: LineageScope, path: &RepositoryPath) -> Result<InfoFile> {
     for _ in 0..LISTINGS {
         if let Some(file) = all(store, lineage, Some(path)).await?.into_iter().next() {
             return Ok(file);
@@ -33,7 +33,7 @@ pub(super) async fn newest(store: &Store, lineage: LineageScope, path: &Reposito
 }
 
 /// The newest generation of every rewritten file below the lineage, or of the one at `path`.
-pub(super) async fn all(
+pub(crate) async fn all(
     store: &Store,
     lineage: LineageScope,
     path: Option<&RepositoryPath>,
@@ -52,7 +52,7 @@ pub(super) async fn all(
 }
 
 /// The name for the next generation of the file at `path`.
-pub(super) async fn next_name(
+pub(crate) async fn next_name(
     store: &Store,
     lineage: LineageScope,
     path: &RepositoryPath,
@@ -66,7 +66,7 @@ pub(super) async fn next_name(
 }
 
 /// Removes the generations of the file at `path` below `generation`; all of them with `u64::MAX`.
-pub(super) async fn remove_below(
+pub(crate) async fn remove_below(
     store: &Store,
     lineage: LineageScope,
     path: &RepositoryPath,

@@ -8,8 +8,9 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use crate::support::{Bench, Tenant};
+use holdfast_gateway::{Access, BUCKET, RepositoryKeys};
 use holdfast_seal::open_to_vec;
-use holdfast_store::gateway::{Access, BUCKET, ObjectClass, RepositoryKeys};
+use holdfast_store::repository::ObjectClass;
 use tokio::process::Command;
 
 const CANARY: &str = "canary-row-that-must-never-lie-in-the-store";
