@@ -24,6 +24,9 @@ mod stream;
 mod unsynced;
 pub mod valkey;
 
+/// The engines of this release: those that have a driver.
+const ENGINES: &[registry::Engine] = &[postgresql::ENGINE, mysql::ENGINE, mongodb::ENGINE, valkey::ENGINE];
+
 pub use disk::{DiskGuard, LogOnDisk};
 pub use driver::{Base, DataPath, Driver, Log, Mark, Probe, Program, Statistics, UserSpec};
 pub use error::{EngineError, Result};

@@ -5,10 +5,7 @@ use std::path::Path;
 
 use holdfast_core::engine::EngineKind;
 
-use crate::{Driver, mongodb, mysql, postgresql, valkey};
-
-/// All that have a driver.
-const ENGINES: &[Engine] = &[postgresql::ENGINE, mysql::ENGINE, mongodb::ENGINE, valkey::ENGINE];
+use crate::{Driver, ENGINES};
 
 /// What an engine's folder says of itself.
 pub(crate) struct Engine {
