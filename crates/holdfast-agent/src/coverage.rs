@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use holdfast_core::position::{Coverage, Gap};
 use holdfast_core::{LineageId, Timestamp};
-use holdfast_store::documents::{CoverageDocument, DOCUMENT_FORMAT, newest_sequence, remove_older};
-use holdfast_store::manifest::{read_document, write_document};
+use holdfast_store::documents::{CoverageDocument, DOCUMENT_FORMAT, remove_older};
+use holdfast_store::manifest::write_document;
 use holdfast_store::{ObjectName, ObjectPrefix};
 
 use crate::Agent;
@@ -63,21 +63,6 @@ fn numbered(lineage: &Lineage, now: Timestamp) -> (u64, Snapshot) {
     let archive = lineage.archive();
     let number = lineage.next_document(u64::try_from(now.as_millisecond()).unwrap_or(0));
     (number, (archive.coverage().to_vec(), archive.gaps().to_vec()))
-}
-
-/// The newest document that the store holds of the lineage.
-pub(crate) async fn newest(
-    store: &holdfast_store::Store,
-    lineage: &Lineage,
-) -> Result<Option<CoverageDocument>, holdfast_store::StoreError> {
-    let Some(key) = lineage.keys.coverage_key() else { return Ok(None) };
-    let Some(sequence) = newest_sequence(store, &ObjectPrefix::Coverage(lineage.scope)).await? else {
-        return Ok(None);
-    };
-    lineage.know_document(sequence);
-    let name = ObjectName::Coverage { lineage: lineage.scope, sequence };
-    let plain = read_document(store, &name, &key).await?;
-    Ok(CoverageDocument::from_bytes(&name, &plain).ok())
 }
 
 /// Writes the coverage as it is now; nothing while it is not known, for the newest document is the one that counts.

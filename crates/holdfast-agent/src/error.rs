@@ -11,8 +11,6 @@ use holdfast_fault::Injected;
 use holdfast_gateway::{GatewayError, Trouble};
 use holdfast_store::StoreError;
 
-use crate::lineage::Lineage;
-
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     #[error("{doing}")]
@@ -97,18 +95,6 @@ impl AgentError {
     pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { path, source }
-    }
-
-    /// A driver's failure, with its cause where that is known better than the tool's last words.
-    pub(crate) fn of_driver(doing: &'static str, lineage: &Lineage, source: EngineError) -> Self {
-        let may_be_store = matches!(source, EngineError::Exec { .. } | EngineError::Hole { .. });
-        match lineage.recent_trouble().filter(|_| may_be_store) {
-            Some(trouble) => {
-                tracing::warn!(error = %source, "a tool failed, most likely by the object store's failure");
-                Self::Troubled { doing, trouble }
-            }
-            None => Self::engine(doing)(source),
-        }
     }
 
     fn is_retryable(&self) -> bool {

@@ -7,19 +7,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::TryStreamExt;
 use holdfast_core::Timestamp;
 use holdfast_core::position::{Coverage, Piece, Position};
-use holdfast_engines::Mark;
+use holdfast_engines::{EngineError, Mark};
 use holdfast_gateway::{Damage, RepositoryEvents, RepositoryKeys, StoredObject, Trouble};
 use holdfast_seal::ManifestObject;
+use holdfast_store::documents::{CoverageDocument, newest_sequence};
 use holdfast_store::log::{ListedSegment, Segment, last_segment, pieces, segment_name};
+use holdfast_store::manifest::read_document;
 use holdfast_store::repository::{ObjectClass, classify};
-use holdfast_store::{KeyRefused, OwnedKey};
-use holdfast_store::{LineageScope, ObjectName, ObjectPrefix, Store, StoreError};
+use holdfast_store::{KeyRefused, LineageScope, ObjectName, ObjectPrefix, OwnedKey, Store, StoreError};
 use tokio::sync::{Notify, watch};
 
 use crate::archive::ArchiveTracker;
-use crate::error::chain;
+use crate::error::{AgentError, chain};
 use crate::keys::LineageKeys;
-use crate::log::LogEnd;
+use crate::log::cutter::LogEnd;
 use crate::tail::pieces::Pieces;
 
 /// A trouble of the store's longer ago than this explains nothing now.
@@ -124,7 +125,7 @@ impl Lineage {
             }
         }
         let mut archive = ArchiveTracker::from_pieces(archived.iter().chain(&tail).copied().collect());
-        let document = crate::coverage::newest(store, self).await?;
+        let document = self.newest_document(store).await?;
         let (mut known, gaps) = document.map(|d| (d.coverage, d.gaps)).unwrap_or_default();
         let told_to = known.last().map(|newest| newest.to);
         known.extend(self.said_by_newest(store, &tail).await?);
@@ -317,6 +318,18 @@ impl Lineage {
         self.files().clear();
     }
 
+    /// The newest document of its coverage that the store holds.
+    async fn newest_document(&self, store: &Store) -> Result<Option<CoverageDocument>, StoreError> {
+        let Some(key) = self.keys.coverage_key() else { return Ok(None) };
+        let Some(sequence) = newest_sequence(store, &ObjectPrefix::Coverage(self.scope)).await? else {
+            return Ok(None);
+        };
+        self.know_document(sequence);
+        let name = ObjectName::Coverage { lineage: self.scope, sequence };
+        let plain = read_document(store, &name, &key).await?;
+        Ok(CoverageDocument::from_bytes(&name, &plain).ok())
+    }
+
     /// What the object store fails at since when, in a sentence; `None` once it has taken something again.
     #[must_use]
     pub(crate) fn trouble(&self) -> Option<String> {
@@ -331,6 +344,18 @@ impl Lineage {
         let is_recent = |t: &&Troubled| Timestamp::now().duration_since(t.last_at).as_secs() < RECENT_SECONDS;
         let recent = troubled.as_ref().filter(is_recent);
         recent.map(|troubled| troubled.trouble.clone())
+    }
+
+    /// A driver's failure, with its cause where that is known better than the tool's last words.
+    pub(crate) fn explained(&self, doing: &'static str, source: EngineError) -> AgentError {
+        let may_be_store = matches!(source, EngineError::Exec { .. } | EngineError::Hole { .. });
+        match self.recent_trouble().filter(|_| may_be_store) {
+            Some(trouble) => {
+                tracing::warn!(error = %source, "a tool failed, most likely by the object store's failure");
+                AgentError::Troubled { doing, trouble }
+            }
+            None => AgentError::engine(doing)(source),
+        }
     }
 
     fn troubled(&self) -> MutexGuard<'_, Option<Troubled>> {

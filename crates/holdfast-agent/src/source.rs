@@ -89,7 +89,7 @@ pub(crate) async fn restore(
     };
     restored.map_err(|error| match source.damage() {
         Some(what) => AgentError::Damaged { doing, what },
-        None => AgentError::of_driver(doing, &source, error),
+        None => source.explained(doing, error),
     })
 }
 

@@ -13,6 +13,9 @@ use jiff::Timestamp;
 
 use crate::error::{ConformanceError, Result};
 
+/// Accounts between which money goes.
+pub(crate) const ACCOUNTS: i32 = 8;
+
 /// What a write does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {

@@ -10,12 +10,10 @@ use tokio::task::JoinHandle;
 
 use crate::engines::{Database, Session};
 use crate::error::{ConformanceError, Result};
-use crate::ledger::{Act, Ledger, Write};
+use crate::ledger::{ACCOUNTS, Act, Ledger, Write};
 
 /// Between the first numbers of two writers.
 const STRIDE: i64 = 10_000_000_000;
-/// Accounts between which money goes.
-pub(crate) const ACCOUNTS: i32 = 8;
 const NEXT_TRY: Duration = Duration::from_millis(50);
 
 /// What is written and how fast.

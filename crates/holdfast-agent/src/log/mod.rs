@@ -4,7 +4,7 @@
 //! Nothing is kept on this host: the engine's own log on disk is the spool, given up ([`LogDriver::release_log`]) once the
 //! store has it. After a kill, reading goes on from the last segment in the store.
 
-mod cutter;
+pub(crate) mod cutter;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -19,7 +19,7 @@ use holdfast_store::log::{compaction, last_segment, segment_name, write_segment}
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-pub(crate) use cutter::LogEnd;
+use cutter::LogEnd;
 use cutter::{Cut, Cutter};
 
 use crate::Agent;

@@ -9,10 +9,9 @@ use holdfast_core::backup::{BackupFacts, BackupMode, LogSpan};
 use holdfast_core::{ServiceId, Timestamp};
 use holdfast_engines::{BackupRequest, Base, Log, ProgressSink, ToolBackup};
 use holdfast_seal::{MANIFEST_FORMAT, Manifest, ManifestObject};
-use holdfast_store::OwnedKey;
 use holdfast_store::manifest::{facts_of, facts_to_keep, read_manifest, write_manifest};
 use holdfast_store::repository::{ObjectClass, classify};
-use holdfast_store::{ErrorKind, ObjectName, ObjectPrefix};
+use holdfast_store::{ErrorKind, ObjectName, ObjectPrefix, OwnedKey};
 
 use super::stream_backup;
 use crate::error::{AgentError, chain};
@@ -91,7 +90,7 @@ async fn copy(
     let request = BackupRequest { backup_id: &input.backup_id, mode };
     let copied = driver.backup(&record.instance, &request, progress).await;
     local.lineage.keys.end_backup();
-    let failed = |error| AgentError::of_driver("back up the instance", &local.lineage, error);
+    let failed = |error| local.lineage.explained("back up the instance", error);
     let copied = copied.map_err(failed)?;
 
     progress.phase("sealing the manifest");
@@ -109,7 +108,7 @@ async fn remove_orphans(
 ) -> Result<(bool, BTreeSet<String>), AgentError> {
     let record = local.record();
     let driver = agent.repository(record.spec.engine)?;
-    let failed = |error| AgentError::of_driver("list the repository", &local.lineage, error);
+    let failed = |error| local.lineage.explained("list the repository", error);
     let listed = driver.labels(&record.instance).await.map_err(failed)?;
     let (mut orphans, mut unknown) = (Vec::new(), false);
     let mut finished: BTreeSet<String> = listed.iter().map(|(label, _)| label.clone()).collect();

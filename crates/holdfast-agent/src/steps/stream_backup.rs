@@ -12,9 +12,8 @@ use holdfast_core::backup::{BackupFacts, LogSpan, MethodInstead};
 use holdfast_core::position::Coverage;
 use holdfast_engines::{BackupSink, EngineError, ProgressSink, StreamBackupRequest, StreamDriver};
 use holdfast_seal::ManifestObject;
-use holdfast_store::OwnedKey;
 use holdfast_store::sealed::{CopyError, store_compressed};
-use holdfast_store::{LineageScope, ObjectName, ObjectPrefix, RepositoryPath, Store};
+use holdfast_store::{LineageScope, ObjectName, ObjectPrefix, OwnedKey, RepositoryPath, Store};
 use tokio::io::AsyncRead;
 
 use crate::error::AgentError;
@@ -55,7 +54,7 @@ pub(super) async fn copy(
     progress.phase("copying");
     let request = StreamBackupRequest { method: &input.method };
     let made = driver.backup(&record.instance, &request, &sink, progress).await;
-    let made = made.map_err(|error| AgentError::of_driver("back up the instance", &local.lineage, error))?;
+    let made = made.map_err(|error| local.lineage.explained("back up the instance", error))?;
     let objects = sink.objects.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
 
     let log = match before {

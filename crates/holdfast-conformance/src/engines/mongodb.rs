@@ -13,8 +13,8 @@ use rand::RngCore as _;
 
 use super::{Login, Session, pad};
 use crate::error::{ConformanceError, Result};
+use crate::ledger::ACCOUNTS;
 use crate::ledger::{Act, HISTORY, History, State, Write};
-use crate::load::ACCOUNTS;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of a document of [`Session::fill`], and how many go at once.

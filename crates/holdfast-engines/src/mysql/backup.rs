@@ -17,12 +17,11 @@ use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use holdfast_core::Timestamp;
 use mysql_async::Conn;
-use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
 use tokio::sync::Notify;
 use tokio_util::io::StreamReader;
 
-use super::gtid::GtidSet;
+use super::facts::{DUMP, DUMP_SECONDS, DumpFacts, Facts};
 use super::sql::{one, rows, run, text};
 use super::verify::{DumpWatch, Snapshot};
 use super::views::BrokenView;
@@ -30,10 +29,6 @@ use super::{Mysql, clone, config, content, events, histograms, holds, probe, run
 use crate::exec::{self, ProcessSpec};
 use crate::{BackupSink, EngineError, Instance, Instead, ProgressSink, Result, StreamBackup};
 
-/// Object of a backup that holds the dump.
-pub(super) const DUMP: &str = "dump.sql";
-/// The last bound of a dump of many terabytes.
-pub(super) const DUMP_SECONDS: u64 = 24 * 3600;
 const DOING: &str = "dump the databases";
 /// mysqldump waits so long for a lock, while writes wait for it.
 const LOCK_WAIT_SECONDS: u32 = 3;
@@ -47,49 +42,6 @@ const DUMPS: u32 = 3;
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
 const NO_LIMIT: Duration = Duration::from_secs(DUMP_SECONDS);
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// What a backup's manifest keeps for its restore.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "base", rename_all = "lowercase")]
-pub(super) enum Facts {
-    Dump(DumpFacts),
-    Clone(clone::CloneFacts),
-}
-
-/// Of a base by `mysqldump`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct DumpFacts {
-    pub server_version: String,
-    pub server_uuid: String,
-    /// Transactions in the base, from the server's first on.
-    pub gtids: GtidSet,
-    pub file: String,
-    pub position: u64,
-    pub consistent_at: Timestamp,
-    pub databases: Vec<String>,
-    /// Views that the dump does not have; of bases of before 2026-12 only.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub broken_views: Vec<BrokenView>,
-    /// Whether there is an object with them.
-    #[serde(default)]
-    pub has_histograms: bool,
-    /// Whether the texts of its routines, triggers and events were looked at ([`super::programs`]).
-    #[serde(default)]
-    pub has_plain_programs: bool,
-    /// Before the time of every event that has one, in seconds since 1970: an event whose time has passed is not made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before_events: Option<i64>,
-    pub fingerprint: String,
-    pub dump_bytes: u64,
-}
-
-impl DumpFacts {
-    /// What a load takes for now, in seconds since 1970.
-    pub(super) fn load_at(&self) -> i64 {
-        let now = self.consistent_at.as_second();
-        self.before_events.map_or(now, |before| before.clamp(1, now))
-    }
-}
 
 enum Made {
     Base(StreamBackup),

@@ -7,19 +7,15 @@
 //!
 //! Source: MySQL 9.7 manual, "The Clone Plugin".
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use holdfast_core::Timestamp;
 use mysql_async::Conn;
-use serde::{Deserialize, Serialize};
 use tokio_util::io::StreamReader;
 
-use super::backup::{DUMP_SECONDS, Facts};
-use super::gtid::GtidSet;
-use super::restore::{Loaded, damaged};
+use super::facts::{CloneFacts, DUMP_SECONDS, Facts, Loaded, damaged};
 use super::sql::{self, literal, rows, run, text};
 use super::{Mysql, probe, schema, users};
 use crate::bulk_sync::BulkSync;
@@ -38,24 +34,6 @@ const END_LIMIT: Duration = Duration::from_secs(30);
 const FILES_AT_ONCE: usize = 500;
 /// How many tables an error names.
 const NAMED: usize = 3;
-
-/// What the manifest keeps of a base by CLONE.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct CloneFacts {
-    pub server_version: String,
-    pub server_uuid: String,
-    /// Transactions that are in the copy: executed before the statement began.
-    pub at_least: GtidSet,
-    /// No others are: executed when it had ended.
-    pub at_most: GtidSet,
-    pub consistent_at: Timestamp,
-    /// Of the schema and the accounts ([`schema::fingerprint`]); pages have checksums of their own.
-    pub fingerprint: String,
-    /// What the fingerprint covers of the grant tables; of bases of before 2026-12 what the server says of accounts.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub account_columns: users::Columns,
-    pub tar_bytes: u64,
-}
 
 impl Mysql {
     pub(super) async fn try_clone(

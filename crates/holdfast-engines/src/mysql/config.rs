@@ -70,7 +70,7 @@ pub fn my_cnf(instance: &Instance) -> String {
     set("mysqlx", "OFF");
     set("skip-name-resolve", "ON");
     set("default-time-zone", "\"+00:00\"");
-    if super::disk::is_read_only(instance) {
+    if is_read_only(instance) {
         set("super-read-only", "ON");
     }
     text
@@ -187,4 +187,12 @@ impl Drop for Removed {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0); // the folder goes with the instance
     }
+}
+/// There while the disk guard lets nobody write.
+pub(super) fn guard(instance: &Instance) -> PathBuf {
+    Paths(&instance.folder).conf().join("read-only")
+}
+
+pub(super) fn is_read_only(instance: &Instance) -> bool {
+    guard(instance).exists()
 }

@@ -4,7 +4,6 @@
 //! in the settings too, so that it lasts over restarts.
 
 use std::fs;
-use std::path::PathBuf;
 
 use async_trait::async_trait;
 
@@ -20,7 +19,7 @@ impl DiskGuard for Mysql {
     }
 
     fn is_read_only(&self, instance: &Instance) -> bool {
-        is_read_only(instance)
+        config::is_read_only(instance)
     }
 
     async fn set_read_only(&self, instance: &Instance, read_only: bool) -> Result<()> {
@@ -33,14 +32,6 @@ impl DiskGuard for Mysql {
 }
 
 /// The server's settings name it while it is there.
-fn guard(instance: &Instance) -> PathBuf {
-    Paths(&instance.folder).conf().join("read-only")
-}
-
-pub(super) fn is_read_only(instance: &Instance) -> bool {
-    guard(instance).exists()
-}
-
 /// Counts names and sizes. All files but the newest are finished; what the archive has of them is removed every few seconds.
 fn log_on_disk(instance: &Instance) -> Result<LogOnDisk> {
     let data = Paths(&instance.folder).data();
@@ -60,7 +51,7 @@ fn log_on_disk(instance: &Instance) -> Result<LogOnDisk> {
 
 /// Refuses writes, or allows them again. Repeated while they are refused, it ends transactions that have written already.
 async fn set_read_only(instance: &Instance, read_only: bool) -> Result<()> {
-    let path = guard(instance);
+    let path = config::guard(instance);
     if !read_only {
         // The mark goes last: as long as it is there, this is called again.
         run(&mut sql::connect(instance).await?, "allow writes", "SET GLOBAL read_only = OFF").await?;

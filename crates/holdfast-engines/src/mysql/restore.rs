@@ -5,14 +5,14 @@
 
 use std::time::Duration;
 
-use holdfast_core::Timestamp;
 use mysql_async::Conn;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::Instant;
 
-use super::backup::{DUMP, DUMP_SECONDS, DumpFacts, Facts, databases};
+use super::backup::databases;
 use super::events::{self, EventStatus};
+use super::facts::{DUMP, DUMP_SECONDS, DumpFacts, Facts, Loaded, damaged};
 use super::gtid::GtidSet;
 use super::histograms::{self, Histogram};
 use super::keys::Keys;
@@ -48,13 +48,6 @@ const FILLING: [&str; 13] = [
 const STUCK: Duration = Duration::from_secs(3600);
 const POLL: Duration = Duration::from_millis(50);
 const STOP_SECONDS: u64 = 600;
-
-/// A base that is in a running server.
-pub(super) struct Loaded {
-    /// Its transactions, neither more nor fewer.
-    pub gtids: GtidSet,
-    pub consistent_at: Timestamp,
-}
 
 impl Mysql {
     pub(super) async fn run_restore(
@@ -345,8 +338,4 @@ async fn read_json<T: DeserializeOwned>(source: &dyn RestoreSource, name: &str) 
 
 fn unexpected(what: String) -> EngineError {
     EngineError::Unexpected { doing: "restore".to_owned(), what }
-}
-
-pub(super) fn damaged(what: &str) -> EngineError {
-    EngineError::Damaged { doing: "read the base backup".to_owned(), what: what.to_owned() }
 }

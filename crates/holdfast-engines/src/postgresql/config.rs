@@ -210,6 +210,25 @@ fn include_line(instance: &Instance) -> String {
     format!("include '{}'\n", Paths(&instance.folder).conf().join("postgresql.conf").display())
 }
 
+/// The tool's settings by which a copy reads its source's repository.
+pub(super) const SOURCE_CONF: &str = "source.conf";
+
+/// As pgBackRest writes it by itself; a segment that the repository does not have (it ends with 1 then, and with another
+/// code when it could not tell) comes from the tail. The tail's is never newer: a segment's pieces go when the repository
+/// has it.
+pub(super) fn restore_command(pgbackrest: &Path, reader: &Instance) -> String {
+    let paths = Paths(&reader.folder);
+    let tail = paths.tail();
+    format!(
+        "\"{}\" --config=\"{}\" --stanza={} archive-get %f \"%p\" || \
+         {{ code=$?; test $code -eq 1 || exit $code; test -f \"{tail}/%f\" && cp \"{tail}/%f\" \"%p\"; }}",
+        pgbackrest.display(),
+        paths.conf().join(SOURCE_CONF).display(),
+        reader.stanza,
+        tail = tail.display(),
+    )
+}
+
 /// How the tool reaches the instance's own repository.
 pub(super) fn write_repository_conf(instance: &Instance) -> Result<()> {
     let access = instance.repository.as_ref().ok_or_else(|| EngineError::Unexpected {

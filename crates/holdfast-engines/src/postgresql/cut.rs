@@ -11,7 +11,7 @@ use holdfast_core::Timestamp;
 use holdfast_core::position::Position;
 
 use super::position::{SEGMENT_BYTES, format_lsn, parse_lsn, segment_start, wal_name};
-use super::{Postgresql, restore};
+use super::{Postgresql, config};
 use crate::exec::{self, ProcessSpec};
 use crate::{EngineError, Instance, Paths, RestoreRequest, RestoreTo, Result, files};
 
@@ -89,7 +89,7 @@ impl Postgresql {
         const MISSING: i32 = 1; // of the tool, and of the copying from the tail
         let name = wal_name(segment);
         let path = Paths(&reader.folder).run().join("cut").join(&name);
-        let command = restore::restore_command(self, reader)?;
+        let command = config::restore_command(&self.pgbackrest()?, reader);
         let command = command.replace("%f", &name).replace("%p", &path.to_string_lossy());
         let spec = ProcessSpec::new("/bin/sh", &reader.folder)
             .args(["-c", &command])

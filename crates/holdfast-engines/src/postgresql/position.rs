@@ -58,6 +58,12 @@ pub(super) fn wal_name(start: Position) -> String {
     format!("{:08X}{:08X}{segment:08X}", start.timeline, start.offset >> 32)
 }
 
+/// The position that follows `words` in a line of the engine's or a tool's.
+pub(super) fn lsn_after(line: &str, words: &str) -> Option<u64> {
+    let rest = line.split_once(words)?.1;
+    parse_lsn(rest.split_whitespace().next()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::position::format_lsn;
-use super::restore::lsn_after;
+use super::position::lsn_after;
 use crate::files::{last_log_lines, recent_log};
 use crate::{EngineError, Instance, ProgressSink, Result};
 

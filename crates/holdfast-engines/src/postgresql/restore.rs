@@ -15,7 +15,7 @@ use holdfast_core::position::Position;
 use jiff::Timestamp;
 
 use super::cut::Cut;
-use super::position::{SEGMENT_BYTES, format_lsn, parse_lsn};
+use super::position::{SEGMENT_BYTES, format_lsn, lsn_after};
 use super::replaying::{TELL, Watch};
 use super::{Postgresql, config, sql};
 use crate::bulk_sync::BulkSync;
@@ -26,7 +26,6 @@ use crate::{EngineError, Instance, Paths, ProgressSink, RestoreRequest, RestoreT
 
 const COPY_SECONDS: u64 = 24 * 3600;
 const START_GRACE: Duration = Duration::from_secs(5);
-const SOURCE_CONF: &str = "source.conf";
 /// PostgreSQL 17, 19.11 (there since 14).
 const SYNC_AT_ONCE: &str = "-c recovery_init_sync_method=syncfs";
 
@@ -126,9 +125,9 @@ impl Postgresql {
     ) -> Result<()> {
         // The source's stanza with this instance's folders; its credentials open the source's repository for reading only.
         let reader = Instance { stanza: request.source_stanza.to_owned(), ..instance.clone() };
-        config::write_pgbackrest_conf(&reader, request.source, SOURCE_CONF)?;
+        config::write_pgbackrest_conf(&reader, request.source, config::SOURCE_CONF)?;
         let mut spec = self
-            .pgbackrest_spec(&reader, SOURCE_CONF)?
+            .pgbackrest_spec(&reader, config::SOURCE_CONF)?
             .args([format!("--set={}", request.base_label)])
             .args(["--log-level-console=detail", "--target-action=promote"])
             .progress_mark(" DETAIL: ")
@@ -144,8 +143,10 @@ impl Postgresql {
         };
         let tail = Paths(&instance.folder).tail();
         if tail.exists() {
-            spec =
-                spec.args([format!("--recovery-option=restore_command={}", restore_command(self, &reader)?)]);
+            spec = spec.args([format!(
+                "--recovery-option=restore_command={}",
+                config::restore_command(&self.pgbackrest()?, &reader)
+            )]);
         }
         let spec = spec.args(["restore"]);
         exec::run_lines(spec, |line| {
@@ -236,7 +237,7 @@ impl Postgresql {
     /// ([`clear_written_settings`]): a running server could not take their removal.
     async fn clear_recovery_settings(&self, instance: &Instance) -> Result<()> {
         rewrite_auto_conf(instance, |line| !line.starts_with("restore_command"))?;
-        let source = Paths(&instance.folder).conf().join(SOURCE_CONF);
+        let source = Paths(&instance.folder).conf().join(config::SOURCE_CONF);
         std::fs::remove_file(&source).map_err(EngineError::io(format!("remove {}", source.display())))?;
         let tail = Paths(&instance.folder).tail();
         if tail.exists() {
@@ -255,22 +256,6 @@ impl Postgresql {
         tracing::error!(stanza = %instance.stanza, log = %last_log_lines(instance), "replay met a hole in the log");
         EngineError::Hole { reached: format_lsn(reached), expected: format_lsn(expected) }
     }
-}
-
-/// As pgBackRest writes it by itself; a segment that the repository does not have (it ends with 1 then, and with another
-/// code when it could not tell) comes from the tail. The tail's is never newer: a segment's pieces go when the repository
-/// has it.
-pub(super) fn restore_command(driver: &Postgresql, reader: &Instance) -> Result<String> {
-    let paths = Paths(&reader.folder);
-    let tail = paths.tail();
-    Ok(format!(
-        "\"{}\" --config=\"{}\" --stanza={} archive-get %f \"%p\" || \
-         {{ code=$?; test $code -eq 1 || exit $code; test -f \"{tail}/%f\" && cp \"{tail}/%f\" \"%p\"; }}",
-        driver.pgbackrest()?.display(),
-        paths.conf().join(SOURCE_CONF).display(),
-        reader.stanza,
-        tail = tail.display(),
-    ))
 }
 
 /// Where the archive is proven up to a segment's end, a log that ends inside that last segment is whole (the rest of a closed
@@ -341,11 +326,6 @@ fn out_of_log(instance: &Instance) -> Option<Ended> {
     Some(Ended::OutOfLog { last_record })
 }
 
-pub(super) fn lsn_after(line: &str, words: &str) -> Option<u64> {
-    let rest = line.split_once(words)?.1;
-    parse_lsn(rest.split_whitespace().next()?)
-}
-
 /// `recovery_target_time` as pgBackRest takes it: a space, no `T`, and an offset in digits.
 fn target_text(point: Timestamp) -> String {
     point.strftime("%Y-%m-%d %H:%M:%S%.6f+00").to_string()
@@ -397,7 +377,8 @@ pub(super) mod tests {
         let tail = Paths(&instance.folder).tail();
         std::fs::create_dir_all(&tail).expect("made");
         std::fs::write(&tool, "").expect("written");
-        let command = restore_command(&driver, &instance).expect("the tool is there");
+        let pgbackrest = driver.pgbackrest().expect("the tool is there");
+        let command = config::restore_command(&pgbackrest, &instance);
         let (segment, got) = ("000000010000000000000002", folder.path().join("got"));
         std::fs::write(tail.join(segment), "from the tail").expect("written");
         let command = command.replace("%f", segment).replace("%p", &got.display().to_string());

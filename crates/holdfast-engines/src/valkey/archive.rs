@@ -16,16 +16,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::future::OptionFuture;
 use holdfast_core::Timestamp;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 
 use super::aof::{Item, Malformed, Walker, begin_line};
 use super::config::{Own, hex};
+use super::cursor::{Cursor, TAIL};
 use super::{rewrite, spool};
 use crate::{EngineError, FeedItem, Instance, LogCursor, LogFeed, Result};
-
-pub(super) use super::spool::folder as spool_folder;
 
 const UNKNOWN: &str = "where the archived log ends is not known any more";
 /// Between two looks at a file that has not grown.
@@ -35,41 +33,9 @@ const SYNC_EVERY: Duration = Duration::from_secs(1);
 const PIECE: u64 = 1 << 20;
 /// A transaction longer than this is handed over in pieces; a crash of the server in the middle of one is then a gap.
 const LONGEST_WHOLE: u64 = 8 << 20;
-/// Bytes before the cursor whose digest tells one history from another.
-const TAIL: u64 = 4096;
 /// The log is rewritten when it is longer than this and twice as long as its base: it would take ever longer to load.
 const REWRITE_BYTES: u64 = 256 << 20;
 const REWRITE_LOOK: Duration = Duration::from_secs(10);
-
-/// Where reading goes on. Stored with the log: fields may be added, never changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Cursor {
-    /// Which instance's log it is; file numbers begin anew in each.
-    pub dataset: String,
-    /// Number of the incremental file.
-    pub seq: u64,
-    /// The line that names the file has been handed over.
-    pub begun: bool,
-    /// Bytes of the file that have been.
-    pub offset: u64,
-    /// Where the command or transaction began in which `offset` lies; `offset` itself between two.
-    pub unit: u64,
-    /// Digest of the last [`TAIL`] bytes before `offset`.
-    pub tail: String,
-}
-
-impl Cursor {
-    pub(super) fn parse(cursor: &LogCursor) -> Result<Self> {
-        serde_json::from_value(cursor.0.clone()).map_err(|error| EngineError::Unexpected {
-            doing: "read a position in the log".to_owned(),
-            what: error.to_string(),
-        })
-    }
-
-    fn public(&self) -> LogCursor {
-        LogCursor(serde_json::to_value(self).expect("a cursor has only string keys"))
-    }
-}
 
 pub(super) async fn follow(
     instance: &Instance,

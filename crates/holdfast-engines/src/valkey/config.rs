@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::archive;
 use crate::files::{self, make_folder};
 use crate::{EngineError, Instance, Paths, Result};
 
@@ -63,6 +62,11 @@ impl Own {
 const OWN: &str = "agent.json";
 const CONF: &str = "valkey.conf";
 pub(super) const ACL: &str = "users.acl";
+
+/// The log's files that the server has removed and the store has not.
+pub(super) fn spool_folder(instance: &Instance) -> PathBuf {
+    instance.folder.join("kept-log")
+}
 
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
@@ -151,7 +155,7 @@ fn quoted(path: &Path) -> String {
 /// Makes the folders. What is kept of the log until it is archived is the agent's: the engine cannot touch it.
 pub(super) fn make_folders(instance: &Instance) -> Result<()> {
     files::make_folders(instance)?;
-    make_folder(&archive::spool_folder(instance), 0o700, None)
+    make_folder(&spool_folder(instance), 0o700, None)
 }
 
 /// Writes all configuration files but the users'.

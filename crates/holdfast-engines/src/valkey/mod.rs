@@ -14,6 +14,7 @@ mod archive;
 mod backup;
 mod client;
 mod config;
+mod cursor;
 mod disk;
 mod probe;
 mod process;
@@ -149,7 +150,7 @@ impl LogDriver for Valkey {
     }
 
     async fn release_log(&self, instance: &Instance, archived: &LogCursor) -> Result<()> {
-        spool::release(instance, &archive::Cursor::parse(archived)?)
+        spool::release(instance, &cursor::Cursor::parse(archived)?)
     }
 
     async fn quiesce(&self, instance: &Instance) -> Result<()> {

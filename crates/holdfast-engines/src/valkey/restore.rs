@@ -18,10 +18,10 @@ use redis::aio::MultiplexedConnection;
 use tokio::io::{AsyncRead, AsyncWriteExt};
 
 use super::aof::{AofManifest, Item, Walker};
-use super::archive::Cursor;
 use super::backup::{BASE, Facts};
 use super::client::{self, Info, ask, connect_for, words};
 use super::config::{self, AOF_NAME, Own, aof_folder};
+use super::cursor::Cursor;
 use super::users::{self, User};
 use super::{Valkey, process, verify};
 use crate::files::{make_folder, recent_log};

@@ -10,20 +10,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use super::aof::AofManifest;
-use super::archive::Cursor;
-use super::config::{AOF_FOLDER, AOF_NAME};
+use super::config::{AOF_FOLDER, AOF_NAME, spool_folder};
+use super::cursor::Cursor;
 use crate::files::{UntrustedFolder, link_open, open_untrusted};
 use crate::{EngineError, Instance, LogOnDisk, Paths, Result, files};
 
 const ARCHIVED: &str = "archived.json";
 const SUFFIX: &str = ".incr";
 
-pub(super) fn folder(instance: &Instance) -> PathBuf {
-    instance.folder.join("kept-log")
-}
-
 fn link_of(instance: &Instance, seq: u64) -> PathBuf {
-    folder(instance).join(format!("{seq}{SUFFIX}"))
+    spool_folder(instance).join(format!("{seq}{SUFFIX}"))
 }
 
 /// The server's own files. Its folder belongs to the engine's user; the one around it does not.
@@ -77,7 +73,7 @@ pub(super) fn keep(instance: &Instance) -> Result<AofManifest> {
         }
     }
     if linked {
-        let folder = folder(instance);
+        let folder = spool_folder(instance);
         let sync = File::open(&folder).and_then(|folder| folder.sync_all());
         sync.map_err(EngineError::io(format!("bring {} to disk", folder.display())))?;
     }
@@ -99,7 +95,7 @@ pub(super) fn open(instance: &Instance, seq: u64) -> Result<Option<File>> {
 
 /// Kept files, oldest first.
 fn kept(instance: &Instance) -> Vec<(u64, PathBuf)> {
-    let entries = fs::read_dir(folder(instance)).into_iter().flatten().flatten();
+    let entries = fs::read_dir(spool_folder(instance)).into_iter().flatten().flatten();
     let mut found: Vec<(u64, PathBuf)> = entries
         .filter_map(|entry| {
             Some((entry.file_name().to_str()?.strip_suffix(SUFFIX)?.parse().ok()?, entry.path()))
@@ -112,7 +108,7 @@ fn kept(instance: &Instance) -> Vec<(u64, PathBuf)> {
 /// The store has everything before `archived`.
 pub(super) fn release(instance: &Instance, archived: &Cursor) -> Result<()> {
     let text = serde_json::to_vec(archived).expect("a cursor has only string keys");
-    files::write_secret(&folder(instance).join(ARCHIVED), &text)?;
+    files::write_secret(&spool_folder(instance).join(ARCHIVED), &text)?;
     for (seq, path) in kept(instance) {
         if seq < archived.seq {
             fs::remove_file(&path).map_err(EngineError::io(format!("remove {}", path.display())))?;
@@ -122,7 +118,7 @@ pub(super) fn release(instance: &Instance, archived: &Cursor) -> Result<()> {
 }
 
 fn archived(instance: &Instance) -> Option<Cursor> {
-    serde_json::from_slice(&fs::read(folder(instance).join(ARCHIVED)).ok()?).ok()
+    serde_json::from_slice(&fs::read(spool_folder(instance).join(ARCHIVED)).ok()?).ok()
 }
 
 /// What kept files and the server's own take, and what of it the archive does not have.

@@ -11,8 +11,7 @@ use holdfast_gateway::{
 };
 use holdfast_seal::DataKey;
 use holdfast_store::repository::ObjectClass;
-use holdfast_store::{KeyRefused, OwnedKey};
-use holdfast_store::{LineageScope, Store};
+use holdfast_store::{KeyRefused, LineageScope, OwnedKey, Store};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::{ClientOptions, RetryConfig};
 

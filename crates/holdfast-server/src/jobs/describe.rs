@@ -11,13 +11,12 @@ use holdfast_core::job::JobState;
 use holdfast_core::key::{KeyPurpose, KeyRecord};
 use holdfast_core::service::Service;
 use holdfast_core::{JobId, Timestamp};
-use holdfast_store::OwnedKey;
-use holdfast_store::ServiceScope;
 use holdfast_store::description::{
     DescribedBackup, DescribedKey, DescribedOrganization, DescribedService, NewestManifest,
     ServiceDescription, write_description,
 };
 use holdfast_store::documents::DOCUMENT_FORMAT;
+use holdfast_store::{OwnedKey, ServiceScope};
 use tokio_util::sync::CancellationToken;
 
 use super::repository::ensure_key;

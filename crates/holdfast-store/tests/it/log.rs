@@ -5,13 +5,12 @@ use std::collections::HashMap;
 use futures::TryStreamExt;
 use holdfast_core::{KeyId, LineageId, OrganizationId, ServiceId, Timestamp};
 use holdfast_seal::DataKey;
-use holdfast_store::OwnedKey;
 use holdfast_store::log::{
     LogItem, SEGMENT_FORMAT, SegmentHeader, compaction, last_segment, pieces, read_log,
 };
 use holdfast_store::log::{segment_name, write_segment};
 use holdfast_store::sealed::{SealedReader, SealedWriter, store_compressed};
-use holdfast_store::{ErrorKind, LineageScope, ObjectName, RepositoryPath, Store, StoreError};
+use holdfast_store::{ErrorKind, LineageScope, ObjectName, OwnedKey, RepositoryPath, Store, StoreError};
 use rand::RngCore as _;
 use serde_json::json;
 use tempfile::TempDir;

@@ -9,11 +9,10 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use holdfast_core::{KeyId, LineageId, OrganizationId, ServiceId, Timestamp};
 use holdfast_seal::DataKey;
-use holdfast_store::OwnedKey;
 use holdfast_store::log::{SEGMENT_FORMAT, SegmentHeader, compaction, segment_name, write_segment};
 use holdfast_store::{
-    ErrorKind, Limits, LineageScope, ObjectName, ObjectPrefix, Refusal, RepositoryPath, Store, StoreError,
-    StoreSettings, Stored,
+    ErrorKind, Limits, LineageScope, ObjectName, ObjectPrefix, OwnedKey, Refusal, RepositoryPath, Store,
+    StoreError, StoreSettings, Stored,
 };
 use holdfast_testkit::fault::Seen;
 use holdfast_testkit::s3::{BUCKET, Identity};

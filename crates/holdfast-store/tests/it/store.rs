@@ -10,9 +10,10 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use holdfast_core::{BackupId, KeyId, LineageId, OrganizationId, ServiceId};
 use holdfast_seal::{DataKey, MANIFEST_FORMAT, Manifest};
-use holdfast_store::OwnedKey;
 use holdfast_store::manifest::{read_manifest, write_manifest};
-use holdfast_store::{ErrorKind, LineageScope, ObjectName, ObjectPrefix, RepositoryPath, Store, StoreError};
+use holdfast_store::{
+    ErrorKind, LineageScope, ObjectName, ObjectPrefix, OwnedKey, RepositoryPath, Store, StoreError,
+};
 
 fn lineage() -> LineageScope {
     LineageScope {

@@ -10,14 +10,13 @@ use holdfast_core::key::KeyPurpose;
 use holdfast_core::position::Position;
 use holdfast_core::{BackupId, KeyId, LineageId, OrganizationId, ServiceId, Timestamp};
 use holdfast_seal::{DataKey, KeyIdentity, RecoveryPrivate, wrap_for_recovery};
-use holdfast_store::OwnedKey;
 use holdfast_store::documents::{CoverageDocument, DOCUMENT_FORMAT};
 use holdfast_store::log::segment::segment_name;
 use holdfast_store::log::{SEGMENT_FORMAT, SegmentHeader, write_segment};
 use holdfast_store::manifest::write_document;
 use holdfast_store::sealed::store_compressed;
 use holdfast_store::survey::{FoundService, SurveyProgress, survey_service};
-use holdfast_store::{LineageScope, ObjectName, RepositoryPath, Store};
+use holdfast_store::{LineageScope, ObjectName, OwnedKey, RepositoryPath, Store};
 use serde_json::json;
 
 struct Bucket {
