@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use futures::TryStreamExt;
 use holdfast_api::agent::InstanceSpec;
+use holdfast_core::causes::chain;
 use holdfast_core::engine::EngineKind;
 use holdfast_core::{LineageId, OrganizationId, ServiceId};
 use holdfast_engines::{Base, Instance, Paths, RepositoryAccess};
 use holdfast_gateway::Access;
 use holdfast_store::{LineageScope, ObjectPrefix};
 
-use crate::error::{AgentError, chain};
+use crate::error::AgentError;
 use crate::instances::{
     KEYS, RECORD, Record, SCRATCH, folder_of, make_passable, register, save, scope_of, stanza_of,
     write_gateway_certificate,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_api::agent::{LeasedStep, ProgressReport, StepOutput, StepResult};
+use holdfast_core::causes::chain;
 use holdfast_core::job::JobError;
 use holdfast_engines::ProgressSink;
 use holdfast_fault::Moment;
@@ -49,7 +50,7 @@ pub(crate) async fn run(agent: &Arc<Agent>) {
             }
             Ok(None) => {}
             Err(error) => {
-                tracing::debug!(error = %crate::error::chain(&error), "no step could be leased");
+                tracing::debug!(error = %chain(&error), "no step could be leased");
                 tokio::time::sleep(RETRY).await;
             }
         }
@@ -76,7 +77,7 @@ async fn perform(agent: &Arc<Agent>, step: LeasedStep) {
             tracing::info!(%job, step = ?step.step, service = %step.service_id, "cancelled")
         }
         Err(error) => {
-            tracing::error!(%job, step = ?step.step, service = %step.service_id, error = %crate::error::chain(error), "failed");
+            tracing::error!(%job, step = ?step.step, service = %step.service_id, error = %chain(error), "failed");
         }
     }
     let outcome = outcome.map_err(|error| error.to_job_error());
@@ -91,7 +92,7 @@ async fn perform(agent: &Arc<Agent>, step: LeasedStep) {
             Err(error @ AgentError::Refused { status, .. })
                 if (400..500).contains(&status) && !PASSING.contains(&status) && result.outcome.is_ok() =>
             {
-                tracing::error!(%job, error = %crate::error::chain(&error), "the result is refused");
+                tracing::error!(%job, error = %chain(&error), "the result is refused");
                 result.outcome = Err(JobError { retryable: false, ..error.to_job_error() });
             }
             Err(_) => tokio::time::sleep(RETRY).await,

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use holdfast_core::causes::chain;
 use holdfast_core::position::{Coverage, Gap};
 use holdfast_core::{LineageId, Timestamp};
 use holdfast_store::documents::{CoverageDocument, DOCUMENT_FORMAT, remove_older};
@@ -13,7 +14,7 @@ use holdfast_store::manifest::write_document;
 use holdfast_store::{ObjectName, ObjectPrefix};
 
 use crate::Agent;
-use crate::error::{AgentError, chain};
+use crate::error::AgentError;
 use crate::lineage::Lineage;
 
 const LOOK: Duration = Duration::from_secs(5);

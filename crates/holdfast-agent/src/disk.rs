@@ -15,12 +15,13 @@ use std::sync::atomic::Ordering;
 
 use holdfast_api::agent::DiskReport;
 use holdfast_core::ServiceId;
+use holdfast_core::causes::chain;
 use holdfast_core::disk::{Level, Size, Space, Usage, level, warning};
 use holdfast_engines::Driver;
 use holdfast_store::space_of;
 
 use crate::Agent;
-use crate::error::{AgentError, chain};
+use crate::error::AgentError;
 use crate::instances::{Local, Record};
 
 /// What happens when log that waits for the object store is about to fill a disk.

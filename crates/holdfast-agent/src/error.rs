@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use holdfast_core::ServiceId;
+use holdfast_core::causes::chain;
 use holdfast_core::disk::{Size, Space};
 use holdfast_core::engine::EngineKind;
 use holdfast_core::job::JobError;
@@ -146,19 +147,4 @@ impl AgentError {
         }
         JobError { cause: self.cause().to_owned(), message, retryable: self.is_retryable() }
     }
-}
-
-/// An error with everything that caused it.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }

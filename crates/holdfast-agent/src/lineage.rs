@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::TryStreamExt;
 use holdfast_core::Timestamp;
+use holdfast_core::causes::chain;
 use holdfast_core::position::{Coverage, Piece, Position};
 use holdfast_engines::{EngineError, Mark};
 use holdfast_gateway::{Damage, RepositoryEvents, RepositoryKeys, StoredObject, Trouble};
@@ -18,7 +19,7 @@ use holdfast_store::{KeyRefused, LineageScope, ObjectName, ObjectPrefix, OwnedKe
 use tokio::sync::{Notify, watch};
 
 use crate::archive::ArchiveTracker;
-use crate::error::{AgentError, chain};
+use crate::error::AgentError;
 use crate::keys::LineageKeys;
 use crate::log::cutter::LogEnd;
 use crate::tail::pieces::Pieces;

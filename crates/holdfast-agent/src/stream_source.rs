@@ -7,6 +7,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use holdfast_api::agent::RepositoryGrant;
 use holdfast_core::backup::BackupFacts;
+use holdfast_core::causes::chain;
 use holdfast_core::position::Position;
 use holdfast_core::{BackupId, Timestamp};
 use holdfast_engines::{
@@ -149,7 +150,7 @@ fn part(item: LogItem) -> LogPart {
 fn of_store(doing: String, source: StoreError) -> EngineError {
     match &source {
         StoreError::Seal { .. } | StoreError::Document { .. } => {
-            EngineError::Damaged { doing, what: crate::error::chain(&source) }
+            EngineError::Damaged { doing, what: chain(&source) }
         }
         _ => EngineError::Store { doing, source: Box::new(source) },
     }

@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use holdfast_api::agent::{AgentReport, ArchiveReport, InstanceMetrics, InstanceReport};
+use holdfast_core::causes::chain;
 use holdfast_core::disk::Level;
 use holdfast_core::{ServiceId, Timestamp};
 use holdfast_engines::{Probe, Statistics};
 
 use crate::defect::contained;
-use crate::error::{AgentError, chain};
+use crate::error::AgentError;
 use crate::instances::Local;
 use crate::{Agent, disk};
 

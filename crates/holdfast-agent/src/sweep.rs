@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use holdfast_core::causes::chain;
+
 use crate::Agent;
-use crate::error::chain;
 
 const EVERY: Duration = Duration::from_secs(24 * 3600);
 const AFTER_A_FAILURE: Duration = Duration::from_secs(3600);

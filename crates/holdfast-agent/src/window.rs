@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use holdfast_api::agent::CoverageReport;
 use holdfast_core::LineageId;
+use holdfast_core::causes::chain;
 use holdfast_core::position::{Coverage, Position};
 
 use crate::Agent;
-use crate::error::chain;
 
 const LOOK: Duration = Duration::from_millis(100);
 /// Nobody listens; the report of each second tells it too, once somebody does.

@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))] // the walls: clippy.toml
 
 pub mod backup;
+pub mod causes;
 pub mod compaction;
 pub mod disk;
 pub mod engine;

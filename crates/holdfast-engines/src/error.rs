@@ -140,12 +140,6 @@ fn gateway_said(text: &str, code: &str) -> Option<String> {
     Some(message.replace("&apos;", "'").replace("&quot;", "\"").replace("&amp;", "&"))
 }
 
-/// An error with all that led to it, in one line.
-pub(crate) fn whole(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
 pub type Result<T> = std::result::Result<T, EngineError>;
 
 #[cfg(test)]

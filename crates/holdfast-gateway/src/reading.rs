@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use holdfast_core::KeyId;
+use holdfast_core::causes::chain;
 use holdfast_store::opened::{Choose, NotOpened, Opened, open_object};
 use holdfast_store::repository::{ObjectClass, classify};
 use holdfast_store::{
@@ -13,7 +14,7 @@ use s3s::{S3Error, S3Result, s3_error};
 use tokio::sync::mpsc;
 
 use crate::info;
-use crate::refusal::{chain, key_refusal, store_refusal};
+use crate::refusal::{key_refusal, store_refusal};
 use crate::repository::{Damage, Repository};
 
 /// Pieces that may wait for a slow reader.

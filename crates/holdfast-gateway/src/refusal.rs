@@ -1,5 +1,6 @@
 //! What went wrong, as the S3 client gets to hear it. pgBackRest tries again on 5xx only and shows the message.
 
+use holdfast_core::causes::chain;
 use holdfast_store::repository::{DAMAGED, FULL};
 use holdfast_store::{ErrorKind, KeyRefused, StoreError};
 use hyper::StatusCode;
@@ -68,19 +69,4 @@ pub(crate) fn body_refusal(error: &(dyn std::error::Error + Send + Sync + 'stati
     } else {
         s3_error!(IncompleteBody, "the body broke off")
     }
-}
-
-/// An error with everything that caused it. Causes that repeat what is said already are left out.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut current = error.source();
-    while let Some(cause) = current {
-        let next = cause.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        current = cause.source();
-    }
-    text
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use holdfast_core::causes::chain;
 use holdfast_store::store::check::{Outcome, Report, Verdict, check_address};
 use holdfast_store::{Limits, StoreError, StoreSettings};
 
@@ -95,9 +96,4 @@ fn outcome(outcome: Outcome) -> &'static str {
         Outcome::NotNeeded => "not needed",
         Outcome::Note => "note",
     }
-}
-
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use holdfast_core::causes::chain;
 use holdfast_core::disk::Size;
 use holdfast_engines::Driver;
 use holdfast_engines::exec::{self, ProcessSpec};
@@ -174,9 +175,7 @@ async fn version(check: &'static str, program: &Path, argument: &str, mend: &str
     match exec::run(ProcessSpec::new(program, "/").args([argument]).timeout_seconds(10)).await {
         Ok(said) => Finding::ok(check, said.lines().next().unwrap_or_default()),
         // A missing library is named in what the loader says.
-        Err(error) => {
-            Finding::failed(check, crate::check::chain(&error), format!("run `make packages`; {mend}"))
-        }
+        Err(error) => Finding::failed(check, chain(&error), format!("run `make packages`; {mend}")),
     }
 }
 

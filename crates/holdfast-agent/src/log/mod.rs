@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_core::causes::chain;
 use holdfast_core::position::Position;
 use holdfast_core::{ServiceId, Timestamp};
 use holdfast_engines::{FeedItem, Instance, Log, LogCursor, LogDriver, LogFeed, Mark};
@@ -24,7 +25,7 @@ use cutter::{Cut, Cutter};
 
 use crate::Agent;
 use crate::defect::contained;
-use crate::error::{AgentError, chain};
+use crate::error::AgentError;
 use crate::instances::Local;
 
 /// Items on their way from the engine's reader.

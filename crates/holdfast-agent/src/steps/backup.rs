@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 use holdfast_api::agent::RunBackup;
 use holdfast_core::backup::{BackupFacts, BackupMode, LogSpan};
+use holdfast_core::causes::chain;
 use holdfast_core::{ServiceId, Timestamp};
 use holdfast_engines::{BackupRequest, Base, Log, ProgressSink, ToolBackup};
 use holdfast_seal::{MANIFEST_FORMAT, Manifest, ManifestObject};
@@ -14,7 +15,7 @@ use holdfast_store::repository::{ObjectClass, classify};
 use holdfast_store::{ErrorKind, ObjectName, ObjectPrefix, OwnedKey};
 
 use super::stream_backup;
-use crate::error::{AgentError, chain};
+use crate::error::AgentError;
 use crate::instances::Local;
 use crate::{Agent, coverage, disk};
 

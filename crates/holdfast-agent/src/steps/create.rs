@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use holdfast_api::agent::{CreateInstance, InstanceFacts};
+use holdfast_core::causes::chain;
 use holdfast_engines::{Instance, ProgressSink};
 use holdfast_gateway::Access;
 
 use super::user_specs;
-use crate::error::{AgentError, chain};
+use crate::error::AgentError;
 use crate::instances::{self, Record};
 use crate::keys::LineageKeys;
 use crate::lineage::Lineage;

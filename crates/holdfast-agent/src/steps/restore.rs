@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use holdfast_api::agent::{InstanceFacts, RestoreInstance, RestoredInstance};
 use holdfast_core::Timestamp;
+use holdfast_core::causes::chain;
 use holdfast_core::position::Position;
 use holdfast_engines::{Base, Instance, ProgressSink, RestoreTo, StreamDriver};
 use holdfast_gateway::Access;
 
 use super::user_specs;
-use crate::error::{AgentError, chain};
+use crate::error::AgentError;
 use crate::instances::{self, Record};
 use crate::keys::LineageKeys;
 use crate::lineage::Lineage;

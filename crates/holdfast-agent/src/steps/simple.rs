@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use holdfast_api::agent::{ApplySettings, ClosedLog, SetPassword, ShipLog, ShippedLog, StoppedLog};
 use holdfast_core::ServiceId;
+use holdfast_core::causes::chain;
 use holdfast_engines::{Driver, Log, ProgressSink, UserSpec};
 
-use crate::error::{AgentError, chain};
+use crate::error::AgentError;
 use crate::instances::Local;
 use crate::{Agent, adoption, coverage, instances};
 

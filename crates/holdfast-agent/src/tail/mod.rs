@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, OptionFuture};
+use holdfast_core::causes::chain;
 use holdfast_core::position::Position;
 use holdfast_core::{ServiceId, Timestamp};
 use holdfast_engines::LogTail;
@@ -29,7 +30,7 @@ use tokio::time::{Instant, interval, timeout, timeout_at};
 use self::cut::Cut;
 use crate::Agent;
 use crate::defect::contained;
-use crate::error::{AgentError, chain};
+use crate::error::AgentError;
 use crate::instances::Local;
 use crate::lineage::Lineage;
 

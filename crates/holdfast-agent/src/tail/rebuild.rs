@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use futures::TryStreamExt;
+use holdfast_core::causes::chain;
 use holdfast_core::position::Position;
 use holdfast_engines::{Instance, RepositoryDriver};
 use holdfast_gateway::RepositoryKeys;
@@ -150,7 +151,7 @@ async fn read_once(
 fn damaged(error: StoreError) -> AgentError {
     match error {
         StoreError::Seal { .. } | StoreError::Document { .. } | StoreError::NoKey { .. } => {
-            AgentError::Damaged { doing: DOING, what: crate::error::chain(&error) }
+            AgentError::Damaged { doing: DOING, what: chain(&error) }
         }
         error => AgentError::store("read the log's tail")(error),
     }

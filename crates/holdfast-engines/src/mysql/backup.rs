@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use holdfast_core::Timestamp;
+use holdfast_core::causes::chain;
 use mysql_async::Conn;
 use tokio::io::AsyncRead;
 use tokio::sync::Notify;
@@ -60,7 +61,7 @@ enum NoDump {
 impl NoDump {
     /// No copy was made either. What the database holds stays in the way; what runs in it ends.
     fn without_clone(self, error: &EngineError) -> EngineError {
-        let (doing, error) = ("back up".to_owned(), crate::error::whole(error));
+        let (doing, error) = ("back up".to_owned(), chain(error));
         match self {
             Self::Unheld(reason) => {
                 let what =
@@ -257,13 +258,13 @@ impl Mysql {
 /// Whether it failed for another's lock (ER_LOCK_WAIT_TIMEOUT, MySQL's error 1205), or for a copy that is just ending
 /// (ER_CLONE_TOO_MANY_CONCURRENT_CLONES, 3634).
 fn waited_for_a_lock(error: &EngineError) -> bool {
-    let text = crate::error::whole(error);
+    let text = chain(error);
     text.contains("Lock wait timeout exceeded") || text.contains("Too many concurrent clone operations")
 }
 
 /// Whether it was mysqldump that waited: for tables in use, or for a change of the schema that waits for the backup lock.
 fn is_of_the_dump(error: &EngineError) -> bool {
-    crate::error::whole(error).contains("FLUSH")
+    chain(error).contains("FLUSH")
 }
 
 /// The dump's bytes with what is seen of them; a dump without its end is an error of the reader.

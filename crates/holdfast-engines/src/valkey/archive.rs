@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::future::OptionFuture;
 use holdfast_core::Timestamp;
+use holdfast_core::causes::chain;
 use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 
@@ -76,7 +77,7 @@ pub(super) async fn follow(
         if looked.elapsed() > REWRITE_LOOK {
             looked = Instant::now();
             if let Err(error) = rewrite_long_log(instance).await {
-                tracing::warn!(error = %crate::error::whole(&error), "a long log was not rewritten");
+                tracing::warn!(error = %chain(&error), "a long log was not rewritten");
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use holdfast_core::causes::chain;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -174,7 +175,7 @@ async fn wait_ready(instance: &Instance) -> Result<()> {
         let (loading, last) = match state.await {
             Ok(info) if info.number("loading") == 0 => return Ok(()),
             Ok(info) => (true, format!("it reads its data, {} %", info.text("loading_loaded_perc"))),
-            Err(error) => (false, crate::error::whole(&error)),
+            Err(error) => (false, chain(&error)),
         };
         let gone = began.elapsed() > Duration::from_secs(2) && processes(instance).is_empty();
         let limit = if loading { LOAD_LIMIT } else { Duration::from_secs(START_SECONDS) };

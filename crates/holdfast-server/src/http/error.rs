@@ -7,6 +7,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use holdfast_api::error::ErrorBody;
 
+use holdfast_core::causes::chain;
+
 use crate::app;
 
 /// Longest text that is sent; user input that a text quotes is cut with it.
@@ -89,18 +91,6 @@ impl ApiError {
         };
         Some(Failure { public, chain: chain(self) })
     }
-}
-
-/// An error and all its causes in one line.
-pub(crate) fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 impl IntoResponse for ApiError {

@@ -15,6 +15,7 @@ use holdfast_api::agent::{
 };
 use holdfast_catalog::{CatalogError, ErrorKind};
 use holdfast_core::backup::BackupMode;
+use holdfast_core::causes::chain;
 use holdfast_core::job::{Job, JobError, JobKind, JobState, Place, Step};
 use holdfast_core::position::Coverage;
 use holdfast_core::service::ServiceStatus;
@@ -23,7 +24,7 @@ use jiff::SignedDuration;
 use tokio::sync::watch;
 
 use super::steps::enqueue_automated;
-use super::{StepError, chain, fallback, grant};
+use super::{StepError, fallback, grant};
 use crate::ControlPlane;
 
 const LEASE_SECONDS: i64 = 10;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use holdfast_catalog::Undescribed;
 use holdfast_core::backup::{Backup, BackupStatus};
+use holdfast_core::causes::chain;
 use holdfast_core::job::JobState;
 use holdfast_core::key::{KeyPurpose, KeyRecord};
 use holdfast_core::service::Service;
@@ -19,8 +20,8 @@ use holdfast_store::documents::DOCUMENT_FORMAT;
 use holdfast_store::{OwnedKey, ServiceScope};
 use tokio_util::sync::CancellationToken;
 
+use super::StepError;
 use super::repository::ensure_key;
-use super::{StepError, chain};
 use crate::ControlPlane;
 
 /// The scan is the truth; signals only make it faster.

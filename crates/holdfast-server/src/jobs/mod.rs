@@ -19,6 +19,7 @@ pub mod steps;
 pub mod wrappings;
 
 use holdfast_catalog::CatalogError;
+use holdfast_core::causes::chain;
 use holdfast_core::job::{Job, JobError};
 use holdfast_fault::Injected;
 use holdfast_store::StoreError;
@@ -90,19 +91,6 @@ impl StepError {
             _ => false,
         }
     }
-}
-
-/// An error with everything that caused it.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// The job's input as what it must be.

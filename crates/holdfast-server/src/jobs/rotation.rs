@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use holdfast_catalog::{Credential, KekUse, NewJob, Rewrapped};
+use holdfast_core::causes::chain;
 use holdfast_core::job::{Job, JobKind, Progress};
 use holdfast_core::key::KeyRecord;
 use holdfast_core::{KeyId, ServiceId, Timestamp};
@@ -20,7 +21,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::grant::user_secret;
-use super::{StepError, chain, input, input_of, output_of, scheduler, wrappings};
+use super::{StepError, input, input_of, output_of, scheduler, wrappings};
 use crate::ControlPlane;
 
 /// Keys that are rewrapped while the lock on wrappings is held; whoever waits for it waits this long.

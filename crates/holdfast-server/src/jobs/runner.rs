@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use holdfast_catalog::ErrorKind;
+use holdfast_core::causes::chain;
 use holdfast_core::job::{Job, JobKind, Place, Step};
 use holdfast_core::{AgentId, Timestamp};
 use holdfast_fault::Moment;
@@ -14,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::rotation::Said;
-use super::{StepError, chain, settle, steps};
+use super::{StepError, settle, steps};
 use crate::ControlPlane;
 
 const LEASE: SignedDuration = SignedDuration::from_secs(60);

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use holdfast_catalog::{CatalogError, ErrorKind, JobFilter, NewJob};
+use holdfast_core::causes::chain;
 use holdfast_core::job::{Job, JobKind};
 use holdfast_core::retention::{ClockJudgement, ClockReading, Now, trusted_now};
 use holdfast_core::rotation::{self, Due, KekState};
@@ -14,8 +15,8 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::StepError;
 use super::steps::enqueue_automated;
-use super::{StepError, chain};
 use crate::ControlPlane;
 
 const SCAN: Duration = Duration::from_secs(20);

@@ -3,13 +3,14 @@
 
 use holdfast_catalog::NewJob;
 use holdfast_core::backup::BackupStatus;
+use holdfast_core::causes::chain;
 use holdfast_core::job::{Job, JobKind, JobState};
 use holdfast_core::service::ServiceStatus;
 use holdfast_core::{ServiceId, Timestamp};
 use holdfast_fault::Moment;
 
 use super::grant::service_id;
-use super::{StepError, chain, input, input_of};
+use super::{StepError, input, input_of};
 use crate::ControlPlane;
 
 const MANY: u32 = 100;

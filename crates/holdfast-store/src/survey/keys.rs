@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use holdfast_core::causes::chain;
 use holdfast_core::key::KeyPurpose;
 use holdfast_core::{KeyId, LineageId, Timestamp};
 use holdfast_seal::{DataKey, KeyIdentity, RecoveryPrivate, SealError, unwrap_with_recovery};
 
-use super::{FoundKey, SurveyProgress, chain};
+use super::{FoundKey, SurveyProgress};
 use crate::description::ServiceDescription;
 use crate::error::{ErrorKind, Result, StoreError};
 use crate::layout::{ObjectName, ObjectPrefix, ServiceScope};

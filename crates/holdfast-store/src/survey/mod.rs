@@ -11,6 +11,7 @@ mod log;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_core::backup::Backup;
+use holdfast_core::causes::chain;
 use holdfast_core::engine::EngineKind;
 use holdfast_core::key::KeyPurpose;
 use holdfast_core::position::{Coverage, Gap, Position, recall, stretches};
@@ -354,17 +355,6 @@ fn is_of_an_object(error: &StoreError) -> bool {
             | StoreError::Document { .. }
             | StoreError::TooLarge { .. }
     ) || error.kind() == ErrorKind::NotFound
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// For texts: whose service it is.

@@ -8,6 +8,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use holdfast_conformance::error::BoxError;
 use holdfast_conformance::{Answer, ConformanceError, Control, Made, Method, Plan, Report, Watch, scenario};
+use holdfast_core::causes::chain;
 use holdfast_core::engine::EngineKind;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -187,10 +188,6 @@ fn failed(error: ConformanceError, seed: u64) -> ClientError {
         },
         ConformanceError::Strange { asked, because } => ClientError::Strange { asked, because },
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    crate::check::chain(error)
 }
 
 fn json(report: &Report, seed: u64) -> Result<String, ClientError> {

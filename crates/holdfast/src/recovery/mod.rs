@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use holdfast_core::causes::chain;
 use holdfast_store::Store;
 use holdfast_store::survey::{Survey, SurveyProgress, is_other_kit, knock, survey};
 
@@ -56,14 +57,7 @@ fn ended(done: Result<(), ClientError>, ui: Ui) -> ExitCode {
 
 /// A text with all its causes, and what to do next.
 fn failed(error: &dyn std::error::Error, hint: &str) -> ClientError {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    ClientError::Failed { text, hint: hint.to_owned() }
+    ClientError::Failed { text: chain(error), hint: hint.to_owned() }
 }
 
 /// Opens a bucket that is there: a mistyped folder is not made, and an address where nobody answers is told at once.
