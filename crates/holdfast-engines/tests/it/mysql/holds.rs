@@ -179,7 +179,7 @@ const HELD: &[&str] = &[
     "INSERT INTO of_bytes VALUES (1, 'A', 'x')",
     "CREATE TABLE empty_one (id INT PRIMARY KEY, e ENUM('', 'ä'), s SET('p', 'ü') CHARACTER SET ucs2) CHARACTER SET utf8mb4",
     "INSERT INTO empty_one VALUES (1, '', 'p,ü'), (2, 'ä', '')",
-    "CREATE TABLE collated (e ENUM('a', 'A', 'á') COLLATE utf8mb4_bin, f ENUM('it''s', 'ab', 'c') CHARACTER SET big5)",
+    "CREATE TABLE collated (e ENUM('a', 'A', 'á') COLLATE utf8mb4_bin, f ENUM('it''s', 'ab', 'c') CHARACTER SET utf16)",
 ];
 /// Takes a row's away, so that the next one is alone.
 const CLEAR: &[&str] = &["DROP DATABASE defaultdb", "CREATE DATABASE defaultdb", "USE defaultdb"];
@@ -201,7 +201,8 @@ async fn what_a_dump_cannot_hold_is_copied_and_comes_back() -> Result<()> {
     run(&mut root, CLEAR).await?;
     ensure!(base(&server, &archive).await?.facts.instead.is_none(), "without them a dump is made");
     run(&mut root, HELD).await?;
-    ensure!(base(&server, &archive).await?.facts.instead.is_none(), "a dump holds these");
+    let instead = base(&server, &archive).await?.facts.instead;
+    ensure!(instead.is_none(), "a dump holds these: {instead:?}");
     run(&mut root, CLEAR).await?;
     // All of them together come back, also what is made behind the base.
     run(&mut root, ROWS[0].1).await?;
