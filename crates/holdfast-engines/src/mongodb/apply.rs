@@ -215,14 +215,35 @@ pub(super) async fn create_collection(
 ) -> Result<()> {
     let mut options = Fields::parse(options.as_bytes()).map_err(broken)?;
     options.retain(|name| !is_told_only(name));
+    let caps = caps_of_a_clustered_one(&mut options, namespace);
     let mut create = Fields::default().with("create", namespace.collection.as_str());
     create.extend(options);
-    match client.database(&namespace.database).run_raw_command(command(&create)?).await {
-        Err(error) if !is_code(&error, &[NAMESPACE_EXISTS]) => {
-            Err(EngineError::client(format!("make {namespace}"))(error))
-        }
-        _ => Ok(()),
+    let failed = || EngineError::client(format!("make {namespace}"));
+    let database = client.database(&namespace.database);
+    match database.run_raw_command(command(&create)?).await {
+        Err(error) if is_code(&error, &[NAMESPACE_EXISTS]) => return Ok(()),
+        made => made.map_err(failed())?,
+    };
+    for cap in caps {
+        database.run_raw_command(command(&cap)?).await.map_err(failed())?;
     }
+    Ok(())
+}
+
+/// Takes what caps a clustered collection out of its options, and gives the commands that cap it: `create` refuses both together, and
+/// `convertToCapped` does it (6.0.5).
+fn caps_of_a_clustered_one(options: &mut Fields<'_>, namespace: &Namespace) -> Vec<Fields<'static>> {
+    let capped = options.get("capped").is_some_and(|capped| capped.is(true));
+    if !capped || options.get("clusteredIndex").is_none() {
+        return Vec::new();
+    }
+    options.remove("capped");
+    let mut take = |name| options.remove(name).map(Value::into_owned);
+    let (size, max) = (take("size"), take("max"));
+    let about = |name| Fields::default().with(name, namespace.collection.as_str());
+    let size = about("convertToCapped").with("size", size.unwrap_or_else(|| 4096_i32.into()));
+    let max = max.map(|max| about("collMod").with("cappedMax", max));
+    [Some(size), max].into_iter().flatten().collect()
 }
 
 /// Inserts documents, no more than [`COMMAND_BYTES`]. One that is there already was made anew while the source was copied: the

@@ -118,6 +118,13 @@ async fn make(client: &Client, database: &str) -> Result<()> {
     run(doc! { "create": "clustered", "clusteredIndex": { "key": { "_id": 1 }, "unique": true, "name": "mine" }, "expireAfterSeconds": 1_000_000_000_i64 })
         .await?;
     collection("clustered").insert_one(doc! { "_id": 1 }).await?;
+    // Capped later on: no `create` makes such a one.
+    for name in ["capped clustered", "clustered to cap"] {
+        run(doc! { "create": name, "clusteredIndex": { "key": { "_id": 1 }, "unique": true } }).await?;
+        collection(name).insert_many((0..3).map(|n| doc! { "_id": n })).await?;
+    }
+    run(doc! { "convertToCapped": "capped clustered", "size": 50_000 }).await?;
+    run(doc! { "collMod": "capped clustered", "cappedMax": 9 }).await?;
     run(doc! { "create": "series", "timeseries": { "timeField": "t", "metaField": "m", "granularity": "minutes" } }).await?;
     let measure = |n: i64| doc! { "t": bson::DateTime::from_millis(n * 1000), "m": n % 3, "v": n };
     collection("series").insert_many((0..50).map(measure)).await?;
@@ -194,6 +201,9 @@ async fn change(client: &Client, database: &str) -> Result<()> {
     // One that comes again comes last.
     db.collection::<Document>("capped").delete_one(doc! { "_id": 4 }).await?;
     db.collection::<Document>("capped").insert_one(doc! { "_id": 4, "$a": 1 }).await?;
+    db.collection::<Document>("capped clustered").insert_one(doc! { "_id": 3 }).await?;
+    db.run_command(doc! { "convertToCapped": "clustered to cap", "size": 5000.0 }).await?;
+    db.run_command(doc! { "collMod": "clustered to cap", "cappedMax": 7 }).await?;
     let large = db.collection::<Document>("large");
     large.update_many(doc! {}, doc! { "$set": { "more": 1 } }).await?;
     db.collection::<Document>("gone").drop().await?;
