@@ -174,6 +174,7 @@ impl Applier {
                 create_collection(&self.client, &namespace, &options).await
             }
             Structure::Drop(namespace) => {
+                let namespace = self.droppable(namespace).await?;
                 let drop = Fields::default().with("drop", namespace.collection.as_str());
                 self.run(&namespace.database, &drop).await
             }
@@ -192,6 +193,20 @@ impl Applier {
             }
             Structure::Empty(namespace) => self.delete(&namespace, Fields::default().into()).await,
         }
+    }
+
+    /// No command drops a `system.js`, but for one of another name: a tenant's move of it to another database does.
+    async fn droppable(&self, namespace: Namespace) -> Result<Namespace> {
+        if namespace.collection != "system.js" {
+            return Ok(namespace);
+        }
+        let other = format!("dropped.{:016x}", rand::random::<u64>());
+        let to = Namespace::new(&namespace.database, &other);
+        let rename = Fields::default()
+            .with("renameCollection", namespace.to_string().as_str())
+            .with("to", to.to_string().as_str());
+        self.run("admin", &rename).await?;
+        Ok(to)
     }
 
     /// What is not there was dropped later.

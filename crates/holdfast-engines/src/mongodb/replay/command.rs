@@ -90,10 +90,7 @@ impl Replayer {
                 self.catalog.drop_collection(&namespace);
                 let namespace = user_name(namespace);
                 self.catalog.drop_collection(&namespace);
-                // It goes with its database only, and no command drops it.
-                let with_database = namespace.collection == "system.js";
-                let gone = if with_database { Structure::Empty } else { Structure::Drop };
-                actions.push(Action::Structure(gone(namespace)));
+                actions.push(Action::Structure(Structure::Drop(namespace)));
             }
             "createIndexes" | "commitIndexBuild" => {
                 for index in index_specs(&command)? {

@@ -211,6 +211,14 @@ async fn change(client: &Client, database: &str) -> Result<()> {
     let broken = doc! { "createIndexes": "indexed", "indexes": [{ "key": { "same": 1 }, "name": "broken", "unique": true }] };
     db.collection::<Document>("indexed").insert_many([doc! { "same": 1 }, doc! { "same": 1 }]).await?;
     ensure!(db.run_command(broken).await.is_err(), "the same value twice");
+    // No command drops it, a move does.
+    let from = client.database(&format!("{database}-from"));
+    for name in ["system.js", "stays"] {
+        from.collection::<Document>(name).insert_one(doc! { "_id": "f", "value": 1 }).await?;
+    }
+    let rename =
+        doc! { "renameCollection": format!("{database}-from.system.js"), "to": format!("{database}-to.f") };
+    client.database("admin").run_command(rename).await?;
     let refused = doc! { "create": "system.js", "timeseries": { "timeField": "t" } };
     ensure!(db.run_command(refused).await.is_err(), "no view has such a name");
     Ok(())
