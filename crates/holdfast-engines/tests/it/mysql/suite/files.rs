@@ -39,8 +39,9 @@ const FOLDERS: &[&str] = &[
 const NOT_FOR_TENANTS: &[&str] =
     &["have_debug", "restart_mysqld", "shutdown_server", "kill_mysqld", "start_mysqld", "rpl_", "ndb"];
 
-/// What cannot come back, and is said in docs/engines/mysql.md: a key that the server made for a foreign key goes in the source.
-const NOT_HELD: &[&str] = &["virtual_fk.test"];
+/// What cannot come back, and is said in docs/engines/mysql.md: a key that the server made for a foreign key goes in the source; a trigger's
+/// text that the server cannot parse itself.
+const NOT_HELD: &[&str] = &["virtual_fk.test", "gcol_bugfixes.test"];
 
 pub(super) struct Suite {
     root: PathBuf,
