@@ -68,7 +68,7 @@ pub(super) struct CloneFacts {
     /// No others are: executed when it had ended.
     pub at_most: GtidSet,
     pub consistent_at: Timestamp,
-    /// Of the schema and the accounts ([`schema::fingerprint`]); pages have checksums of their own.
+    /// Of the schema and the accounts ([`super::schema::fingerprint`]); pages have checksums of their own.
     pub fingerprint: String,
     /// What the fingerprint covers of the grant tables; of bases of before 2026-12 what the server says of accounts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

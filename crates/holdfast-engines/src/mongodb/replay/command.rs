@@ -93,7 +93,12 @@ impl Replayer {
                 actions.push(Action::Structure(Structure::Drop(namespace)));
             }
             "createIndexes" | "commitIndexBuild" => {
+                let listed = user_name(namespace.clone());
                 for index in index_specs(&command)? {
+                    if listed != namespace {
+                        // Built while the base was taken, which lists it under the time-series collection.
+                        self.catalog.drop_index(&listed, index.get("name"))?;
+                    }
                     self.catalog.create_index(&namespace, index)?;
                 }
             }

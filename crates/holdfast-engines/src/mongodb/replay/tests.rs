@@ -169,6 +169,21 @@ fn a_change_of_a_buckets_index_finds_the_one_that_the_base_has() {
 }
 
 #[test]
+fn a_buckets_index_takes_the_place_of_the_one_that_the_base_has() {
+    let listed = Namespace::new("d", "s");
+    let mut catalog = Catalog::default();
+    let index = raw(doc! { "v": 2, "key": { "a": 1 }, "name": "i" });
+    catalog.create_index(&listed, Fields::parse(index.as_bytes()).expect("an index")).expect("an index");
+    let mut replayer = Replayer::new(catalog);
+    // Built while the base was taken: both tell of it, each in its own terms.
+    let build =
+        doc! { "createIndexes": "system.buckets.s", "v": 2, "key": { "control.min.a": 1 }, "name": "i" };
+    assert_eq!(feed(&mut replayer, doc! { "op": "c", "ns": "d.$cmd", "o": build }), []);
+    assert!(replayer.catalog.indexes[&listed].is_empty());
+    assert_eq!(replayer.catalog.indexes[&Namespace::new("d", "system.buckets.s")].len(), 1);
+}
+
+#[test]
 fn what_is_not_known_ends_the_replay() {
     for entry in [
         doc! { "op": "c", "ns": "d.$cmd", "o": { "upgradeDowngradeViewlessTimeseries": "c" } },
