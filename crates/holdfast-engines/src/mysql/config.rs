@@ -188,7 +188,8 @@ impl Drop for Removed {
         let _ = std::fs::remove_file(&self.0); // the folder goes with the instance
     }
 }
-/// There while the disk guard lets nobody write.
+
+/// There while the disk guard lets nobody write; the server's settings say so too.
 pub(super) fn guard(instance: &Instance) -> PathBuf {
     Paths(&instance.folder).conf().join("read-only")
 }

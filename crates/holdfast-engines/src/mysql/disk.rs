@@ -31,7 +31,6 @@ impl DiskGuard for Mysql {
     }
 }
 
-/// The server's settings name it while it is there.
 /// Counts names and sizes. All files but the newest are finished; what the archive has of them is removed every few seconds.
 fn log_on_disk(instance: &Instance) -> Result<LogOnDisk> {
     let data = Paths(&instance.folder).data();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::support::{Bench, seed};
+use crate::support::Bench;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use holdfast_core::KeyId;
@@ -10,11 +10,12 @@ use holdfast_gateway::{Access, RepositoryKeys};
 use holdfast_seal::open_to_vec;
 use holdfast_store::repository::ObjectClass;
 use holdfast_store::{ObjectName, RepositoryPath};
+use holdfast_testkit::seed::generator;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
 use rand::rngs::StdRng;
-use rand::{Rng, RngCore, SeedableRng};
+use rand::{Rng, RngCore};
 
 const CANARY: &[u8] = b"canary-plaintext-that-must-never-lie-in-the-store";
 const LABEL: &str = "20261122-101500F";
@@ -38,7 +39,7 @@ async fn what_is_put_comes_back_and_lies_sealed() {
     let bench = Bench::start().await;
     let tenant = bench.tenant();
     let client = bench.client(&tenant);
-    let mut rng = StdRng::seed_from_u64(seed());
+    let mut rng = generator("gateway");
     // Around the edges of chunks, of the gateway's pieces, and nothing at all.
     for length in [0, 1, 16_383, 16_384, 16_385, 65_536, 262_144, 1_000_003] {
         let mut content = random_bytes(&mut rng, length);
@@ -75,7 +76,7 @@ async fn ranges_are_exact() {
     let bench = Bench::start().await;
     let tenant = bench.tenant();
     let client = bench.client(&tenant);
-    let mut rng = StdRng::seed_from_u64(seed());
+    let mut rng = generator("gateway");
     for length in [1_u64, 16_384, 49_152, 300_001] {
         let content = random_bytes(&mut rng, usize::try_from(length).expect("small"));
         let name = file(&format!("r{length}"));
@@ -98,7 +99,7 @@ async fn multipart_uploads_come_back_whole() {
     let bench = Bench::start().await;
     let tenant = bench.tenant();
     let client = bench.client(&tenant);
-    let mut rng = StdRng::seed_from_u64(seed());
+    let mut rng = generator("gateway");
     let content = random_bytes(&mut rng, (20 << 20) + 4321);
     let name = file("big");
     let mut upload = client.put_multipart(&name).await.expect("begun");
@@ -311,7 +312,7 @@ async fn moved_and_damaged_objects_do_not_open() {
     let bench = Bench::start().await;
     let (ours, theirs) = (bench.tenant(), bench.tenant());
     let client = bench.client(&ours);
-    let mut rng = StdRng::seed_from_u64(seed());
+    let mut rng = generator("gateway");
     let content = random_bytes(&mut rng, 200_000);
     client.put(&file("good"), content.clone().into()).await.expect("stored");
     let stored = bench.file_ending("/good");

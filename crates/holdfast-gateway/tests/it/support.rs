@@ -1,5 +1,5 @@
 //! A gateway over a local folder, with keys and events that a test can look at, and S3 clients for it.
-#![allow(dead_code, unreachable_pub)] // each test file is a crate of its own and uses its share
+#![allow(unreachable_pub)] // nothing of it leaves this program
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -184,13 +184,4 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
             files.push(entry.path());
         }
     }
-}
-
-/// A seed of its own for each run, printed so that a failure can be repeated with `HOLDFAST_SEED`.
-pub fn seed() -> u64 {
-    let seed = std::env::var("HOLDFAST_SEED")
-        .map(|text| text.parse().expect("HOLDFAST_SEED is a number"))
-        .unwrap_or_else(|_| rand::random());
-    println!("seed: HOLDFAST_SEED={seed}");
-    seed
 }

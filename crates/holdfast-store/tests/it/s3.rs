@@ -16,8 +16,7 @@ use object_store::aws::AmazonS3Builder;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
 };
-use rand::rngs::StdRng;
-use rand::{RngCore, SeedableRng};
+use rand::RngCore;
 
 #[tokio::test]
 async fn the_store_works_on_s3() {
@@ -77,7 +76,7 @@ async fn small_objects(store: &Store, name: &ObjectName) {
 }
 
 async fn long_objects(store: &Store, name: &ObjectName, dropped: &ObjectName) {
-    let mut rng = StdRng::seed_from_u64(crate::support::seed());
+    let mut rng = holdfast_testkit::seed::generator("s3");
     let mut content = vec![0; (20 << 20) + 77];
     rng.fill_bytes(&mut content);
     let write = async |name: &ObjectName, content: &[u8], if_absent: bool| {

@@ -18,8 +18,7 @@ use holdfast_testkit::fault::Seen;
 use holdfast_testkit::s3::{BUCKET, Identity};
 use holdfast_testkit::{Fault, Proxy, S3Server};
 use object_store::ObjectStoreExt;
-use rand::rngs::StdRng;
-use rand::{RngCore, SeedableRng};
+use rand::RngCore;
 
 /// Two parts.
 const LONG: usize = (9 << 20) + 1;
@@ -45,7 +44,7 @@ impl Bench {
         let proxy = Proxy::start(server.port()).await.expect("the proxy starts");
         proxy.slow_for(Duration::from_secs(5));
         let mut content = vec![0; LONG];
-        StdRng::seed_from_u64(crate::support::seed()).fill_bytes(&mut content);
+        holdfast_testkit::seed::generator("s3_faults").fill_bytes(&mut content);
         let lineage = LineageScope {
             organization: OrganizationId::random(),
             service: ServiceId::random(),

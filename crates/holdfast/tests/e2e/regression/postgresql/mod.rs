@@ -100,7 +100,7 @@ async fn comes_back(test: &str, by: By) -> Result<()> {
     if by == By::Tenant {
         let (made, refused) = sqlsmith::run(&suite.psql, &url, random.random()).await?;
         println!("postgresql: {made} statements of sqlsmith's, and {refused} refused");
-        ensure!(made > refused, "few of sqlsmith's statements were made");
+        ensure!(made > 100, "few of sqlsmith's statements were made");
         known.push(source.known("behind sqlsmith").await?);
     }
     let ended = Timestamp::now();
