@@ -70,7 +70,7 @@ impl LocalFolder {
         make_folder(root)?;
         let root = root.canonicalize().map_err(io_error("opening", root))?;
         make_folder(&root.join(WRITING))?;
-        flush_folder(&root)?;
+        flush_folder(&root).map_err(io_error("flushing", &root))?;
         let objects = LocalFileSystem::new_with_prefix(&root)
             .map_err(|source| StoreError::store("opening", &root.display(), source))?;
         Ok(Self { root, objects: Arc::new(objects) })
@@ -109,7 +109,11 @@ impl LocalFolder {
         let target = self.file_path(object)?;
         let folder = target.parent().expect("an object lies below the root").to_owned();
         for attempt in 1.. {
-            make_folder(&folder)?;
+            match create_folder(&folder) {
+                // A delete beside us removes folders that fell empty, also while this one is made.
+                Err(error) if is_race(&error) && attempt < FOLDER_TRIES => continue,
+                made => made.map_err(io_error("creating", &folder))?,
+            }
             let named = if if_absent {
                 std::fs::hard_link(&staged.path, &target)
             } else {
@@ -146,7 +150,7 @@ impl LocalFolder {
         while folder != self.root && std::fs::remove_dir(folder).is_ok() {
             folder = folder.parent().expect("the root is above every folder of an object");
         }
-        match File::open(folder).and_then(|file| file.sync_all()) {
+        match flush_folder(folder) {
             // Somebody else removed it meanwhile, and flushes what is above.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(io_error("flushing", folder)),
@@ -157,7 +161,11 @@ impl LocalFolder {
     fn flush_up_to_root(&self, folder: &FilePath) -> Result<()> {
         let mut folder = folder;
         loop {
-            flush_folder(folder)?;
+            match flush_folder(folder) {
+                // The object was deleted since, and its folder with it; that delete flushes what is above.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => other.map_err(io_error("flushing", folder))?,
+            }
             if folder == self.root {
                 return Ok(());
             }
@@ -193,9 +201,17 @@ pub(super) fn io_error(operation: &'static str, path: &FilePath) -> impl FnOnce(
 }
 
 fn make_folder(folder: &FilePath) -> Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io_error("creating", folder))
+    create_folder(folder).map_err(io_error("creating", folder))
 }
 
-fn flush_folder(folder: &FilePath) -> Result<()> {
-    File::open(folder).and_then(|file| file.sync_all()).map_err(io_error("flushing", folder))
+fn create_folder(folder: &FilePath) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+fn is_race(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists)
+}
+
+fn flush_folder(folder: &FilePath) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
