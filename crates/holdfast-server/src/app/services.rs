@@ -214,11 +214,16 @@ async fn decide(
     refusal.map_or(Ok(service), Err)
 }
 
-/// Queues jobs that change whether the instance runs, one such change at a time.
+/// Queues jobs that change whether the instance runs, one such change at a time. One whose end the service's status tells already has
+/// only to be noted as completed: whoever waited for the status goes on at once, and what is queued now runs behind it.
 async fn switch(cp: &ControlPlane, service: Service, kinds: &[JobKind]) -> Result<ServiceView, AppError> {
     let open = cp.catalog.open_jobs_of(service.id).await?;
-    if let Some(job) = open.iter().find(|job| matches!(job.kind, JobKind::Stop | JobKind::Start)) {
-        let doing = if job.kind == JobKind::Stop { "stopped" } else { "started" };
+    let under_way = open.iter().find_map(|job| match job.kind {
+        JobKind::Stop if service.status != ServiceStatus::Stopped => Some("stopped"),
+        JobKind::Start if service.status != ServiceStatus::Running => Some("started"),
+        _ => None,
+    });
+    if let Some(doing) = under_way {
         return Err(AppError::Conflict(format!("the service is just being {doing}; wait for that to end")));
     }
     let (id, status, now) = (service.id, service.status, now());
