@@ -70,7 +70,7 @@ impl LocalFolder {
         make_folder(root)?;
         let root = root.canonicalize().map_err(io_error("opening", root))?;
         make_folder(&root.join(WRITING))?;
-        flush_folder(&root).map_err(io_error("flushing", &root))?;
+        flush_folder(&root)?;
         let objects = LocalFileSystem::new_with_prefix(&root)
             .map_err(|source| StoreError::store("opening", &root.display(), source))?;
         Ok(Self { root, objects: Arc::new(objects) })
@@ -150,7 +150,7 @@ impl LocalFolder {
         while folder != self.root && std::fs::remove_dir(folder).is_ok() {
             folder = folder.parent().expect("the root is above every folder of an object");
         }
-        match flush_folder(folder) {
+        match File::open(folder).and_then(|file| file.sync_all()) {
             // Somebody else removed it meanwhile, and flushes what is above.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(io_error("flushing", folder)),
@@ -161,11 +161,7 @@ impl LocalFolder {
     fn flush_up_to_root(&self, folder: &FilePath) -> Result<()> {
         let mut folder = folder;
         loop {
-            match flush_folder(folder) {
-                // The object was deleted since, and its folder with it; that delete flushes what is above.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                other => other.map_err(io_error("flushing", folder))?,
-            }
+            flush_folder(folder)?;
             if folder == self.root {
                 return Ok(());
             }
@@ -212,6 +208,6 @@ fn is_race(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists)
 }
 
-fn flush_folder(folder: &FilePath) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+fn flush_folder(folder: &FilePath) -> Result<()> {
+    File::open(folder).and_then(|file| file.sync_all()).map_err(io_error("flushing", folder))
 }
