@@ -121,9 +121,7 @@ pub async fn delete(cp: &ControlPlane, service: ServiceId, id: &BackupId) -> Res
     let service = services::with_backups(cp, service).await?;
     let backup = listed(cp, &service, id).await?;
     can_delete_by_hand(&backup).map_err(|refusal| AppError::Conflict(refusal.to_string()))?;
-    if let Some(reader) = jobs::open_restores(cp).await?.iter().find(|job| job.backup_id.as_ref() == Some(id))
-    {
-        let target = reader.job.service_id.map(|id| id.to_string()).unwrap_or_default();
+    if let Some(target) = jobs::reading(cp, id).await? {
         let text =
             format!("backup {id} is being restored into service {target}; delete it when that has ended");
         return Err(AppError::Conflict(text));

@@ -86,10 +86,22 @@ pub async fn cancel(cp: &ControlPlane, id: JobId) -> Result<JobView, AppError> {
 }
 
 /// Restores that have not ended: what they read must stay.
-pub(super) async fn open_restores(cp: &ControlPlane) -> Result<Vec<JobView>, AppError> {
+async fn open_restores(cp: &ControlPlane) -> Result<Vec<JobView>, AppError> {
     let states = vec![JobState::Queued, JobState::Running];
     let filter = JobFilter { kind: Some(JobKind::Restore), states, ..JobFilter::default() };
     cp.catalog.jobs(u32::MAX, &filter).await?.into_iter().map(view).collect()
+}
+
+/// The service that a restore is reading this backup for. One that runs has read it, a moment before its job is noted as completed.
+pub(super) async fn reading(cp: &ControlPlane, backup: &BackupId) -> Result<Option<ServiceId>, AppError> {
+    let restores = open_restores(cp).await?;
+    for target in restores.iter().filter(|job| job.backup_id.as_ref() == Some(backup)) {
+        let Some(id) = target.job.service_id else { continue };
+        if cp.catalog.service(id).await?.is_some_and(|service| service.status != ServiceStatus::Running) {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
 }
 
 /// All open jobs, for lists that show progress.

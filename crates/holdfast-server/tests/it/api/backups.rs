@@ -162,6 +162,16 @@ async fn a_backup_being_restored_stays() {
     assert!(text.contains("is being restored into service"), "{text}");
     p.cp.catalog.cancel(task, Timestamp::now()).await.unwrap();
     assert_eq!(p.call("DELETE", &format!("{path}/{backup}"), "").await.status.as_u16(), 204);
+
+    // A copy that runs has read it, also while its job is still to be noted as completed.
+    let backup = p.backup(&service, BackupType::Manual, BackupStatus::Completed, 30).await;
+    p.post(&format!("{path}/{backup}/restore"), json!({"target_service_name": "another"})).await.expect(202);
+    p.call("DELETE", &format!("{path}/{backup}"), "").await.error(409);
+    let services = p.get("/managed-services").await.expect(200);
+    let all = services["services"].as_array().or(services.as_array()).unwrap();
+    let copy = all.iter().find(|service| service["name"] == "another").unwrap();
+    p.set_status(copy["id"].as_str().unwrap().parse().unwrap(), ServiceStatus::Running).await;
+    assert_eq!(p.call("DELETE", &format!("{path}/{backup}"), "").await.status.as_u16(), 204);
 }
 
 #[tokio::test]
