@@ -133,7 +133,9 @@ pub async fn delete(cp: &ControlPlane, service: ServiceId, id: &BackupId) -> Res
         })
         .await?;
     // Should we die here, the periodic expiry finds the delisted backup as well: this job only makes it prompt.
-    let waiting = |job: &Job| job.kind == JobKind::Expire && job.state == JobState::Queued;
+    // One that waits between its steps has chosen already what goes.
+    let waiting =
+        |job: &Job| job.kind == JobKind::Expire && job.state == JobState::Queued && job.step_index == 0;
     if !cp.catalog.open_jobs_of(service.id).await?.iter().any(waiting) {
         let job = NewJob::new(JobKind::Expire, service.id, jobs::written(&input::Nothing {}), now);
         cp.catalog.enqueue(&job).await?;
