@@ -338,8 +338,12 @@ async fn take_gaps(cp: &ControlPlane, report: &InstanceReport) -> Result<(), Ref
         }
         tracing::error!(service = %report.service_id, cause = gap.cause, "a gap in the log archive; taking a new base backup");
         let open = cp.catalog.open_jobs_of(report.service_id).await?;
-        let queued = open.iter().any(|job| job.kind == JobKind::Backup && job.state == JobState::Queued);
-        if !queued {
+        // One whose copy has run waits in the queue too, to be recorded.
+        let is_to_run = |job: &Job| {
+            let waits = job.kind == JobKind::Backup && job.state == JobState::Queued;
+            waits && !job.kind.only_records(job.step_index)
+        };
+        if !open.iter().any(is_to_run) {
             enqueue_automated(cp, report.service_id, BackupMode::Full).await?;
         }
         // Last, so that a crash in between asks for the backup again rather than never.

@@ -3,14 +3,15 @@
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, header};
 use holdfast_api::agent::{
-    CoverageReport, LeaseRequest, LeasedStep, RemoveExpired, Secret, StepInput, StepOutput, StepResult,
+    AgentReport, ArchiveReport, CoverageReport, InstanceReport, LeaseRequest, LeasedStep, RemoveExpired,
+    Secret, StepInput, StepOutput, StepResult,
 };
 use holdfast_catalog::NewJob;
 use holdfast_core::backup::{BackupFacts, BackupStatus, BackupType};
 use holdfast_core::engine::EngineKind;
 use holdfast_core::job::{JobError, JobKind, JobState};
 use holdfast_core::key::KeyPurpose;
-use holdfast_core::position::{Coverage, Position};
+use holdfast_core::position::{Coverage, Gap, Position};
 use holdfast_core::service::{Service, ServiceStatus};
 use holdfast_core::{AgentId, KeyId, LineageId};
 use holdfast_server::jobs::{agents, repository, runner};
@@ -88,6 +89,25 @@ async fn an_agent_lengthens_known_stretches_of_log_at_once_and_makes_none() {
     assert!(p.cp.catalog.coverage_of(stranger).await.unwrap().is_empty());
 }
 
+fn at(offset: u64) -> Position {
+    Position { timeline: 1, offset }
+}
+
+/// What an agent tells of a base that it made.
+fn facts(engine: serde_json::Value) -> BackupFacts {
+    BackupFacts {
+        tool_label: String::new(),
+        parent: None,
+        log: Some(holdfast_core::backup::LogSpan { start: at(1), stop: at(2) }),
+        consistent_at: minutes_ago(0),
+        stored_bytes: 1,
+        database_bytes: 1,
+        manifest_sha256: "00".repeat(32),
+        engine,
+        instead: None,
+    }
+}
+
 /// MongoDB's facts tell of every collection and index: of 20,000 they are larger than what web frameworks take by default.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_with_megabytes_of_facts_is_recorded() {
@@ -97,20 +117,9 @@ async fn a_backup_with_megabytes_of_facts_is_recorded() {
     let _worker = work(&p);
     let agent = AgentId::random();
     let step = leased(&p, agent).await.expect("the backup is to be made");
-    let at = |offset| Position { timeline: 1, offset };
     let fingerprints: serde_json::Map<String, serde_json::Value> =
         (0..20_000).map(|n| (format!("shop/collection-{n}.bson"), format!("{n:0160}").into())).collect();
-    let facts = BackupFacts {
-        tool_label: String::new(),
-        parent: None,
-        log: Some(holdfast_core::backup::LogSpan { start: at(1), stop: at(2) }),
-        consistent_at: minutes_ago(0),
-        stored_bytes: 1,
-        database_bytes: 1,
-        manifest_sha256: "00".repeat(32),
-        engine: serde_json::json!({ "fingerprints": fingerprints }),
-        instead: None,
-    };
+    let facts = facts(serde_json::json!({ "fingerprints": fingerprints }));
     assert!(serde_json::to_vec(&facts).unwrap().len() > 3 << 20);
     assert_eq!(end(&p, agent, &step, Ok(StepOutput::RunBackup(facts.clone()))).await, 200);
     for _ in 0..200 {
@@ -121,6 +130,50 @@ async fn a_backup_with_megabytes_of_facts_is_recorded() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     panic!("it was never recorded: {:?}", p.cp.catalog.job(step.job_id).await.unwrap());
+}
+
+/// A base that is still to be copied reaches behind the gap; one whose copy has run does not, though its job waits too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_asks_for_a_base_unless_one_is_still_to_be_copied() {
+    let p = platform().await;
+    let service = p.service("torn", EngineKind::Mongodb, ServiceStatus::Running).await;
+    p.backup(&service, BackupType::Manual, BackupStatus::Pending, 1).await;
+    let agent = AgentId::random();
+    let torn = async |from: u64, to: u64| {
+        let (from_time, to_time) = (minutes_ago(2), minutes_ago(1));
+        let cause = "the host was away".to_owned();
+        let gap = Gap { from: at(from), to: at(to), from_time, to_time, cause, acknowledged: false };
+        let archive = ArchiveReport {
+            coverage: Vec::new(),
+            gaps: vec![gap],
+            lag_seconds: 0.0,
+            lag_bytes: 0,
+            last_error: None,
+        };
+        let instance = InstanceReport {
+            service_id: service.id,
+            lineage_id: service.lineage_id,
+            healthy: true,
+            message: None,
+            archive: Some(archive),
+            metrics: None,
+            disk: None,
+        };
+        let report = AgentReport { agent_id: agent, versions: Vec::new(), instances: vec![instance] };
+        assert_eq!(post(&p, TOKEN, "report", &report).await.0, 200);
+        p.open_jobs(service.id).await.len()
+    };
+    assert_eq!(torn(10, 20).await, 1, "the one that waits comes after the gap");
+    let stop = CancellationToken::new();
+    let worker = tokio::spawn(runner::run(p.cp.clone(), stop.clone()));
+    let step = leased(&p, agent).await.expect("the backup is to be made");
+    stop.cancel();
+    worker.await.unwrap();
+    assert_eq!(end(&p, agent, &step, Ok(StepOutput::RunBackup(facts(serde_json::json!({}))))).await, 200);
+    let job = p.cp.catalog.job(step.job_id).await.unwrap().unwrap();
+    assert_eq!(job.state, JobState::Queued, "{job:?}");
+    assert_eq!(torn(30, 40).await, 2, "this gap came after the copy");
+    assert_eq!(torn(30, 40).await, 2, "it is told again and again");
 }
 
 /// Asks for an expiry; what the agent is to remove, if anything.
