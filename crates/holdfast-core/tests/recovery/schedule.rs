@@ -210,6 +210,9 @@ fn slots_are_stable_and_spread_over_day_and_week() {
 }
 
 proptest! {
+    // A case plays some weeks, in steps of ten minutes.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// With any outages and failures: never two successes for one slot, none missed while the machine ran long enough,
     /// and the next run is exactly when one is due.
     #[test]

@@ -146,7 +146,7 @@ async fn each_step_once(world: &World, kind: JobKind, at: At) -> Result<Met> {
         ensure!(!point.exists(), "{step:?} did not come to its fault point");
         let outcomes: Vec<StepOutcome> =
             tries.iter().filter(|one| one.step == *step).map(|one| one.outcome).collect();
-        ensure!(outcomes == [StepOutcome::Failed, StepOutcome::Done], "{step:?}: {outcomes:?}");
+        ensure!(outcomes == [StepOutcome::Failed, StepOutcome::Done], "{step:?}: {outcomes:?}: {tries:?}");
     }
     ensure!(tries.iter().all(is_ours), "another error: {tries:?}");
     stage.look(world, &asked).await?;
