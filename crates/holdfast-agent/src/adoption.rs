@@ -20,7 +20,7 @@ use crate::instances::{
 };
 use crate::keys::{KeptKeys, LineageKeys};
 use crate::lineage::Lineage;
-use crate::{Agent, users};
+use crate::{Agent, ports, users};
 
 /// Removes an instance and everything that it held on this host. What lies in the object store stays.
 pub(crate) async fn discard(
@@ -41,9 +41,8 @@ pub(crate) async fn discard(
     let driver = agent.driver(spec.engine)?;
     driver.stop(instance, 20).await.map_err(AgentError::engine("stop the instance"))?;
     remove_folders(&instance.folder).await?;
-    agent.instances.release_port(instance.port);
-    users::release(&agent.config.users_dir, instance.run_as.as_ref(), &instance.folder);
-    Ok(())
+    users::release(&agent.config.claims_dir, instance.run_as.as_ref(), &instance.folder);
+    ports::release(&agent.config.claims_dir, &instance.folder)
 }
 
 /// Removes an instance's folder. The one outside of it goes first: what is left of it finds nobody any more, and is in the
@@ -65,7 +64,11 @@ async fn remove_folder(folder: &Path) -> Result<(), AgentError> {
 pub(crate) async fn discard_half_made(agent: &Agent, spec: &InstanceSpec) -> Result<(), AgentError> {
     match half_made(agent, spec)? {
         Some(instance) => discard(agent, spec, &instance).await,
-        None => remove_folders(&folder_of(agent, spec.service_id)).await,
+        None => {
+            let folder = folder_of(agent, spec.service_id);
+            remove_folders(&folder).await?;
+            ports::release(&agent.config.claims_dir, &folder)
+        }
     }
 }
 
@@ -164,8 +167,12 @@ async fn adopt(agent: &Arc<Agent>, path: &Path) -> Result<(), AgentError> {
     let mut record: Record = serde_json::from_slice(&text)
         .map_err(|error| AgentError::Unusable(format!("{} is damaged: {error}", path.display())))?;
     let folder = record.instance.folder.clone();
+    let (claims, port) = (&agent.config.claims_dir, record.instance.port);
     if let Some(user) = &record.instance.run_as {
-        users::claim_again(&agent.config.users_dir, user, &folder)?;
+        users::claim_again(claims, user, &folder)?;
+    }
+    if !ports::claim_this(claims, &folder, port)? {
+        tracing::error!(instance = %folder.display(), port, "the instance's port was given to another one meanwhile");
     }
     let keys_path = folder.join(KEYS);
     let sealed = fs::read(&keys_path).map_err(AgentError::file(&keys_path))?;

@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,13 +20,12 @@ use crate::error::AgentError;
 use crate::host::{Host, write_private};
 use crate::keys::KeptKeys;
 use crate::lineage::Lineage;
-use crate::{Agent, users};
+use crate::{Agent, ports, users};
 
 pub(crate) const RECORD: &str = "instance.json";
 pub(crate) const KEYS: &str = "keys.sealed";
 /// Beginning of the names of folders in which expiry runs the tool.
 pub(crate) const SCRATCH: &str = "expire-";
-const PORTS: std::ops::Range<u16> = 20_000..28_000;
 
 /// `instance.json`, readable by the agent alone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -85,11 +83,10 @@ impl Local {
     }
 }
 
-/// All whole instances, and the ports that are given out.
+/// All whole instances.
 #[derive(Default)]
 pub(crate) struct Instances {
     local: Mutex<HashMap<ServiceId, Arc<Local>>>,
-    ports: Mutex<std::collections::HashSet<u16>>,
 }
 
 impl Instances {
@@ -118,31 +115,12 @@ impl Instances {
             disk_level: Mutex::default(),
             busy: tokio::sync::Mutex::default(),
         });
-        // Also that of a stopped service, on which nobody listens.
-        self.ports.lock().unwrap_or_else(PoisonError::into_inner).insert(local.instance().port);
         self.lock().insert(service, Arc::clone(&local));
         local
     }
 
     pub(crate) fn remove(&self, service: ServiceId) -> Option<Arc<Local>> {
         self.lock().remove(&service)
-    }
-
-    /// A port that nobody listens on and that no other instance of this agent was given.
-    pub(crate) fn reserve_port(&self, address: std::net::IpAddr) -> Result<u16, AgentError> {
-        let mut taken = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        for _ in 0..1000 {
-            let port = rand::random_range(PORTS);
-            if !taken.contains(&port) && TcpListener::bind((address, port)).is_ok() {
-                taken.insert(port);
-                return Ok(port);
-            }
-        }
-        Err(AgentError::Unusable("no free port between 20000 and 28000".to_owned()))
-    }
-
-    pub(crate) fn release_port(&self, port: u16) {
-        self.ports.lock().unwrap_or_else(PoisonError::into_inner).remove(&port);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ServiceId, Arc<Local>>> {
@@ -171,8 +149,8 @@ pub(crate) async fn plan(
 ) -> Result<Instance, AgentError> {
     let folder = folder_of(agent, spec.service_id);
     make_passable(&folder)?;
-    let run_as = users::claim(&agent.config.users_dir, &folder).await?;
-    let port = agent.instances.reserve_port(agent.config.service_address)?;
+    let run_as = users::claim(&agent.config.claims_dir, &folder).await?;
+    let port = ports::claim(&agent.config.claims_dir, &folder, agent.config.service_address)?;
     let has_repository = agent.repository(spec.engine).is_ok();
     let instance = Instance {
         repository: has_repository.then(|| access(&agent.gateway, &folder, &grant.cipher_passphrase.0)),

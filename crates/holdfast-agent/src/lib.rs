@@ -7,6 +7,7 @@
 
 mod adoption;
 mod archive;
+mod claims;
 mod client;
 mod commands;
 mod coverage;
@@ -21,6 +22,7 @@ mod keys;
 mod lineage;
 mod log;
 pub mod open;
+mod ports;
 mod source;
 mod steps;
 mod stream_source;
@@ -58,8 +60,9 @@ pub struct AgentConfig {
     /// Folder of the instances' folders; every service's user must be able to pass through it.
     pub instances_dir: PathBuf,
     pub engines_dir: PathBuf,
-    /// Folder in which users of the pool are claimed, shared by all agents of the host.
-    pub users_dir: PathBuf,
+    /// Folder in which users of the pool and ports are claimed, shared by all agents of the host that run as root. Any
+    /// other agent claims ports in its own folder.
+    pub claims_dir: PathBuf,
     pub store_url: String,
     /// Address that engines listen on and that clients are told.
     pub service_address: IpAddr,
@@ -116,7 +119,11 @@ impl Agent {
 ///
 /// # Errors
 /// When it cannot start: its folders, its gateway, its object store.
-pub async fn run(config: AgentConfig, stop: tokio_util::sync::CancellationToken) -> Result<(), AgentError> {
+pub async fn run(
+    mut config: AgentConfig,
+    stop: tokio_util::sync::CancellationToken,
+) -> Result<(), AgentError> {
+    config.claims_dir = claims::folder(&config.claims_dir, &config.state_dir);
     let host = host::Host::open(&config.state_dir)?;
     let store = Store::open(&config.store_url).map_err(AgentError::store("open the object store"))?;
     let prompt = store.with_limits(Limits::prompt());

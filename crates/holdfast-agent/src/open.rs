@@ -22,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::AgentError;
 use crate::host::{Host, write_private};
-use crate::instances::{self, Instances};
+use crate::instances;
 use crate::source::{self, Source};
 use crate::stream_source::{self, StreamSource};
-use crate::{adoption, users};
+use crate::{adoption, claims, ports, users};
 
 /// The gateway's certificate and port lie here meanwhile.
 const STATE: &str = "gateway";
@@ -46,7 +46,8 @@ pub struct OpenRequest<'a> {
     /// A free one is taken when there is none.
     pub port: Option<u16>,
     pub engines_dir: &'a Path,
-    pub users_dir: &'a Path,
+    /// As an agent's.
+    pub claims_dir: &'a Path,
 }
 
 /// An instance that runs.
@@ -92,16 +93,22 @@ pub async fn open(
     check_target(target)?;
     let engine = request.found.engine();
     let driver = driver_of(engine, request.engines_dir)?;
+    let claims = claims::folder(request.claims_dir, &target.join(STATE));
+    let listen = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let port = match request.port {
+        Some(port) if ports::claim_this(&claims, target, port)? => port,
+        Some(port) => {
+            return Err(AgentError::Unusable(format!(
+                "the port {port} is given to a service; choose another"
+            )));
+        }
+        None => ports::claim(&claims, target, listen)?,
+    };
     instances::make_passable(target)?;
-    let run_as = users::claim(request.users_dir, target).await?;
+    let run_as = users::claim(&claims, target).await?;
     let host = Host::open(&target.join(STATE))?;
     let prompt = request.store.with_limits(Limits::prompt());
     let gateway = host.start_gateway(prompt.map_err(AgentError::store("open the object store"))?).await?;
-    let listen = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let port = match request.port {
-        Some(port) => port,
-        None => Instances::default().reserve_port(listen)?,
-    };
     let instance = Instance {
         repository: None,
         stanza: format!("open-{}", request.found.name()),
@@ -149,7 +156,7 @@ pub async fn open(
             })
         }
         Err(error) => {
-            discard(&*driver, &instance, request.users_dir).await?;
+            discard(&*driver, &instance, &claims).await?;
             Err(error)
         }
     }
@@ -306,9 +313,9 @@ fn check_target(target: &Path) -> Result<(), AgentError> {
 }
 
 /// Removes what was made, the target folder too.
-async fn discard(driver: &dyn Driver, instance: &Instance, users_dir: &Path) -> Result<(), AgentError> {
+async fn discard(driver: &dyn Driver, instance: &Instance, claims: &Path) -> Result<(), AgentError> {
     driver.stop(instance, 20).await.map_err(AgentError::engine("stop the instance"))?;
     adoption::remove_folders(&instance.folder).await?;
-    users::release(users_dir, instance.run_as.as_ref(), &instance.folder);
-    Ok(())
+    users::release(claims, instance.run_as.as_ref(), &instance.folder);
+    ports::release(claims, &instance.folder)
 }

@@ -2,38 +2,36 @@
 //! neither another service nor the agent's keys. Only a privileged agent can do that; an unprivileged one runs all
 //! engines as itself.
 //!
-//! A user is claimed by a file in a folder that all agents of the host share; the file names the instance's folder, and a
-//! claim whose folder is gone is free again.
+//! Who has which is told by a claim ([`crate::claims`]).
 
 use std::fs;
 use std::path::Path;
 
 use holdfast_engines::RunAs;
 use holdfast_engines::exec::{self, ProcessSpec};
-use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::User;
 
+use crate::claims;
 use crate::error::AgentError;
 
 const PREFIX: &str = "holdfast-";
 const POOL: u32 = 200;
 
 /// Claims a free user for the instance in `folder`; the same one again if it has one already.
-pub(crate) async fn claim(users_dir: &Path, folder: &Path) -> Result<Option<RunAs>, AgentError> {
+pub(crate) async fn claim(claims: &Path, folder: &Path) -> Result<Option<RunAs>, AgentError> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(None);
     }
-    fs::create_dir_all(users_dir).map_err(AgentError::file(users_dir))?;
-    if let Some(name) = name_claimed_for(users_dir, folder) {
+    if let Some(name) = name_claimed_for(claims, folder) {
         return ensure_exists(&name).await.map(Some);
     }
     for number in 1..=POOL {
         let name = format!("{PREFIX}{number:03}");
-        if take(users_dir, &name, folder)? {
+        if claims::take(claims, &name, folder)? {
             let user = ensure_exists(&name).await?;
             if has_processes(user.uid) {
                 // Left by an instance whose folder somebody removed: not ours to touch.
-                release(users_dir, Some(&user), folder);
+                release(claims, Some(&user), folder);
                 tracing::debug!(
                     user = name,
                     "a user of the pool has processes that belong to no instance; passing it over"
@@ -43,14 +41,13 @@ pub(crate) async fn claim(users_dir: &Path, folder: &Path) -> Result<Option<RunA
             return Ok(Some(user));
         }
     }
-    Err(AgentError::Unusable(format!("all {POOL} users of the pool are taken; see {}", users_dir.display())))
+    Err(AgentError::Unusable(format!("all {POOL} users of the pool are taken; see {}", claims.display())))
 }
 
 /// Claims the user that an instance which is taken up runs as, should its claim be gone: the folder of claims is a
 /// cache, and a second instance must not get the same user.
-pub(crate) fn claim_again(users_dir: &Path, user: &RunAs, folder: &Path) -> Result<(), AgentError> {
-    fs::create_dir_all(users_dir).map_err(AgentError::file(users_dir))?;
-    if take(users_dir, &user.name, folder)? {
+pub(crate) fn claim_again(claims: &Path, user: &RunAs, folder: &Path) -> Result<(), AgentError> {
+    if claims::take(claims, &user.name, folder)? {
         return Ok(());
     }
     Err(AgentError::Unusable(format!(
@@ -60,41 +57,16 @@ pub(crate) fn claim_again(users_dir: &Path, user: &RunAs, folder: &Path) -> Resu
     )))
 }
 
-fn name_claimed_for(users_dir: &Path, folder: &Path) -> Option<String> {
+fn name_claimed_for(claims: &Path, folder: &Path) -> Option<String> {
     let mut names = (1..=POOL).map(|number| format!("{PREFIX}{number:03}"));
-    names.find(|name| owner_of(&users_dir.join(name)).is_some_and(|owner| owner == folder.to_string_lossy()))
+    names.find(|name| claims::owner_of(claims, name).is_some_and(|owner| owner == folder.to_string_lossy()))
 }
 
 /// Gives the user back; its next owner must find none of its processes.
-pub(crate) fn release(users_dir: &Path, user: Option<&RunAs>, folder: &Path) {
-    let Some(user) = user else { return };
-    let claim = users_dir.join(&user.name);
-    if owner_of(&claim).is_some_and(|owner| owner == folder.to_string_lossy()) {
-        let _ = fs::remove_file(claim); // a stale claim is found by its missing folder
+pub(crate) fn release(claims: &Path, user: Option<&RunAs>, folder: &Path) {
+    if let Some(user) = user {
+        claims::release(claims, &user.name, folder);
     }
-}
-
-/// Whether the user is the folder's, now or already. One agent of the host at a time.
-fn take(users_dir: &Path, name: &str, folder: &Path) -> Result<bool, AgentError> {
-    let lock = users_dir.join("lock");
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&lock);
-    let _alone = Flock::lock(file.map_err(AgentError::file(&lock))?, FlockArg::LockExclusive)
-        .map_err(|(_, error)| AgentError::file(&lock)(error.into()))?;
-    let claim = users_dir.join(name);
-    // An empty claim was cut off, one whose folder is gone is stale.
-    match owner_of(&claim) {
-        Some(owner) if owner == folder.to_string_lossy() => return Ok(true),
-        Some(owner) if !owner.is_empty() && Path::new(&owner).exists() => return Ok(false),
-        _ => {}
-    }
-    // The folder must exist before the claim is read by others.
-    fs::create_dir_all(folder).map_err(AgentError::file(folder))?;
-    fs::write(&claim, folder.to_string_lossy().as_bytes()).map_err(AgentError::file(&claim))?;
-    Ok(true)
-}
-
-fn owner_of(claim: &Path) -> Option<String> {
-    fs::read_to_string(claim).ok()
 }
 
 fn has_processes(uid: u32) -> bool {
@@ -124,24 +96,4 @@ async fn ensure_exists(name: &str) -> Result<RunAs, AgentError> {
         }
     }
     Err(AgentError::Unusable(format!("cannot make the system user {name}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_user_is_claimed_for_one_folder_until_that_is_gone() {
-        let host = tempfile::tempdir().expect("a temporary folder");
-        let users = host.path();
-        let [first, second] = ["one", "two"].map(|name| users.join(name));
-        let take = |folder: &Path| take(users, "holdfast-001", folder).expect("readable");
-        assert!(take(&first) && take(&first), "the same one again");
-        assert!(!take(&second));
-        assert_eq!(name_claimed_for(users, &first).as_deref(), Some("holdfast-001"));
-        fs::remove_dir(&first).expect("claiming made it");
-        assert!(take(&second), "the first one's folder is gone");
-        fs::write(users.join("holdfast-001"), "").expect("writable");
-        assert!(take(&first), "a claim that was cut off holds nobody");
-    }
 }

@@ -28,7 +28,7 @@ pub(crate) struct AgentArgs {
     /// Folder with the engines' programs.
     #[arg(long, value_name = "DIR")]
     engines: Option<PathBuf>,
-    /// Folder in which system users for engines are claimed.
+    /// Folder in which system users and ports for engines are claimed.
     #[arg(long, value_name = "DIR", default_value = "/var/cache/holdfast/users")]
     users: PathBuf,
     /// The object store, as for `serve`.
@@ -73,7 +73,7 @@ pub(crate) async fn run(args: AgentArgs) -> anyhow::Result<()> {
         state_dir: args.state,
         instances_dir: args.instances,
         engines_dir: args.engines.unwrap_or_else(crate::config::default_engines),
-        users_dir: args.users,
+        claims_dir: args.users,
         store_url: args.store_url,
         service_address: args.service_address,
         faults: crate::config::faults(),

@@ -33,7 +33,7 @@ pub(crate) struct Flags {
     /// Folder with the engines' programs.
     #[arg(long, value_name = "DIR")]
     engines: Option<String>,
-    /// Folder in which system users for engines are claimed.
+    /// Folder in which system users and ports for engines are claimed.
     #[arg(long, value_name = "DIR")]
     users: Option<String>,
     /// Address that engines listen on and that clients are told.
@@ -92,7 +92,7 @@ const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "users",
-        meaning: "folder in which system users for engines are claimed, shared by all agents of the host",
+        meaning: "folder in which system users and ports for engines are claimed, shared by all agents of the host",
         default: "/var/cache/holdfast/users",
     },
     Setting {

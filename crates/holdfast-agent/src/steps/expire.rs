@@ -107,7 +107,7 @@ async fn expire_in_tool(
     }
     let folder = agent.config.instances_dir.join(format!("{}{}", instances::SCRATCH, lineage.scope.lineage));
     std::fs::create_dir_all(&folder).map_err(AgentError::file(&folder))?;
-    let run_as = users::claim(&agent.config.users_dir, &folder).await?;
+    let run_as = users::claim(&agent.config.claims_dir, &folder).await?;
     let access = instances::access(&agent.gateway, &folder, &input.repository.cipher_passphrase.0);
     let instance = Instance {
         repository: Some(access.clone()),
@@ -129,7 +129,7 @@ async fn expire_in_tool(
     };
     agent.gateway.unregister(&access.access_key);
     adoption::remove_folders(&instance.folder).await?;
-    users::release(&agent.config.users_dir, instance.run_as.as_ref(), &instance.folder);
+    users::release(&agent.config.claims_dir, instance.run_as.as_ref(), &instance.folder);
     expired.map_err(AgentError::engine("expire backups in the repository"))
 }
 

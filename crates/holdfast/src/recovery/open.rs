@@ -48,7 +48,7 @@ pub(crate) struct OpenArgs {
     /// Folder with the engines' programs.
     #[arg(long, value_name = "DIR")]
     engines: Option<PathBuf>,
-    /// As root: folder in which system users for engines are claimed.
+    /// As root: folder in which system users and ports for engines are claimed.
     #[arg(long, value_name = "DIR", default_value = "/var/cache/holdfast/users")]
     users: PathBuf,
 }
@@ -95,7 +95,7 @@ pub(super) async fn run(args: OpenArgs, ui: Ui) -> Result<(), ClientError> {
         target: &target,
         port: args.port,
         engines_dir: &engines,
-        users_dir: &args.users,
+        claims_dir: &args.users,
     };
     let opened = carry_out(&request, ui).await?;
     tell(&found, &decided, &opened, &target, ui)

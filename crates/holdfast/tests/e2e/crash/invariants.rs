@@ -137,20 +137,29 @@ fn host(world: &World, services: &BTreeMap<String, Service>) -> Result<()> {
     Ok(())
 }
 
-/// The pool's users claimed for this Holdfast's instances: one for each (as root; else none at all).
+/// Users of the pool and ports claimed for this Holdfast's instances: one of both for each (as root; else none at all).
 fn claims(world: &World, expected: &BTreeSet<String>) -> Result<()> {
     let root = nix::unistd::geteuid().is_root();
+    let expected: Vec<String> = expected.iter().filter(|_| root).cloned().collect();
+    for kind in ["holdfast-", "port-"] {
+        let owners = owners_of(kind, &world.instances);
+        ensure!(owners == expected, "{kind}… claimed for {owners:?}, instances {expected:?}");
+    }
+    Ok(())
+}
+
+/// Names of the instances that have claims of a kind, as often as they have, sorted.
+fn owners_of(kind: &str, instances: &Path) -> Vec<String> {
     let folder = Path::new("/var/cache/holdfast/users");
     let mut owners: Vec<String> = names_in(folder)
         .iter()
+        .filter(|name| name.starts_with(kind))
         .filter_map(|name| std::fs::read_to_string(folder.join(name)).ok())
-        .filter(|owner| Path::new(owner).starts_with(&world.instances))
+        .filter(|owner| Path::new(owner).starts_with(instances))
         .filter_map(|owner| Path::new(&owner).file_name()?.to_str().map(str::to_owned))
         .collect();
     owners.sort();
-    let expected: Vec<String> = expected.iter().filter(|_| root).cloned().collect();
-    ensure!(owners == expected, "users claimed for {owners:?}, instances {expected:?}");
-    Ok(())
+    owners
 }
 
 /// Process ids of postmasters whose data lies below a folder: what really runs, whatever lock files say.

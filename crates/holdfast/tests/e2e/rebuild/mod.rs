@@ -284,5 +284,12 @@ async fn opens_by_the_command_line(left: &Left, before: &Before, point: Timestam
     let refused = run(&asked, &left.store, &left.kit)?;
     ensure!(refused.code == 1 && refused.stderr.contains("--list"), "{refused:?}");
     ensure!(!Path::new(&other).exists(), "a refusal leaves nothing");
+    let port = opened["port"].to_string();
+    let asked = ["open", "--service", "ledger", "--at", &at, "--target", other.to_str().context("text")?];
+    let asked =
+        [&asked[..], &["--port", &port, "--engines", engines.to_str().context("a path of text")?]].concat();
+    let refused = run(&asked, &left.store, &left.kit)?;
+    ensure!(refused.code == 1 && refused.stderr.contains("choose another"), "{refused:?}");
+    ensure!(!Path::new(&other).exists(), "a refusal leaves nothing");
     Ok(())
 }
