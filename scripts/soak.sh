@@ -80,7 +80,7 @@ while [ $SECONDS -lt $deadline ]; do
         tried "$log" "$suite, in round $((rounds + 1))" "${test[@]}" holdfast --test e2e -- "$suite::" --nocapture "${skipped[@]}" || true
         restores=$((restores + $(grep -c '0 lost, 0 extra' "$log" || true)))
         # The first round kills each engine's agent 50 times while it streams the log.
-        [ "$rounds" != 0 ] || [ "$suite" != conformance ] || grep -hE '^[a-z]+: [0-9]+ kills, ' "$log" >"$logs/stream-kills" || true
+        [ "$rounds" != 0 ] || [ "$suite" != conformance ] || grep -hoE '[a-z]+: [0-9]+ kills, .*' "$log" >"$logs/stream-kills" || true
     done
     rounds=$((rounds + 1))
     HOLDFAST_SOAK=0

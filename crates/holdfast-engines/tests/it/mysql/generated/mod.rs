@@ -55,8 +55,13 @@ async fn tried(engines: &Path, Case([before, after]): &Case<2>) -> Result<()> {
 /// Ends with nothing open. Statements may fail; the server may not.
 async fn run(server: &Server, statements: &[String]) -> Result<()> {
     let mut app = server.tenant("app").await?;
-    let mut made = 0;
+    let (mut made, mut hides) = (0, false);
     for statement in statements {
+        // The server logs no histogram of a table that a temporary one hides (docs/engines/mysql.md).
+        hides |= statement.starts_with("CREATE TEMPORARY");
+        if hides && statement.contains("UPDATE HISTOGRAM") {
+            continue;
+        }
         match app.query_drop(statement).await {
             Ok(()) => made += 1,
             Err(mysql_async::Error::Server(refused)) => {
