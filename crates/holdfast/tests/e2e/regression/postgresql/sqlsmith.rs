@@ -12,6 +12,7 @@ const STATEMENTS: u32 = 3000;
 const OPTIONS: &str = "-c statement_timeout=500";
 
 /// Runs them by `psql`; back when all were tried. Returns how many the server carried out, and how many it refused.
+/// The program takes no seed above 2^31.
 pub(super) async fn run(psql: &Path, connection: &str, seed: u16) -> Result<(usize, usize)> {
     let made_up = Command::new("sqlsmith")
         .args(["--dry-run", "--exclude-catalog"])
