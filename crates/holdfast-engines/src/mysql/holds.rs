@@ -7,7 +7,7 @@
 use mysql_async::Conn;
 
 use super::sql::{identifier, rows, text};
-use super::{members, programs, views};
+use super::{expressions, members, programs, views};
 use crate::Result;
 
 const DOING: &str = "look for what a dump cannot hold";
@@ -101,6 +101,10 @@ pub(super) async fn unheld(conn: &mut Conn) -> Result<Option<String>> {
         }
     }
     if let Some(reason) = said("members of an ENUM or SET that are equal", members::equal(conn).await?) {
+        return Ok(Some(reason));
+    }
+    let shown_otherwise = expressions::shown_otherwise(conn).await?;
+    if let Some(reason) = said("expressions of tables that the server shows as others", shown_otherwise) {
         return Ok(Some(reason));
     }
     let misread = programs::misread(conn).await?;

@@ -19,6 +19,7 @@ mod config;
 mod content;
 mod disk;
 mod events;
+mod expressions;
 mod facts;
 pub mod gtid;
 mod histograms;
