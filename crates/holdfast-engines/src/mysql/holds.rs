@@ -30,7 +30,8 @@ const KINDS: [(&str, &str); 11] = [
     (
         "members of an ENUM or SET that have four bytes",
         "SELECT table_schema AS db, CONCAT(table_name, '.', column_name) AS name FROM information_schema.columns \
-         WHERE data_type IN ('enum', 'set') AND character_set_name = 'utf8mb4' AND column_type LIKE '%?%' AND table_schema NOT IN {own}",
+         WHERE data_type IN ('enum', 'set') AND character_set_name IN ('utf8mb4', 'utf16', 'utf16le', 'utf32') \
+         AND column_type LIKE '%?%' AND table_schema NOT IN {own}",
     ),
     (
         "foreign keys to keys that are not unique",

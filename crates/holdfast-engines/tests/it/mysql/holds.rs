@@ -67,6 +67,14 @@ const ROWS: &[(&str, &[&str], &str)] = &[
         "SELECT id, e + 0, HEX(e) FROM defaultdb.en ORDER BY 1",
     ),
     (
+        "four bytes",
+        &[
+            "CREATE TABLE wide (id INT PRIMARY KEY, e ENUM('😀', 'x') CHARACTER SET utf16, s SET('p', '😀') CHARACTER SET utf32)",
+            "INSERT INTO wide VALUES (1, 1, 2), (2, 'x', 'p')",
+        ],
+        "SELECT id, e + 0, HEX(e), s + 0, HEX(s) FROM defaultdb.wide ORDER BY 1",
+    ),
+    (
         "no text",
         &[
             "CREATE TABLE lat (id INT PRIMARY KEY, e ENUM('x', 'ä'), s SET('p', 'ü')) CHARACTER SET latin1",
