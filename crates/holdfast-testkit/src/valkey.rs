@@ -3,12 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use jiff::{SignedDuration, Timestamp};
 use redis::aio::MultiplexedConnection;
-use redis::{FromRedisValue, Value};
+use redis::{AsyncConnectionConfig, FromRedisValue, IntoConnectionInfo, Value};
 
+/// What an answer may take on a busy machine; the library's own limit is half a second.
+const PATIENCE: Duration = Duration::from_secs(60);
 const DATABASES: u32 = 16;
 /// Its deadline tells how far a copy's are moved.
 const CLOCK: &str = "\0clock";
@@ -20,6 +23,17 @@ const MADE: &str = "made";
 const LAST_MOVED: i64 = (1 << 53) - 1;
 /// The moving itself may be put on top: so much for these few keys, and for a busy host.
 const SURPLUS: SignedDuration = SignedDuration::from_secs(2);
+
+/// A connection that is patient.
+///
+/// # Errors
+/// When there is nobody, or nobody who takes this password.
+pub async fn connect(to: impl IntoConnectionInfo) -> Result<MultiplexedConnection> {
+    let patient = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE));
+    Ok(redis::Client::open(to)?.get_multiplexed_async_connection_with_config(&patient).await?)
+}
 
 /// Name of what was read, and what it is.
 pub struct Reading(BTreeMap<String, Item>);

@@ -69,8 +69,7 @@ impl Server {
 
     pub(crate) async fn client_as(&self, user: &str, password: &str) -> Result<MultiplexedConnection> {
         let url = format!("redis://{user}:{password}@127.0.0.1:{}/0", self.instance.port);
-        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(60)));
-        Ok(redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&patient).await?)
+        holdfast_testkit::valkey::connect(url).await
     }
 
     pub(crate) fn aof(&self) -> PathBuf {

@@ -64,8 +64,8 @@ async fn tenants_use_their_data_and_nothing_else() -> Result<()> {
         command.query_async::<redis::Value>(&mut client).await?;
     }
     ensure!(server.client_as("app_user", "wrong").await.is_err());
-    let nameless = redis::Client::open(format!("redis://127.0.0.1:{}", server.instance.port))?;
-    let mut nameless = nameless.get_multiplexed_async_connection().await?;
+    let mut nameless =
+        holdfast_testkit::valkey::connect(format!("redis://127.0.0.1:{}", server.instance.port)).await?;
     ensure!(
         redis::cmd("GET").arg("k").query_async::<redis::Value>(&mut nameless).await.is_err(),
         "a password is asked for"

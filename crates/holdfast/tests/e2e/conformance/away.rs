@@ -95,7 +95,7 @@ async fn rewrite_twice(folder: PathBuf, trial: &Trial) -> Result<()> {
     let address = redis::ConnectionAddr::Tcp(trial.database.login.host.clone(), trial.database.login.port);
     let user = redis::RedisConnectionInfo::default().set_username("default").set_password(password);
     let info = redis::IntoConnectionInfo::into_connection_info(address)?.set_redis_settings(user);
-    let mut connection = redis::Client::open(info)?.get_multiplexed_async_connection().await?;
+    let mut connection = holdfast_testkit::valkey::connect(info).await?;
     for _ in 0..2 {
         redis::cmd("BGREWRITEAOF").exec_async(&mut connection).await?;
         wait_for("the rewrite", 30, || {

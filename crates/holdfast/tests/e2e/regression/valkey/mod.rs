@@ -11,7 +11,7 @@ use holdfast_conformance::Database;
 use holdfast_conformance::service::{self, From, Made};
 use holdfast_core::engine::EngineKind;
 use holdfast_testkit::exactness::between;
-use holdfast_testkit::valkey::{Reading, reading, same};
+use holdfast_testkit::valkey::{Reading, connect, reading, same};
 use holdfast_testkit::{Client, Holdfast, holdfast, seed};
 use jiff::{SignedDuration, Timestamp};
 use rand::Rng as _;
@@ -123,7 +123,7 @@ impl<'a> Source<'a> {
         let login = service::database(&self.client, EngineKind::Valkey, service, "suite").await?.login;
         let password = agents_password(self.holdfast, service)?;
         let url = format!("redis://default:{password}@{}:{}/0", login.host, login.port);
-        Ok(redis::Client::open(url)?.get_multiplexed_async_connection().await?)
+        connect(url).await
     }
 
     /// Holds all clients up, once no script keeps the server busy: who would end it is held up too.
