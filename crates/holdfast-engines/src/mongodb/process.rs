@@ -150,7 +150,7 @@ impl Mongodb {
             };
             let gone = began.elapsed() > Duration::from_secs(3) && !self.is_alive(instance);
             if gone || began.elapsed() > Duration::from_secs(START_SECONDS) {
-                let last = format!("{last}; its log says: {}", files::last_log_lines(instance));
+                let last = format!("{last}; its log says: {}", said(instance));
                 return Err(EngineError::NotReady { seconds: began.elapsed().as_secs(), last });
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -262,4 +262,16 @@ fn alive_pid(instance: &Instance) -> Option<u32> {
     let data = Paths(&instance.folder).data();
     let data = data.to_str()?.as_bytes();
     line.windows(data.len()).any(|part| part == data).then_some(pid)
+}
+
+/// What the server's log says of its end: what it could not bear, and not the stack behind that.
+fn said(instance: &Instance) -> String {
+    const RECENT_BYTES: u64 = 256 << 10;
+    const ENTRIES: usize = 4;
+    let is_grave = |line: &String| line.contains(r#""s":"F""#) || line.contains(r#""s":"E""#);
+    let grave: Vec<String> = files::recent_log(instance, RECENT_BYTES).into_iter().filter(is_grave).collect();
+    match grave.len() {
+        0 => files::last_log_lines(instance),
+        count => grave[count.saturating_sub(ENTRIES)..].join("; "),
+    }
 }

@@ -6,6 +6,7 @@ use mysql_async::binlog::events::{QueryEvent, StatusVarVal};
 use mysql_async::consts::SqlMode;
 use mysql_common::collations::{Collation, CollationId};
 
+use super::backslashes::{is_of_query, is_servers_table, without_escapes};
 use super::language;
 use super::log::HEADER_BYTES;
 use super::recode::{Recoded, decoded, recoded};
@@ -29,7 +30,11 @@ pub(super) struct Mended<'a> {
 impl<'a> Mended<'a> {
     pub(super) fn new(query: &'a QueryEvent<'_>) -> Self {
         let logged = query.query_raw();
-        let quoted = requoted(logged, backslash_escapes(query)).or_else(|| language::quoted(logged));
+        let escapes = backslash_escapes(query);
+        let by = charset(query);
+        let by = by.as_ref().map_or("utf8mb4", |(_, client)| client.charset());
+        let plain = || (!escapes).then(|| without_escapes(logged, by)).flatten();
+        let quoted = requoted(logged, escapes).or_else(|| language::quoted(logged)).or_else(plain);
         let mut text = quoted.map_or(Cow::Borrowed(logged), Cow::Owned);
         let (mut client, mut utf8_at) = (Collation::resolve(UTF8_ID), None);
         if let Some((at, logged)) = charset(query) {
@@ -40,7 +45,7 @@ impl<'a> Mended<'a> {
                 None => client = logged,
             }
         }
-        let mode = lenient_mode(query);
+        let mode = mode_of_server(query);
         Self { text, client, utf8_at, mode }
     }
 
@@ -63,17 +68,22 @@ fn backslash_escapes(query: &QueryEvent<'_>) -> bool {
     mode.is_none_or(|mode| !mode.contains(SqlMode::MODE_NO_BACKSLASH_ESCAPES))
 }
 
-/// A table that took its columns from a query, defined by the server: it made the table, whatever the session demands of the like, such as
-/// members of an `ENUM` that differ (they need not after `ALTER TABLE … CONVERT`, 9.7.4).
-fn lenient_mode(query: &QueryEvent<'_>) -> Option<(usize, u64)> {
+/// Of a table's definition that the server wrote, another mode than the session's: there a backslash escapes; and a table that took its
+/// columns from a query it made whatever the session demands of the like, such as members of an `ENUM` that differ (they need not after
+/// `ALTER TABLE … CONVERT`, 9.7.4).
+fn mode_of_server(query: &QueryEvent<'_>) -> Option<(usize, u64)> {
     let text = query.query_raw();
-    if !text.starts_with(b"CREATE TABLE ") || !text.ends_with(b" START TRANSACTION") {
+    if !is_servers_table(text) {
         return None;
     }
     let at = variable(query, 1)?;
     let mode = u64::from_le_bytes(query.status_vars_raw().get(at..at + 8)?.try_into().ok()?);
-    let strict = SqlMode::MODE_STRICT_TRANS_TABLES.union(SqlMode::MODE_STRICT_ALL_TABLES);
-    Some((HEADER_BYTES + POST_HEADER_BYTES + at, mode & !strict.bits()))
+    let mut without = SqlMode::MODE_NO_BACKSLASH_ESCAPES;
+    if is_of_query(text) {
+        without = without.union(SqlMode::MODE_STRICT_TRANS_TABLES).union(SqlMode::MODE_STRICT_ALL_TABLES);
+    }
+    let other = mode & !without.bits();
+    (other != mode).then_some((HEADER_BYTES + POST_HEADER_BYTES + at, other))
 }
 
 /// The client's character set, and where in the event its number stands.

@@ -11,6 +11,7 @@
 
 mod accounts;
 mod archive;
+mod backslashes;
 mod backup;
 mod canonical;
 mod clone;

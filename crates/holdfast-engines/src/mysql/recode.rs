@@ -168,6 +168,13 @@ fn made_by<'a>(mut scan: Scan<'a>, charset: &'a str) -> Option<Vec<Range<usize>>
     Some(vec![head, traits..scan.at])
 }
 
+/// What the server wrote of a routine's statement behind its parameters, up to its body.
+pub(super) fn written_of_routine(text: &[u8], charset: &str) -> Option<Range<usize>> {
+    let scan = Scan::new(text);
+    let parts = text.starts_with(b"CREATE DEFINER=").then(|| made_by(scan, charset)).flatten()?;
+    (parts.len() == 2).then(|| parts[1].clone())
+}
+
 /// All but the query.
 fn view(mut scan: Scan<'_>) -> Option<Range<usize>> {
     let begins = scan.take(b"CREATE ") || scan.take(b"ALTER ");

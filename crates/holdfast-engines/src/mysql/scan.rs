@@ -25,10 +25,10 @@ impl<'a> Scan<'a> {
         is_next
     }
 
-    /// Goes past a quoted name, with its database if it has one.
+    /// Goes past a quoted name (in double quotes under `ANSI_QUOTES`), with its database if it has one.
     pub(super) fn name(&mut self) -> bool {
         loop {
-            if self.rest().first() != Some(&b'`') || self.step().is_none() {
+            if !matches!(self.rest().first(), Some(b'`' | b'"')) || self.step().is_none() {
                 return false;
             }
             if !self.take(b".") {
