@@ -451,7 +451,7 @@ async fn build(client: &Client, catalog: &Catalog) -> Result<()> {
         for (namespace, indexes) in &catalog.indexes {
             let mut specifications = Vec::new();
             for index in indexes {
-                let index = Fields::parse(index.as_bytes()).map_err(replay_error)?;
+                let index = startable(namespace, Fields::parse(index.as_bytes()).map_err(replay_error)?);
                 if index.get("expireAfterSeconds").is_some() == last {
                     let series = catalog.series.contains(namespace);
                     specifications.push(Value::from(with_collation(index, series)));
@@ -471,6 +471,16 @@ async fn build(client: &Client, catalog: &Catalog) -> Result<()> {
         create_collection(client, namespace, options).await?;
     }
     Ok(())
+}
+
+/// With an index in `admin` that takes no new duplicates (`prepareUnique`) mongod 6.0.5 does not start any more: it opens that database before
+/// it knows its feature compatibility version, which the index asks for. A copy has it without.
+fn startable<'a>(namespace: &Namespace, mut index: Fields<'a>) -> Fields<'a> {
+    if namespace.database == "admin" && index.remove("prepareUnique").is_some() {
+        let name = index.get("name").and_then(Value::as_str).unwrap_or_default();
+        tracing::warn!(%namespace, index = name, "left out that an index takes no new duplicates (prepareUnique): no server starts with that in admin");
+    }
+    index
 }
 
 /// An index is listed without a collation where it has the simple one; made without, it gets its collection's. One of a time

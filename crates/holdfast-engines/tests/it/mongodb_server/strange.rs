@@ -63,6 +63,45 @@ async fn strange_things_come_back_from_everywhere() -> Result<()> {
     world.end().await
 }
 
+/// The server opens `admin` before it knows what it asks of such an index, and ends (6.0.5).
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_keeps_a_server_from_starting_is_plain_in_a_copy() -> Result<()> {
+    let Some(world) = World::new()? else { return Ok(()) };
+    let source = world.create("source").await?;
+    let archive = Archive::default();
+    let following = archive.follow(&world, &source);
+    archive.wait("the log to begin", |all| !all.begun.is_empty()).await?;
+    let client = tenant(&source).await?;
+    let prepared = |collection: &str| {
+        let index = doc! { "key": { "a": 1 }, "name": "a", "prepareUnique": true };
+        doc! { "createIndexes": collection, "indexes": [index] }
+    };
+    client.database("admin").run_command(prepared("early")).await?;
+    let base = world.backup(&source).await?;
+    // A name is all that brings it there.
+    client.database("d").run_command(prepared("late")).await?;
+    client.database("d").run_command(prepared("stays")).await?;
+    client.database("admin").run_command(doc! { "renameCollection": "d.late", "to": "admin.late" }).await?;
+    let at = Timestamp::now();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    client.database("d").collection("other").insert_one(doc! {}).await?;
+    archive.wait_for(Timestamp::now()).await?;
+    following.abort();
+    let (copy, _) = world.restore("at-instant", &base, Some((at, &archive))).await?;
+    world.driver.stop(&copy, 20).await?;
+    world.driver.start(&copy).await?;
+    let client = owner(&copy).await?;
+    for (database, collection, expected) in
+        [("admin", "early", false), ("admin", "late", false), ("d", "stays", true)]
+    {
+        let indexes = documents(&client.database(database), doc! { "listIndexes": collection }).await?;
+        let found = indexes.iter().find(|index| index.get_str("name").is_ok_and(|name| name == "a"));
+        let found = found.with_context(|| format!("{database}.{collection} has no index"))?;
+        ensure!(found.get("prepareUnique")?.is_some() == expected, "{database}.{collection}: {found:?}");
+    }
+    world.end().await
+}
+
 /// A name of 80 characters of three bytes each.
 fn long_name() -> String {
     "表".repeat(70)

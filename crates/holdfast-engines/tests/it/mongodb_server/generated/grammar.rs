@@ -23,12 +23,11 @@ const COMMANDS: &[(u32, &str)] = &[
     (2, r#"app {d} {"dropIndexes": "{c}", "index": {which}}"#),
     (2, r#"app {d} {"collMod": "{c}", "index": {{found}, "hidden": {bit}}}"#),
     (1, r#"app {d} {"collMod": "{c}", "index": {{found}, "expireAfterSeconds": {seconds}}}"#),
-    // Not in `admin`: mongod 6.0.5 does not start any more with such an index there.
     (
         1,
-        r#"app {other} {"createIndexes": "{c}", "indexes": [{"key": {"{f}": 1}, "name": "{n}", "prepareUnique": true}]}"#,
+        r#"app {d} {"createIndexes": "{c}", "indexes": [{"key": {"{f}": 1}, "name": "{n}", "prepareUnique": true}]}"#,
     ),
-    (1, r#"app {other} {"collMod": "{c}", "index": {{found}, "prepareUnique": {bit}}}"#),
+    (1, r#"app {d} {"collMod": "{c}", "index": {{found}, "prepareUnique": {bit}}}"#),
     (1, r#"app {d} {"collMod": "{c}", "index": {{found}, "unique": true}}"#),
     (3, r#"app {d} {"collMod": "{c}"{change}}"#),
     (1, r#"app {d} {"collMod": "{c}"{change}{change}}"#),
