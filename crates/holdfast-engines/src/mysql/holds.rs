@@ -7,7 +7,7 @@
 use mysql_async::Conn;
 
 use super::sql::{identifier, rows, text};
-use super::{expressions, members, programs, views};
+use super::{expressions, members, programs, triggers, views};
 use crate::Result;
 
 const DOING: &str = "look for what a dump cannot hold";
@@ -110,6 +110,9 @@ pub(super) async fn unheld(conn: &mut Conn) -> Result<Option<String>> {
     }
     let misread = programs::misread(conn).await?;
     if let Some(reason) = said("events, routines or triggers that its client may read otherwise", misread) {
+        return Ok(Some(reason));
+    }
+    if let Some(reason) = said("triggers on columns that are gone", triggers::broken(conn).await?) {
         return Ok(Some(reason));
     }
     Ok(said("views that cannot be read", views::broken(conn).await?))

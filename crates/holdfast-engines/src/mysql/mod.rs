@@ -43,6 +43,7 @@ mod scan;
 mod schema;
 mod single_statement;
 mod sql;
+mod triggers;
 mod users;
 mod verify;
 mod views;

@@ -208,6 +208,24 @@ const ROWS: &[(&str, &[&str], &str)] = &[
         "SELECT HEX(generation_expression), (SELECT g FROM defaultdb.sets) FROM information_schema.columns WHERE table_name = 'sets' AND column_name = 'g'",
     ),
     (
+        "columns that are gone",
+        &[
+            "CREATE TABLE lost (id INT PRIMARY KEY, gone INT, kept INT)",
+            "CREATE TRIGGER of_lost BEFORE INSERT ON lost FOR EACH ROW SET NEW.`Gone` = NEW.kept",
+            "ALTER TABLE lost DROP COLUMN gone",
+        ],
+        "SELECT trigger_name, action_statement FROM information_schema.triggers WHERE trigger_name = 'of_lost'",
+    ),
+    (
+        "columns that are gone",
+        &[
+            "CREATE TABLE moved (id INT PRIMARY KEY, a INT)",
+            "CREATE TRIGGER of_moved AFTER UPDATE ON moved FOR EACH ROW BEGIN IF OLD.a <> new.a THEN SET @changed = 1; END IF; END",
+            "ALTER TABLE moved RENAME COLUMN a TO b",
+        ],
+        "SELECT trigger_name, action_statement FROM information_schema.triggers WHERE trigger_name = 'of_moved'",
+    ),
+    (
         "read-only",
         &["CREATE DATABASE ro", "CREATE TABLE ro.t (a INT PRIMARY KEY)", "ALTER DATABASE ro READ ONLY = 1"],
         "SELECT options FROM information_schema.schemata_extensions WHERE schema_name = 'ro'",
@@ -223,6 +241,7 @@ const HELD: &[&str] = &[
     "CREATE TABLE shown (id INT PRIMARY KEY, at DATETIME(3) DEFAULT CURRENT_TIMESTAMP(3) ON UPDATE CURRENT_TIMESTAMP(3), \
         d DATE DEFAULT (CURRENT_DATE), s VARCHAR(9) DEFAULT (CONCAT('it''s \\ \"ä😀\n')), l CHAR CHARACTER SET latin1 DEFAULT (_latin1 X'E9'), \
         g INT AS (d > '2026-11-30') STORED, n INT AS (at > '2026-11-30'), CHECK (at > 20261130), KEY ((s = 'ä')))",
+    "CREATE TRIGGER of_shown BEFORE INSERT ON shown FOR EACH ROW SET NEW.S = IFNULL(NEW . `s`, 'x'), new.D = NEW.d",
     "INSERT INTO shown (id, at, d, s) VALUES (1, '2026-12-01', '2026-12-01', 'ä')",
 ];
 const LOOK_AT_HELD: &str = "SELECT s.*, HEX(l), e FROM defaultdb.shown AS s, defaultdb.of_bytes";
