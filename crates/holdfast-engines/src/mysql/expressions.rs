@@ -17,7 +17,7 @@ const DOING: &str = "look for expressions that are shown as others";
 const KEPT: &str = "SELECT table_schema AS db, table_name AS name, generation_expression AS kept, 'generated' AS place FROM information_schema.columns \
       WHERE generation_expression <> '' AND table_schema NOT IN {own} \
     UNION ALL SELECT table_schema, table_name, column_default, 'default' FROM information_schema.columns \
-      WHERE extra LIKE '%DEFAULT_GENERATED%' AND table_schema NOT IN {own} \
+      WHERE extra LIKE '%DEFAULT_GENERATED%' AND column_default NOT LIKE 'CURRENT_TIMESTAMP%' AND table_schema NOT IN {own} \
     UNION ALL SELECT table_schema, table_name, expression, 'key' FROM information_schema.statistics \
       WHERE expression IS NOT NULL AND table_schema NOT IN {own}";
 const OWN: &str = "('mysql', 'sys', 'information_schema', 'performance_schema')";
@@ -64,7 +64,7 @@ fn is_shown(statement: &[u8], place: &str, kept: &str) -> bool {
     };
     match place {
         "generated" => has("GENERATED ALWAYS AS (", ") "),
-        "default" => has("DEFAULT (", ")") || has("DEFAULT ", ""),
+        "default" => has("DEFAULT (", ")"),
         _ => has("(", ")"),
     }
 }
@@ -101,13 +101,13 @@ mod tests {
 
     #[test]
     fn an_expression_is_looked_for_in_its_place() {
-        let statement = b"`g` int GENERATED ALWAYS AS ((`y` = 1999)) VIRTUAL,\n `at` datetime DEFAULT CURRENT_TIMESTAMP, `n` int DEFAULT (pi()), KEY `k` (((`i` + 1)))";
+        let statement = b"`g` int GENERATED ALWAYS AS ((`y` = 1999)) VIRTUAL,\n `n` int DEFAULT (pi()), KEY `k` (((`i` + 1)))";
         for (place, kept, expected) in [
             ("generated", "(`y` = 1999)", true),
             ("generated", "(`y` = 99)", false),
             ("generated", "pi()", false),
             ("default", "pi()", true),
-            ("default", "CURRENT_TIMESTAMP", true),
+            ("default", "pi", false),
             ("key", "(`i` + 1)", true),
             ("key", "(`i` + 2)", false),
         ] {

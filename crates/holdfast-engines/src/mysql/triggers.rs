@@ -9,36 +9,44 @@ use std::sync::LazyLock;
 use mysql_async::Conn;
 use regex::Regex;
 
-use super::sql::{rows, text};
+use super::sql::{literal, rows, text};
 use crate::Result;
 
 const DOING: &str = "look for triggers on columns that are gone";
 const TRIGGERS: &str = "SELECT trigger_schema AS db, trigger_name AS name, event_object_table AS on_table, action_statement AS body \
     FROM information_schema.triggers WHERE trigger_schema NOT IN ('mysql', 'sys')";
-const COLUMNS: &str = "SELECT table_schema AS db, table_name AS on_table, column_name AS name FROM information_schema.columns AS c \
-    WHERE EXISTS (SELECT 1 FROM information_schema.triggers AS t \
-      WHERE t.event_object_schema = c.table_schema AND t.event_object_table = c.table_name)";
 /// Also in texts and comments, and where a query has an alias of that name: then a base is a physical one for nothing.
 static NAMED: LazyLock<Regex> = LazyLock::new(|| {
     let name = r#"`(?:[^`]|``)*`|"(?:[^"]|"")*"|[0-9A-Za-z$_\u{80}-\u{ffff}]+"#;
     Regex::new(&format!(r"(?i)\b(?:NEW|OLD)\s*\.\s*({name})")).expect("a constant")
 });
 
-/// Database and name of each. The caller holds the backup lock.
+/// Database and name of each. The caller holds the backup lock. One question for each table with a trigger, none where there is none.
 pub(super) async fn broken(conn: &mut Conn) -> Result<Vec<(String, String)>> {
-    let mut columns: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
-    for row in rows(conn, DOING, COLUMNS).await? {
-        let table = (text(&row, "db"), text(&row, "on_table"));
-        columns.entry(table).or_default().insert(text(&row, "name").to_lowercase());
-    }
+    let mut known: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
     let mut broken = Vec::new();
     for row in rows(conn, DOING, TRIGGERS).await? {
-        let known = columns.get(&(text(&row, "db"), text(&row, "on_table")));
-        if named(&text(&row, "body")).any(|name| known.is_none_or(|known| !known.contains(&name))) {
-            broken.push((text(&row, "db"), text(&row, "name")));
+        let table = (text(&row, "db"), text(&row, "on_table"));
+        if !known.contains_key(&table) {
+            let columns = columns(conn, &table).await?;
+            known.insert(table.clone(), columns);
+        }
+        if named(&text(&row, "body")).any(|name| !known[&table].contains(&name)) {
+            broken.push((table.0, text(&row, "name")));
         }
     }
     Ok(broken)
+}
+
+/// A table's, in small letters.
+async fn columns(conn: &mut Conn, (database, table): &(String, String)) -> Result<BTreeSet<String>> {
+    let query = format!(
+        "SELECT column_name AS name FROM information_schema.columns WHERE table_schema = {} AND table_name = {}",
+        literal(database),
+        literal(table)
+    );
+    let found = rows(conn, DOING, &query).await?;
+    Ok(found.iter().map(|row| text(row, "name").to_lowercase()).collect())
 }
 
 /// Columns of the row before or after the change that a trigger names, in small letters: case does not tell them apart.
