@@ -12,6 +12,7 @@ mod access;
 mod apply;
 mod archive;
 mod backup;
+mod capped;
 mod client;
 mod config;
 mod disk;

@@ -15,6 +15,7 @@ use tokio::io::AsyncReadExt as _;
 use super::Mongodb;
 use super::apply::{Applier, chunks, command, create_collection};
 use super::backup::{CATALOG, Facts, OPLOG, ROLES, USERS};
+use super::capped;
 use super::client;
 use super::config::Account;
 use super::listing::Recorded;
@@ -93,8 +94,13 @@ impl Mongodb {
                 let index = Fields::parse(index.as_bytes()).map_err(|error| damaged(CATALOG, error))?;
                 catalog.create_index(&one.namespace, index).map_err(|error| damaged(CATALOG, error))?;
             }
+            let object = format!("{}.bson", one.object);
+            let held = facts.fingerprints.get(&object).filter(|_| one.is_capped());
+            let roomy = held.map(|held| capped::roomy(&one.namespace, &one.options, held)).transpose();
+            let roomy = roomy.map_err(|error| damaged(CATALOG, error))?.flatten();
             if one.is_made() {
-                create_collection(client, &one.namespace, &one.options).await?;
+                let options = roomy.as_ref().map_or(&one.options, |roomy| &roomy.options);
+                create_collection(client, &one.namespace, options).await?;
             }
             let at_once = if one.is_capped() { 1 } else { INSERTS };
             if one.is_capped() {
@@ -103,13 +109,18 @@ impl Mongodb {
             if one.kind == "timeseries" {
                 catalog.series.insert(one.namespace.clone());
             }
-            objects.insert(format!("{}.bson", one.object), (one.namespace, at_once));
+            objects.insert(object, (one.namespace, at_once, roomy));
         }
         let mut loaded = 0;
         for name in source.names() {
-            let Some((namespace, at_once)) = objects.get(&name) else { continue };
+            let Some((namespace, at_once, roomy)) = objects.get(&name) else { continue };
             let fingerprint = load_collection(client, source, &name, namespace, *at_once).await?;
             loaded += fingerprint.bytes;
+            if let Some(roomy) = roomy {
+                let limited =
+                    client.database(&namespace.database).run_raw_command(roomy.limits.clone()).await;
+                limited.map_err(EngineError::client(format!("limit {namespace}")))?;
+            }
             compare(&name, facts, &fingerprint, Side::Store)?;
             if request.target.is_none() {
                 let found = read_back(client, namespace).await?;

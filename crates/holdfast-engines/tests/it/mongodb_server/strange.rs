@@ -164,6 +164,14 @@ async fn make(client: &Client, database: &str) -> Result<()> {
     }
     run(doc! { "convertToCapped": "capped clustered", "size": 50_000 }).await?;
     run(doc! { "collMod": "capped clustered", "cappedMax": 9 }).await?;
+    // They hold more than they may, until the next insert.
+    for (name, limit) in [("fewer", doc! { "cappedMax": 2 }), ("smaller", doc! { "cappedSize": 4096.0 })] {
+        run(doc! { "create": name, "capped": true, "size": 100_000, "max": 9 }).await?;
+        collection(name).insert_many((0..5).map(|n| doc! { "_id": n, "text": "x".repeat(2000) })).await?;
+        let mut lower = doc! { "collMod": name };
+        lower.extend(limit);
+        run(lower).await?;
+    }
     run(doc! { "create": "series", "timeseries": { "timeField": "t", "metaField": "m", "granularity": "minutes" } }).await?;
     let measure = |n: i64| doc! { "t": bson::DateTime::from_millis(n * 1000), "m": n % 3, "v": n };
     collection("series").insert_many((0..50).map(measure)).await?;
