@@ -52,8 +52,16 @@ pub(super) async fn follow(
         let mut asking = sql::connect(instance).await?;
         let reader = Reader::begin(&mut asking, from.take(), cause.take()).await?;
         // It returns where the file that was to be read on turned out to be another one.
-        read(instance, &mut asking, reader, feed).await?;
-        cause = Some(RESET.to_owned());
+        let Err(error) = read(instance, &mut asking, reader, feed).await else {
+            cause = Some(RESET.to_owned());
+            continue;
+        };
+        if !is_too_long(&error) {
+            return Err(error);
+        }
+        // No reader ever gets past it: what comes behind it begins in a file of its own.
+        sql::run(&mut asking, "begin a binlog file", "FLUSH BINARY LOGS").await?;
+        cause = Some(TOO_LONG.to_owned());
     }
 }
 
@@ -349,6 +357,7 @@ impl Reader {
 }
 
 const UNKNOWN: &str = "where the archived binlog ends is not known any more";
+const TOO_LONG: &str = "the binlog has an event of more than 1 GiB, which a server writes and no reader gets: a row of more than 512 MiB was changed";
 const RESET: &str = "the binlog was reset (RESET BINARY LOGS AND GTIDS) and begins anew";
 
 /// Why the log behind `from` cannot be read any more, if so.
@@ -372,6 +381,11 @@ fn cannot_continue(
     } else {
         None
     }
+}
+
+/// Whether the server does not send an event because of its length (ER_SOURCE_FATAL_ERROR_READING_BINLOG).
+fn is_too_long(error: &EngineError) -> bool {
+    matches!(error.said(), Some(mysql_async::Error::Server(error)) if error.code == 1236 && error.message.contains("exceeded max_allowed_packet"))
 }
 
 fn close(cursor: &mut Cursor) {

@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use futures::{StreamExt as _, TryStreamExt as _};
 use holdfast_core::Timestamp;
 use holdfast_core::causes::chain;
 use mysql_async::Conn;
@@ -43,6 +43,7 @@ const DUMPS: u32 = 3;
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
 const NO_LIMIT: Duration = Duration::from_secs(DUMP_SECONDS);
 const PAUSE: Duration = Duration::from_secs(1);
+const TOO_LONG: &str = "rows that are longer as a statement than the 1 GiB that a server takes";
 
 enum Made {
     Base(StreamBackup),
@@ -193,8 +194,13 @@ impl Mysql {
             begun.notify_one(); // a dump that does not say of when it is
             stored
         };
-        let (dump_bytes, ()) = tokio::try_join!(stored, still_held)?;
+        let made = tokio::try_join!(stored, still_held);
         drop(output);
+        let too_long = watched.lock().unwrap_or_else(PoisonError::into_inner).watch.too_long.take();
+        if let Some(table) = too_long {
+            return Ok(Made::Not(NoDump::Unheld(format!("{TOO_LONG} ({table})"))));
+        }
+        let (dump_bytes, ()) = made?;
         let accounts = serde_json::to_vec(&accounts).expect("strings");
         sink.store(users::NAME, &mut &*accounts).await?;
         if !histograms.is_empty() {
@@ -267,7 +273,7 @@ fn is_of_the_dump(error: &EngineError) -> bool {
     chain(error).contains("FLUSH")
 }
 
-/// The dump's bytes with what is seen of them; a dump without its end is an error of the reader.
+/// The dump's bytes with what is seen of them; a dump without its end is an error of the reader, and so is one that cannot be loaded.
 fn watch_dump(
     output: BoxStream<'static, std::io::Result<Bytes>>,
     watched: Arc<Mutex<Watched>>,
@@ -275,9 +281,13 @@ fn watch_dump(
     progress: ProgressSink,
     database_bytes: u64,
 ) -> impl AsyncRead + Send + Unpin {
-    let seen = output.inspect_ok(move |chunk| {
+    let seen = output.map(move |chunk| {
+        let chunk = chunk?;
         let mut watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.watch.take(chunk);
+        watched.watch.take(&chunk);
+        if watched.watch.too_long.is_some() {
+            return Err(std::io::Error::other(TOO_LONG));
+        }
         if watched.snapshot.is_none() {
             watched.snapshot = watched.watch.snapshot().map(|snapshot| (snapshot, Timestamp::now()));
             if watched.snapshot.is_some() {
@@ -288,6 +298,7 @@ fn watch_dump(
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let percent = 100.0 * watched.watch.bytes as f64 / database_bytes.max(1) as f64;
         progress.percent(percent.min(99.0), Some(database_bytes));
+        Ok(chunk)
     });
     StreamReader::new(seen.boxed())
 }

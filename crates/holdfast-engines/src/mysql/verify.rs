@@ -27,6 +27,9 @@ const INSERT: &[u8] = b"INSERT INTO";
 const COLUMN_BYTES: usize = 300;
 /// No line's meaning needs more.
 const PREFIX_BYTES: usize = 40;
+/// No server takes a longer statement: `max_allowed_packet` is 1 GiB at the most. A row's values are twice as long in a dump as they
+/// are, and each row is in one statement, on a line.
+const LONGEST_STATEMENT: u64 = (1 << 30) - (1 << 20);
 /// The transactions of the snapshot stand at the beginning.
 const HEAD_LIMIT: usize = 4 << 20;
 
@@ -56,6 +59,9 @@ pub(super) struct DumpWatch {
     /// The line is an `INSERT` into a table with JSON.
     is_json_rows: bool,
     rows: Rows,
+    line_bytes: u64,
+    /// Table with a row whose statement no server takes.
+    pub too_long: Option<String>,
     pub bytes: u64,
 }
 
@@ -73,10 +79,20 @@ impl DumpWatch {
             let end = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1);
             let (line, rest) = bytes.split_at(end);
             self.part_of_line(line);
+            self.measure(line.len());
             if line.ends_with(b"\n") {
                 self.line_ends();
             }
             bytes = rest;
+        }
+    }
+
+    fn measure(&mut self, more: usize) {
+        self.line_bytes += more as u64;
+        if self.line_bytes > LONGEST_STATEMENT && self.too_long.is_none() {
+            let line = String::from_utf8_lossy(&self.definition);
+            let table = line.strip_prefix("INSERT INTO ").and_then(|line| line.split(" VALUES ").next());
+            self.too_long = Some(table.unwrap_or("a statement").to_owned());
         }
     }
 
@@ -114,6 +130,7 @@ impl DumpWatch {
     fn line_ends(&mut self) {
         self.know_line();
         self.line_is_known = false;
+        self.line_bytes = 0;
         self.hash.line_ends();
         if self.definition.starts_with(TABLE) {
             self.has_json = false;

@@ -8,6 +8,7 @@ mod generated;
 mod holds;
 mod hostile;
 mod lifecycle;
+mod long;
 mod odd;
 mod reading;
 mod restore;
