@@ -2,13 +2,15 @@
 """Open any object of a Holdfast bucket with the recovery kit and nothing of Holdfast; docs/format.md explains each step.
 
     open_object.py --kit FILE --object FILE --name NAME --wrapped-key FILE [--backup ID] [--lineage ID] > plain
+    open_object.py --manifest FILE --object FILE --name NAME > plain
 
 NAME is the object's whole name in the bucket, v1/ORGANIZATION/SERVICE/...; the FILEs are copies of the recovery kit, the
 object, and v1/ORGANIZATION/SERVICE/key/KEY/recovery. Which KEY that is, this says when --wrapped-key is left out.
+A blob that backups share has its key in each of their manifests: open one first, and give it as --manifest.
 --backup is for the files of pgBackRest's backups, --lineage for descriptions: their names do not tell.
 Nothing of a chunk is written before it is authenticated; only exit code 0 says that the object is whole.
 """
-import argparse, hashlib, hmac, itertools, pathlib, sys, uuid
+import argparse, base64, hashlib, hmac, itertools, json, pathlib, sys, uuid
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA512
@@ -71,24 +73,37 @@ def open_object(key: bytes, what: tuple, read, write) -> bool:
         write(aead.decrypt((base_nonce ^ number).to_bytes(12, "big"), chunk, None))
 
 
-def main(args):
-    with args.object.open("rb") as sealed:
-        key_id = str(uuid.UUID(bytes=sealed.read(32)[16:]))
-    if not args.wrapped_key:
-        return print(key_id)
-    _, organization, service, lineage, *rest = args.name.split("/")
-    if lineage == "description":  # it belongs to no lineage, but its key does
-        lineage, rest = "", [lineage, *rest]
+def shared_key(manifest: bytes, name: str) -> bytes:
+    for entry in json.loads(manifest)["objects"]:
+        if entry["name"] == name:
+            return base64.b64decode(entry["shared"]["key"])
+    raise ValueError("the manifest does not name it")
+
+
+def wrapped_key(args, key_id: str, organization: str, service: str, lineage: str) -> bytes:
     for purpose in PURPOSES:  # what a key is for is not stored with it: only the right purpose opens it
         try:
             whose = identity(key_id, organization, service, lineage or args.lineage, purpose)
-            key = recover_key(args.kit.read_text(), whose, args.wrapped_key.read_bytes())
-            break
+            return recover_key(args.kit.read_text(), whose, args.wrapped_key.read_bytes())
         except ValueError:
             raise
         except Exception as error:
             if purpose == PURPOSES[-1]:
                 raise ValueError("the wrapped key is another object's, or damaged") from error
+
+
+def main(args):
+    with args.object.open("rb") as sealed:
+        key_id = str(uuid.UUID(bytes=sealed.read(32)[16:]))
+    if not args.wrapped_key and not args.manifest:
+        return print(key_id)
+    _, organization, service, lineage, *rest = args.name.split("/")
+    if lineage == "description":  # it belongs to no lineage, but its key does
+        lineage, rest = "", [lineage, *rest]
+    if args.manifest:
+        key = shared_key(args.manifest.read_bytes(), "/".join(rest))
+    else:
+        key = wrapped_key(args, key_id, organization, service, lineage)
     owners = (args.backup or rest[1 if rest[0] == "backup" else -1], key_id)  # a manifest's name ends with its backup
     for kind, owner in itertools.product(KINDS.get(rest[0], (rest[0],)), owners):  # the commitment tells which it is
         with args.object.open("rb") as sealed:
@@ -100,8 +115,8 @@ def main(args):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for flag in ("--kit", "--object", "--wrapped-key"):
-        parser.add_argument(flag, required=flag != "--wrapped-key", type=pathlib.Path)
+    for flag in ("--kit", "--object", "--wrapped-key", "--manifest"):
+        parser.add_argument(flag, required=flag == "--object", type=pathlib.Path)
     for flag in ("--name", "--backup", "--lineage"):
         parser.add_argument(flag, required=flag == "--name", default="")
     try:

@@ -23,6 +23,7 @@ mod lineage;
 mod log;
 pub mod open;
 mod ports;
+mod shared;
 mod source;
 mod steps;
 mod stream_source;

@@ -1,5 +1,6 @@
 //! What a restore of an engine with streams reads: the objects of a base by its manifest, and the log behind it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use holdfast_api::agent::RepositoryGrant;
 use holdfast_core::backup::BackupFacts;
 use holdfast_core::causes::chain;
 use holdfast_core::position::Position;
-use holdfast_core::{BackupId, Timestamp};
+use holdfast_core::{BackupId, KeyId, Timestamp};
 use holdfast_engines::{
     EngineError, Instance, LogCursor, LogPart, ProgressSink, RestoreSource, StreamDriver, StreamRestore,
     StreamRestored, UserSpec,
@@ -17,11 +18,12 @@ use holdfast_engines::{
 use holdfast_store::log::{LogItem, read_log};
 use holdfast_store::manifest::{facts_of, read_manifest};
 use holdfast_store::sealed::SealedReader;
-use holdfast_store::{LineageScope, ObjectName, Store, StoreError};
+use holdfast_store::{LineageScope, ObjectName, OwnedKey, Store, StoreError};
 use tokio::io::AsyncRead;
 
 use crate::error::AgentError;
 use crate::keys::LineageKeys;
+use crate::shared;
 
 /// What is restored, and up to where.
 pub(crate) struct StreamSource<'a> {
@@ -61,6 +63,8 @@ struct Source {
     store: Store,
     lineage: LineageScope,
     keys: Arc<LineageKeys>,
+    /// Of blobs that other backups share.
+    blob_keys: HashMap<KeyId, OwnedKey>,
     /// By the driver's own names, in the order in which they were stored.
     objects: Vec<(String, ObjectName)>,
     facts: BackupFacts,
@@ -86,19 +90,27 @@ impl Source {
         let (manifest, sha256) = read_manifest(store, lineage, &base, &key)
             .await
             .map_err(AgentError::store("read the backup's manifest"))?;
-        let mut objects = Vec::new();
+        let (mut objects, mut blob_keys) = (Vec::new(), HashMap::new());
         for object in &manifest.objects {
             let name: ObjectName = format!("{lineage}/{}", object.name)
                 .parse()
                 .map_err(|_| AgentError::Unusable(format!("backup {base} names {}", object.name)))?;
-            if let ObjectName::BackupObject { path, .. } = &name {
-                objects.push((path.as_str().to_owned(), name));
+            match (&name, &object.shared) {
+                (ObjectName::BackupObject { path, .. }, None) => {
+                    objects.push((path.as_str().to_owned(), name))
+                }
+                (ObjectName::Shared { key, .. }, Some(shared)) => {
+                    blob_keys.insert(*key, shared::key_of(shared));
+                    objects.push((shared.path.clone(), name));
+                }
+                _ => return Err(AgentError::Unusable(format!("backup {base} names {}", object.name))),
             }
         }
         Ok(Self {
             store: store.clone(),
             lineage,
             keys: Arc::new(keys),
+            blob_keys,
             objects,
             facts: facts_of(&manifest, sha256).map_err(AgentError::store("read the backup's facts"))?,
             log_to: from.target.map(|(_, to)| to),
@@ -117,7 +129,7 @@ impl RestoreSource for Source {
         let Some((_, object)) = self.objects.iter().find(|(known, _)| known == name) else {
             return Err(EngineError::Damaged { doing, what: "the manifest does not name it".to_owned() });
         };
-        let find = |id| self.keys.key(id);
+        let find = |id| self.blob_keys.get(&id).cloned().or_else(|| self.keys.key(id));
         match SealedReader::open(&self.store, object, &find).await {
             Ok(reader) => Ok(reader.decompressed()),
             Err(source) => Err(of_store(doing, source)),

@@ -141,7 +141,8 @@ pub struct RunBackup {
     /// What the newest backup of this mode and method took in the store; `None` when there is none.
     #[serde(default)]
     pub expected_bytes: Option<u64>,
-    /// Completed backups by the tool's label, to name an incremental's parent.
+    /// Completed backups by the tool's label, oldest first: to name an incremental's parent, and to share what has not changed since
+    /// the newest.
     pub known_labels: Vec<(String, BackupId)>,
     /// Backups that failed for good: what one of them stored all the same goes, its manifest first.
     #[serde(default)]
@@ -268,6 +269,9 @@ pub struct RestoredInstance {
     /// Where replay ended on the source's timeline.
     /// `None` where the engine has no log.
     pub replayed_to: Option<Position>,
+    /// What of the source the instance does not have although the base does, a clause each.
+    #[serde(default)]
+    pub left_out: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -87,6 +87,30 @@ pub trait BackupSink: Send + Sync {
     /// folders: compressed, sealed and confirmed by the store when this returns. Several may be stored at once. Returns the
     /// number of plain bytes. An error of `data` leaves nothing behind.
     async fn store(&self, name: &str, data: &mut (dyn AsyncRead + Send + Unpin)) -> Result<u64>;
+
+    /// As [`Self::store`], for what later backups of the same service may have unchanged: they find it under this name, which must never
+    /// stand for anything else. It stays until the last backup that names it is gone.
+    async fn share(&self, name: &str, data: &mut (dyn AsyncRead + Send + Unpin)) -> Result<u64> {
+        self.store(name, data).await
+    }
+
+    /// Gives what was shared under a name another one, which only its end could tell. Of anything else, nothing changes.
+    fn rename(&self, _name: &str, _to: &str) -> Result<()> {
+        Ok(())
+    }
+
+    /// Names of what the newest backup of this service shares, and the store still has.
+    fn shared(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Makes one of [`Self::shared`] a part of this backup, too.
+    fn reuse(&self, name: &str) -> Result<()> {
+        Err(EngineError::Unexpected {
+            doing: format!("take {name} over"),
+            what: "no earlier backup has it".to_owned(),
+        })
+    }
 }
 
 /// How a base backup is to be made.
@@ -160,6 +184,8 @@ pub struct StreamRestored {
     pub reached: Timestamp,
     /// The position reached, asserted by the driver, in the engine's own words; for people.
     pub position: String,
+    /// What of the source the instance does not have although the base does, a clause each; for people.
+    pub left_out: Vec<String>,
 }
 
 /// What a driver does whose base Holdfast stores as streams.

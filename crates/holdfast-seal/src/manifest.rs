@@ -62,6 +62,8 @@ pub struct SharedKey {
     /// Standard base64 with padding in JSON.
     #[serde(serialize_with = "write_key", deserialize_with = "read_key")]
     pub key: DataKey,
+    /// What the engine's driver calls the blob: by this name a later backup finds it again.
+    pub path: String,
 }
 
 /// What a lawfully deleted backup leaves, so that its place in the chain is not mistaken for a loss.

@@ -40,6 +40,7 @@ const REPOSITORY: &str = "repository";
 const INFO: &str = "info";
 const LOG: &str = "log";
 const BACKUP: &str = "backup";
+const SHARED: &str = "shared";
 const MANIFEST: &str = "manifest";
 const TOMBSTONE: &str = "tombstone";
 const COVERAGE: &str = "coverage";
@@ -100,6 +101,8 @@ pub enum ObjectName {
     /// A stream of a base backup that Holdfast itself stores. Each try to make the backup has a random number, so that
     /// no name is used twice.
     BackupObject { lineage: LineageScope, backup: BackupId, attempt: u64, path: RepositoryPath },
+    /// A blob that several base backups share, called after its key, which each of their manifests carries.
+    Shared { lineage: LineageScope, key: KeyId },
     /// A piece of log shipped by ourselves, `[from, to)`: in the engine's own coordinates where these count bytes
     /// (PostgreSQL), otherwise in bytes of the lineage's log since its beginning, on timeline 0.
     LogPiece { lineage: LineageScope, timeline: u32, from: u64, to: u64 },
@@ -143,6 +146,8 @@ pub enum ObjectPrefix {
         lineage: LineageScope,
         backup: Option<BackupId>,
     },
+    /// The blobs that backups share.
+    Shared(LineageScope),
     Manifests(LineageScope),
     Tombstones(LineageScope),
     Coverage(LineageScope),
@@ -180,6 +185,7 @@ impl ObjectName {
             Self::BackupObject { backup, attempt, path, .. } => {
                 format!("{BACKUP}/{backup}/{attempt:016x}/{path}")
             }
+            Self::Shared { key, .. } => format!("{SHARED}/{key}"),
             Self::BackupManifest { backup, .. } => format!("{MANIFEST}/{backup}"),
             Self::Tombstone { backup, .. } => format!("{TOMBSTONE}/{backup}"),
             Self::Coverage { sequence, .. } => format!("{COVERAGE}/{sequence:020}"),
@@ -198,6 +204,7 @@ impl ObjectName {
             | Self::InfoGeneration { lineage, .. }
             | Self::LogPiece { lineage, .. }
             | Self::BackupObject { lineage, .. }
+            | Self::Shared { lineage, .. }
             | Self::BackupManifest { lineage, .. }
             | Self::Tombstone { lineage, .. }
             | Self::Coverage { lineage, .. }
@@ -215,6 +222,7 @@ impl ObjectName {
             Self::InfoGeneration { .. } => ObjectKind::RepositoryInfo,
             Self::LogPiece { .. } => ObjectKind::Log,
             Self::BackupObject { .. } => ObjectKind::BackupFile,
+            Self::Shared { .. } => ObjectKind::Shared,
             Self::BackupManifest { .. } => ObjectKind::Manifest,
             Self::Tombstone { .. } => ObjectKind::Tombstone,
             Self::Coverage { .. } => ObjectKind::Coverage,
@@ -321,6 +329,7 @@ fn parse_in_lineage(lineage: LineageScope, text: &str) -> Option<ObjectName> {
                 path: RepositoryPath::decode(parts.next()?).ok()?,
             })
         }
+        SHARED => Some(ObjectName::Shared { lineage, key: rest.parse().ok()? }),
         MANIFEST => Some(ObjectName::BackupManifest { lineage, backup: rest.parse().ok()? }),
         TOMBSTONE => Some(ObjectName::Tombstone { lineage, backup: rest.parse().ok()? }),
         TIME_MAP => Some(ObjectName::TimeMap { lineage, sequence: rest.parse().ok()? }),
@@ -345,6 +354,7 @@ impl ObjectPrefix {
             Self::Log(lineage) => format!("{lineage}/{LOG}"),
             Self::BackupObjects { lineage, backup: None } => format!("{lineage}/{BACKUP}"),
             Self::BackupObjects { lineage, backup: Some(backup) } => format!("{lineage}/{BACKUP}/{backup}"),
+            Self::Shared(lineage) => format!("{lineage}/{SHARED}"),
             Self::Manifests(lineage) => format!("{lineage}/{MANIFEST}"),
             Self::Tombstones(lineage) => format!("{lineage}/{TOMBSTONE}"),
             Self::Coverage(lineage) => format!("{lineage}/{COVERAGE}"),

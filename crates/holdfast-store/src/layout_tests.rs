@@ -41,6 +41,7 @@ fn name() -> impl Strategy<Value = ObjectName> {
         (lineage(), backup(), any::<u64>(), path()).prop_map(|(lineage, backup, attempt, path)| {
             ObjectName::BackupObject { lineage, backup, attempt, path }
         }),
+        (lineage(), key()).prop_map(|(lineage, key)| ObjectName::Shared { lineage, key }),
         (lineage(), backup()).prop_map(|(lineage, backup)| ObjectName::BackupManifest { lineage, backup }),
         (lineage(), backup()).prop_map(|(lineage, backup)| ObjectName::Tombstone { lineage, backup }),
         (lineage(), any::<u64>()).prop_map(|(lineage, sequence)| ObjectName::Coverage { lineage, sequence }),

@@ -3,14 +3,15 @@
 //! A backup exists when its manifest does: it is written last, and only if absent (R14).
 
 use bytes::Bytes;
-use holdfast_core::BackupId;
 use holdfast_core::backup::BackupFacts;
 use holdfast_core::engine::EngineKind;
+use holdfast_core::{BackupId, KeyId};
 use holdfast_seal::{HEADER_LEN, Header, Manifest, Tombstone, open_to_vec, seal_to_vec, sha256_hex};
 
 use crate::error::{Result, StoreError};
 use crate::keys::OwnedKey;
 use crate::layout::{LineageScope, ObjectName};
+use crate::sealed::FindKey;
 use crate::store::Store;
 
 /// Longest sealed document that is read into memory. A manifest entry has about 250 bytes, so this is for a quarter of
@@ -73,6 +74,25 @@ pub async fn read_manifest(
     let plain = zeroize::Zeroizing::new(read_document(store, &name, key).await?);
     let manifest = Manifest::from_bytes(&plain).map_err(seal_error(&name))?;
     Ok((manifest, sha256_hex(&plain)))
+}
+
+/// The same, where the manifest itself says which of the `keys` seals it.
+///
+/// # Errors
+/// [`StoreError::NoKey`] when it is none of them.
+pub async fn find_manifest(
+    store: &Store,
+    lineage: LineageScope,
+    backup: &BackupId,
+    keys: FindKey<'_>,
+) -> Result<(Manifest, String)> {
+    let name = ObjectName::BackupManifest { lineage, backup: backup.clone() };
+    let head = store.get_range(&name, 0..HEADER_LEN as u64).await?.collect(MAX_DOCUMENT_BYTES).await?;
+    let key_id = KeyId(Header::parse(&head).map_err(seal_error(&name))?.key_id);
+    let no_key =
+        || StoreError::NoKey { object: name.to_string(), reason: format!("key {key_id} is not held here") };
+    let key = keys(key_id).ok_or_else(no_key)?;
+    read_manifest(store, lineage, backup, &key).await
 }
 
 /// What a manifest keeps of its backup's facts, with the engine and its version as asked for: all that a restore needs where

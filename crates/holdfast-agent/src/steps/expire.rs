@@ -19,7 +19,7 @@ use super::stream_backup;
 use crate::error::AgentError;
 use crate::keys::LineageKeys;
 use crate::lineage::Lineage;
-use crate::{Agent, adoption, instances, users};
+use crate::{Agent, adoption, instances, shared, users};
 
 pub(super) async fn remove(
     agent: &Arc<Agent>,
@@ -55,6 +55,9 @@ pub(super) async fn remove(
     }
     for backup in &input.backups {
         remove_files(agent, scope, backup).await?;
+    }
+    if !input.backups.is_empty() {
+        shared::sweep(&agent.store, &lineage).await?;
     }
     for before in input.remove_log_before.iter().copied() {
         remove_log(agent, scope, before).await?;

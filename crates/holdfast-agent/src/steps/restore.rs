@@ -83,7 +83,13 @@ async fn make(
     )
     .await?;
     let reached = input.target.as_ref().map(|to| to.point);
-    commit(agent, input, instance, lineage, restored.engine_version, reached, Some(restored.replayed_to))
+    let outcome = Outcome {
+        engine_version: restored.engine_version,
+        reached,
+        replayed_to: Some(restored.replayed_to),
+        left_out: Vec::new(),
+    };
+    commit(agent, input, instance, lineage, outcome)
 }
 
 async fn make_of_streams(
@@ -108,7 +114,21 @@ async fn make_of_streams(
         Some(to) => Some(to.covered_to),
         None => base.log.map(|log| log.stop),
     };
-    commit(agent, input, instance, lineage, restored.engine_version, Some(restored.reached), replayed_to)
+    let outcome = Outcome {
+        engine_version: restored.engine_version,
+        reached: Some(restored.reached),
+        replayed_to,
+        left_out: restored.left_out,
+    };
+    commit(agent, input, instance, lineage, outcome)
+}
+
+/// What a restore came to; [`RestoredInstance`] says what is what.
+struct Outcome {
+    engine_version: String,
+    reached: Option<Timestamp>,
+    replayed_to: Option<Position>,
+    left_out: Vec<String>,
 }
 
 fn commit(
@@ -116,12 +136,11 @@ fn commit(
     input: &RestoreInstance,
     instance: &Instance,
     lineage: Arc<Lineage>,
-    engine_version: String,
-    reached: Option<Timestamp>,
-    replayed_to: Option<Position>,
+    outcome: Outcome,
 ) -> Result<RestoredInstance, AgentError> {
+    let Outcome { engine_version, reached, replayed_to, left_out } = outcome;
     let facts = InstanceFacts { host: instance.listen.to_string(), port: instance.port, engine_version };
-    let answer = RestoredInstance { instance: facts.clone(), reached, replayed_to };
+    let answer = RestoredInstance { instance: facts.clone(), reached, replayed_to, left_out };
     let record = Record {
         spec: input.instance.clone(),
         instance: instance.clone(),

@@ -300,6 +300,22 @@ fn a_stranger_gets_from_the_kit_to_the_data() {
     let another = run(&object, Some(&wrapped), "bkp_abcdefghij012346");
     assert!(!another.status.success() && another.stdout.is_empty(), "it is no other backup's");
 
+    // A blob that backups share opens with what their manifests say of it.
+    let blob_name = format!("shared/{}", vectors::KEY_ID);
+    let blob_ctx = ObjectContext {
+        owner: vectors::KEY_ID.to_string(),
+        ..vectors::context(ObjectKind::Shared, &blob_name)
+    };
+    let blob = file("blob", &seal_to_vec(&key, vectors::KEY_ID, &blob_ctx, &plain(5)).unwrap());
+    let shared =
+        holdfast_seal::SharedKey { key_id: vectors::KEY_ID, key: key.clone(), path: "0/1".to_owned() };
+    let manifest = json!({"objects": [{"name": blob_name, "shared": shared}]});
+    let manifest = file("manifest", manifest.to_string().as_bytes());
+    let mut command = command(&python, "docs/open_object.py");
+    command.arg("--manifest").arg(manifest).arg("--object").arg(blob);
+    let opened = command.args(["--name", &whole_name.replace(name, &blob_name)]).output().unwrap();
+    assert!(opened.stdout == plain(5), "{}", String::from_utf8_lossy(&opened.stderr));
+
     // And a damaged one ends in an error, with nothing of the damaged chunk written.
     let mut damaged = sealed;
     *damaged.last_mut().unwrap() ^= 1;

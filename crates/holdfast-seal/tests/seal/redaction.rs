@@ -28,7 +28,11 @@ fn manifest() -> Manifest {
             sealed_bytes: sealed_len(5),
             plain_bytes: 5,
             sha256: sha256_hex(b"blob"),
-            shared: Some(SharedKey { key_id: Uuid::nil(), key: DataKey::from_bytes([0xA5; 32]) }),
+            shared: Some(SharedKey {
+                key_id: Uuid::nil(),
+                key: DataKey::from_bytes([0xA5; 32]),
+                path: "indices/0/1".to_owned(),
+            }),
         }],
         facts: serde_json::Map::new(),
     }

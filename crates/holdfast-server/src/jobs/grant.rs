@@ -157,12 +157,13 @@ async fn run_backup(cp: &ControlPlane, job: &Job, service: &Service) -> Result<R
     };
     let backup_key = grant(cp, &key(this.key_id).await?, &backups)?;
     let next_epoch_key = grant(cp, &key(prepared.epoch_key).await?, &backups)?;
-    let known: Vec<&Backup> = backups
+    let mut known: Vec<&Backup> = backups
         .iter()
         .filter(|other| {
             other.status == BackupStatus::Completed && other.shredded_at.is_none() && other.id != this.id
         })
         .collect();
+    known.sort_by_key(|other| other.completed_at);
     let mut parent_keys = Vec::new();
     for other in &known {
         if let Some(record) =

@@ -66,9 +66,9 @@ pub(super) async fn service_of(cp: &ControlPlane, job: &Job) -> Result<Service, 
 /// The instance runs: say so, and ask for the first backup.
 async fn activate(cp: &ControlPlane, job: &Job) -> Outcome {
     let service = service_id(job)?;
-    let (facts, reached): (InstanceFacts, Option<Timestamp>) = match job.kind {
+    let (facts, reached, left_out): (InstanceFacts, Option<Timestamp>, Vec<String>) = match job.kind {
         JobKind::Restore => {
-            let StepOutput::RestoreInstance(RestoredInstance { instance, reached, .. }) =
+            let StepOutput::RestoreInstance(RestoredInstance { instance, reached, left_out, .. }) =
                 output_of(job, "restore_instance")?
             else {
                 return Err(StepError::Incomplete {
@@ -76,7 +76,7 @@ async fn activate(cp: &ControlPlane, job: &Job) -> Outcome {
                     what: "the restore's outcome".to_owned(),
                 });
             };
-            (instance, reached)
+            (instance, reached, left_out)
         }
         _ => {
             let StepOutput::CreateInstance(facts) = output_of(job, "create_instance")? else {
@@ -85,7 +85,7 @@ async fn activate(cp: &ControlPlane, job: &Job) -> Outcome {
                     what: "the instance's facts".to_owned(),
                 });
             };
-            (facts, None)
+            (facts, None, Vec::new())
         }
     };
     let planned: Option<PlannedRestore> = output_of(job, "plan_restore").ok();
@@ -94,7 +94,7 @@ async fn activate(cp: &ControlPlane, job: &Job) -> Outcome {
         .update_service(service, Timestamp::now(), |service| {
             if matches!(service.status, ServiceStatus::Pending | ServiceStatus::Provisioning) {
                 service.status = ServiceStatus::Running;
-                service.status_message = fallback::told(job);
+                service.status_message = message(job, &left_out);
             }
             service.host = Some(facts.host.clone());
             service.port = Some(facts.port);
@@ -108,6 +108,13 @@ async fn activate(cp: &ControlPlane, job: &Job) -> Outcome {
         enqueue_automated(cp, service, BackupMode::Full).await?;
     }
     Ok(Value::Null)
+}
+
+/// What is to be known of an instance that runs, if anything.
+fn message(job: &Job, left_out: &[String]) -> Option<String> {
+    let left_out = (!left_out.is_empty()).then(|| format!("not in the copy: {}", left_out.join("; ")));
+    let all: Vec<String> = [fallback::told(job), left_out].into_iter().flatten().collect();
+    (!all.is_empty()).then(|| all.join(". "))
 }
 
 /// Asks for an automated backup.

@@ -77,10 +77,12 @@ pub(super) async fn files(store: &Store, lineage: LineageScope, progress: &Surve
             _ => {}
         }
     }
-    let mut listed = store.list(&ObjectPrefix::BackupObjects { lineage, backup: None });
-    while let Some(object) = listed.try_next().await? {
-        progress.seen(1);
-        files.backup_files.insert(object.name.relative(), object.info.sealed_bytes);
+    for of_streams in [ObjectPrefix::BackupObjects { lineage, backup: None }, ObjectPrefix::Shared(lineage)] {
+        let mut listed = store.list(&of_streams);
+        while let Some(object) = listed.try_next().await? {
+            progress.seen(1);
+            files.backup_files.insert(object.name.relative(), object.info.sealed_bytes);
+        }
     }
     Ok(files)
 }
