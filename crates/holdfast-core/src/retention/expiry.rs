@@ -36,7 +36,8 @@ pub enum Reason {
     InProgress,
     /// Restore points of the recovery window start from it.
     Window,
-    /// The newest restorable base of a living service stays, however old.
+    /// The newest restorable base of a living service stays, however old, for its log leads on from it. Where there is no log, one
+    /// that is listed stays listed; one that its owner deleted goes.
     NewestBase,
     /// A backup that is being made may build on it.
     MayBeBuiltOn,
@@ -88,12 +89,23 @@ struct Expiry<'a> {
     reading: &'a [RestorePlan],
 }
 
+/// Whether a log leads on from a base.
+fn has_log(base: &Backup) -> bool {
+    base.facts.as_ref().is_some_and(|facts| facts.log.is_some())
+}
+
 impl<'a> Expiry<'a> {
     fn leaves_list(&self, backup: &Backup) -> bool {
         let is_expired = expires_at(backup, self.policy).is_some_and(|at| at <= self.now);
         // The record of a failure is of no use once its service is gone, and would keep the lineage for ever.
         let is_leftover = !self.service_lives && backup.status == BackupStatus::Failed;
-        backup.is_listed() && (is_expired || is_leftover)
+        backup.is_listed() && ((is_expired && !self.is_last_without_log(backup)) || is_leftover)
+    }
+
+    /// Without a log nothing but a listed backup can be restored: the last of a living service waits for the next one.
+    fn is_last_without_log(&self, backup: &Backup) -> bool {
+        let newest = self.newest_base(Backup::is_listed).filter(|newest| !has_log(newest));
+        self.service_lives && newest.is_some_and(|newest| newest.id == backup.id)
     }
 
     fn delisted(&self) -> impl Iterator<Item = &'a Backup> {
@@ -119,7 +131,7 @@ impl<'a> Expiry<'a> {
             keep(anchor, Reason::Window);
         }
         if self.service_lives {
-            if let Some(newest) = self.newest_base(|_| true) {
+            if let Some(newest) = self.newest_base(|_| true).filter(|newest| has_log(newest)) {
                 keep(newest, Reason::NewestBase);
             }
             self.possible_parents().for_each(|parent| keep(parent, Reason::MayBeBuiltOn));

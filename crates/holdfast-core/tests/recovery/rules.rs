@@ -254,6 +254,35 @@ fn the_newest_base_of_a_living_service_stays_with_its_log_however_old() {
     assert!(plan_of_deleted.lineage_done);
 }
 
+/// Where there is no log a backup that is not listed can never be restored: one that its owner deleted goes at once, and the last
+/// one stays listed while none follows it.
+#[test]
+fn without_a_log_the_last_backup_stays_listed_until_its_owner_deletes_it() {
+    let mut life = Life::new();
+    automated(&mut life, BackupMode::Full);
+    life.pass(3, 1);
+    automated(&mut life, BackupMode::Full);
+    for backup in &mut life.backups {
+        backup.facts.as_mut().expect("it is made").log = None;
+    }
+    let history = |backups: &[Backup]| -> ExpiryPlan {
+        let history = History { backups, coverage: &[], gaps: &[], live_until: None };
+        let late = life.now + SignedDuration::from_hours(24 * 365);
+        plan_expiry(&history, &Policy::default(), late, None, &[])
+    };
+    let ids: Vec<_> = life.backups.iter().map(|backup| backup.id.clone()).collect();
+    let plan = history(&life.backups);
+    assert_eq!((plan.delist.as_slice(), plan.shred.as_slice()), (&ids[..1], &ids[..1]));
+    let mut deleted = life.backups.clone();
+    deleted[1].delisted_at = Some(life.now);
+    let plan = history(&deleted);
+    assert_eq!(
+        (plan.delist.as_slice(), plan.shred.as_slice()),
+        (&[][..], &ids[1..]),
+        "the other is the last now"
+    );
+}
+
 /// A running incremental backup tells what it builds on only when it is done.
 #[test]
 fn what_a_running_incremental_backup_may_build_on_stays() {
