@@ -26,6 +26,12 @@ pub struct Holdfast {
     volumes: Vec<Volume>,
 }
 
+/// The virtual machine for engines on Java: `make test` names one that compiles less.
+#[must_use]
+pub fn java() -> PathBuf {
+    std::env::var_os("HOLDFAST_TEST_JAVA").map_or_else(|| "/usr/bin/java".into(), PathBuf::from)
+}
+
 /// Where the engines are, or `None` after saying on the test's output why the test is skipped.
 ///
 /// # Panics
@@ -170,6 +176,8 @@ impl Holdfast {
             .env("HOLDFAST_LISTEN", format!("127.0.0.1:{}", self.port))
             .env("HOLDFAST_INSTANCES", &self.instances)
             .env("HOLDFAST_ENGINES", engines)
+            .env("HOLDFAST_KAFKA_JAVA", java())
+            .env("HOLDFAST_OPENSEARCH_JAVA", java())
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(append("printed")?)
