@@ -34,10 +34,12 @@ zlib1g
 libfaketime
 strace
 shellcheck
+maven
+openjdk-17-jre-headless|openjdk-21-jre-headless
 '
 # gcc, libc6-dev, make: the crates that build C (AWS-LC, SQLite, zstd) need a compiler and no cmake.
 # util-linux: flock and setpriv. openssl: certificates of the tests. The libraries: PostgreSQL, pgBackRest and MongoDB.
-# libfaketime: the tests of wrong clocks. strace: those of power cuts. shellcheck: `make lint`.
+# maven fetches Kafka, which runs on Java. libfaketime: the tests of wrong clocks. strace: those of power cuts. shellcheck: `make lint`.
 
 if ! command -v dpkg-query >/dev/null; then
     warn "this system has no Debian packages; it must bring: $(echo "$packages" | tr '\n' ' ')"

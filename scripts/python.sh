@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the virtual environment that the tests use, in the cache folder: the public FoundryDB client
 # (tests/python/requirements.txt), what the independent reader of the backup format needs
-# (tests/oracle/requirements.txt), and what checks the API (tests/openapi/requirements.txt). Everything is pinned by
+# (tests/oracle/requirements.txt), what checks the API (tests/openapi/requirements.txt), and a client of Kafka (tests/kafka/requirements.txt). Everything is pinned by
 # hash; the system's Python is not touched.
 # A second run does nothing; another set of requirements gets an environment of its own.
 #
@@ -10,7 +10,7 @@
 . "$(dirname "$0")/lib.sh"
 
 requirements=()
-for file in "$ROOT"/tests/{python,oracle,openapi}/requirements.txt; do
+for file in "$ROOT"/tests/{python,oracle,openapi,kafka}/requirements.txt; do
     [ ! -f "$file" ] || requirements+=(-r "$file")
 done
 

@@ -7,6 +7,8 @@ cd "$ROOT"
 
 export HOLDFAST_ENGINES=${HOLDFAST_ENGINES:-$CACHE/engines} HOLDFAST_REQUIRE_ENGINES=1
 export HOLDFAST_REQUIRE_S3=1 HOLDFAST_SOAK=1
+HOLDFAST_PYTHON=${HOLDFAST_PYTHON:-$(scripts/python.sh)}
+export HOLDFAST_PYTHON
 minutes=${SOAK_MINUTES:-60}
 deadline=$((SECONDS + minutes * 60))
 logs=$ROOT/target/soak-logs

@@ -1,6 +1,6 @@
 //! Where an instance lives, and how its driver finds its way in its folder.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,24 @@ pub struct Instance {
     /// Of an engine whose bases a tool keeps. Records of other engines have one too where they are from before 2026-12; it opens nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<RepositoryAccess>,
+}
+
+impl Instance {
+    /// Where a server listens that tells users apart and no networks: a list of networks is kept by listening on the loopback address
+    /// alone, or cannot be kept at all (`core::engine` refuses those).
+    pub(crate) fn bind(&self) -> IpAddr {
+        let is_loopback = |cidr: &String| cidr.starts_with("127.") || cidr.starts_with("::1");
+        let loopback_only = !self.allowed_cidrs.is_empty() && self.allowed_cidrs.iter().all(is_loopback);
+        if loopback_only { Ipv4Addr::LOCALHOST.into() } else { self.listen }
+    }
+
+    /// Where clients on this host come to such a server.
+    pub(crate) fn reached_at(&self) -> IpAddr {
+        match self.bind() {
+            any if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            address => address,
+        }
+    }
 }
 
 /// How the engine's own backup tool reaches the sealing gateway.

@@ -13,6 +13,8 @@ mod error;
 pub mod exec;
 mod files;
 mod instance;
+mod java;
+pub mod kafka;
 pub mod mongodb;
 pub mod mysql;
 pub mod postgresql;

@@ -6,9 +6,14 @@
 //!
 //! Source: proc(5), `/proc/pid/stat`, fields `state`, `num_threads`, `starttime`.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
+
+use crate::RunAs;
 
 const POLL: Duration = Duration::from_millis(20);
 
@@ -29,6 +34,22 @@ impl Process {
     pub(crate) fn is_left(self) -> bool {
         Stat::read(self.pid).is_some_and(|stat| stat.started == self.started && !stat.has_ended())
     }
+}
+
+/// Processes of the engine's user that were started with this argument, such as its settings file. Not by a pid file, which is
+/// written late and by the engine's user.
+pub(crate) fn with_argument(user: Option<&RunAs>, argument: &OsStr) -> Vec<Pid> {
+    let uid = user.map_or(nix::unistd::geteuid().as_raw(), |user| user.uid);
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter_map(|process| Some((process.file_name().to_str()?.parse().ok()?, process)))
+        .filter(|(_, process)| process.metadata().is_ok_and(|found| found.uid() == uid))
+        .filter(|(_, process)| {
+            let arguments = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            arguments.split(|byte| *byte == 0).any(|found| found == argument.as_bytes())
+        })
+        .map(|(pid, _)| Pid::from_raw(pid))
+        .collect()
 }
 
 /// Waits until nothing is left of any of them; whether that is so.

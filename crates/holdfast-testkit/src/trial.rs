@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use holdfast_api::service::Service;
 use holdfast_conformance::service::{self, From, Made};
 use holdfast_conformance::{Database, Ledger, Load, Mix};
 use holdfast_core::engine::{EngineKind, TimeUnit};
@@ -77,11 +78,9 @@ impl Trial {
     /// When the restore fails or is not exact.
     pub async fn exact(&self, what: &str, point: Timestamp) -> Result<()> {
         let point = self.unit().floor(point);
-        let name = format!("t-{:08x}", rand::random::<u32>());
         let made = Made::default();
-        let restored =
-            service::restore(&self.client, &made, self.source, From::Point(point), &name, PATIENCE_SECONDS);
-        let copy = restored.await.with_context(|| format!("{what}: restore to {point}"))?;
+        let copy = self.copy(&made, From::Point(point)).await;
+        let copy = copy.with_context(|| format!("{what}: restore to {point}"))?;
         let reached =
             copy.restored_from.and_then(|from| from.restore_point).context("it says what it reached")?;
         let unit = SignedDuration::from_micros(self.unit().microseconds());
@@ -90,6 +89,30 @@ impl Trial {
         let verdict = self.ledger.judge(&database.read().await?, reached, reached);
         verdict.ensure_exact(&format!("{what} {point}"))?;
         println!("{what} {point}: {verdict}");
+        Ok(service::remove_copy(&self.client, &made, copy.id).await?)
+    }
+    async fn copy(&self, made: &Made, from: From<'_>) -> Result<Service> {
+        let name = format!("t-{:08x}", rand::random::<u32>());
+        Ok(service::restore(&self.client, made, self.source, from, &name, PATIENCE_SECONDS).await?)
+    }
+
+    /// Restores a backup, which was made in this time, judges, removes the copy.
+    ///
+    /// # Errors
+    /// When the restore fails or is not exact.
+    pub async fn exact_backup(
+        &self,
+        what: &str,
+        backup: &str,
+        made_in: (Timestamp, Timestamp),
+    ) -> Result<()> {
+        let made = Made::default();
+        let copy = self.copy(&made, From::Backup(backup)).await;
+        let copy = copy.with_context(|| format!("{what}: restore of {backup}"))?;
+        let database = service::database(&self.client, self.kind, copy.id, self.database.space).await?;
+        let verdict = self.ledger.judge(&database.read().await?, made_in.0, made_in.1);
+        verdict.ensure_exact(&format!("{what}, {backup}"))?;
+        println!("{what}, {backup}: {verdict}");
         Ok(service::remove_copy(&self.client, &made, copy.id).await?)
     }
 }

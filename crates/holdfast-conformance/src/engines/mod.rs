@@ -1,5 +1,6 @@
 //! How each engine is written to and read. One file an engine, the same few functions in each; no engine knows another.
 
+mod kafka;
 mod mongodb;
 mod mysql;
 mod postgresql;

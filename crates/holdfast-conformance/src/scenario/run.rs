@@ -21,10 +21,10 @@ use crate::report::{Lag, Report, Restored, Watch};
 use crate::service::{self, From, Made};
 
 /// The source's ledger, and the one that a restored service writes by itself.
-const LEDGER: &str = "ledger";
-const SECOND: &str = "ledger2";
+pub(super) const LEDGER: &str = "ledger";
+pub(super) const SECOND: &str = "ledger2";
 /// Between the first numbers of the two.
-const SECOND_FIRST: i64 = 1_000_000_000_000;
+pub(super) const SECOND_FIRST: i64 = 1_000_000_000_000;
 const PAUSE: Duration = Duration::from_millis(12);
 const LAG_EVERY: Duration = Duration::from_millis(100);
 const CLOCK_LOOKS: usize = 5;
@@ -33,15 +33,15 @@ const LEAST_OF_A_KIND: usize = 5;
 const LEAST_SECONDS: u64 = 60;
 
 pub(super) struct Run<'a> {
-    control: &'a dyn Control,
-    kind: EngineKind,
-    plan: &'a Plan,
-    made: &'a Made,
-    watch: &'a dyn Watch,
+    pub(super) control: &'a dyn Control,
+    pub(super) kind: EngineKind,
+    pub(super) plan: &'a Plan,
+    pub(super) made: &'a Made,
+    pub(super) watch: &'a dyn Watch,
     began: Instant,
-    source: Uuid,
+    pub(super) source: Uuid,
     engine_version: Option<String>,
-    database: Database,
+    pub(super) database: Database,
     clock: Clock,
 }
 
@@ -53,12 +53,12 @@ struct Clock {
 }
 
 /// A backup of the run.
-struct BackedUp {
-    id: String,
+pub(super) struct BackedUp {
+    pub(super) id: String,
     method: &'static str,
     bytes: Option<u64>,
-    seconds: f64,
-    stretch: Stretch,
+    pub(super) seconds: f64,
+    pub(super) stretch: Stretch,
 }
 
 impl<'a> Run<'a> {
@@ -86,10 +86,8 @@ impl<'a> Run<'a> {
     }
 
     pub(super) async fn carry_out(self, random: &mut StdRng, seed: u64) -> Result<Report> {
-        let first = 1;
-        let mix = Mix { writers: self.plan.writers, first, pause: PAUSE, inserts_only: false, seed };
-        self.watch.phase(&format!("writing with {} writers", mix.writers));
-        let load = Load::start(&self.database, Ledger::default(), mix).await?;
+        self.watch.phase(&format!("writing with {} writers", self.plan.writers));
+        let load = Load::start(&self.database, Ledger::default(), self.mix(seed)).await?;
         let began = Timestamp::now();
         let mut lag = Vec::new();
         let half = Duration::from_secs(self.plan.busy_seconds.div_ceil(2));
@@ -134,10 +132,26 @@ impl<'a> Run<'a> {
         let now = Timestamp::now();
         let source = self.database.read().await?;
         ledger.judge(&source, now, now).ensure_exact("the source itself, at the end")?;
-        Ok(Report {
+        Ok(self.report(ledger.acknowledged(), backup, restores, refused, lag))
+    }
+
+    /// What the source's writers do.
+    pub(super) fn mix(&self, seed: u64) -> Mix {
+        Mix { writers: self.plan.writers, first: 1, pause: PAUSE, inserts_only: false, seed }
+    }
+
+    pub(super) fn report(
+        &self,
+        acknowledged: usize,
+        backup: &BackedUp,
+        restores: Vec<Restored>,
+        refused: Vec<String>,
+        lag: Vec<SignedDuration>,
+    ) -> Report {
+        Report {
             engine: self.kind.to_string(),
-            engine_version: self.engine_version,
-            acknowledged: ledger.acknowledged(),
+            engine_version: self.engine_version.clone(),
+            acknowledged,
             backup_seconds: backup.seconds,
             backup_bytes: backup.bytes,
             restores,
@@ -145,11 +159,11 @@ impl<'a> Run<'a> {
             archive_lag_seconds: Lag::of(lag),
             clock_difference_seconds: self.clock.middle().as_secs_f64(),
             seconds: self.began.elapsed().as_secs_f64(),
-        })
+        }
     }
 
     /// A suite in which nothing was written would pass.
-    async fn wait_for_writes(&self, ledger: &Ledger) -> Result<()> {
+    pub(super) async fn wait_for_writes(&self, ledger: &Ledger) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(LEAST_SECONDS);
         loop {
             match ledger.ensure_each_kind(LEAST_OF_A_KIND) {
@@ -185,7 +199,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn back_up(&self, method: &'static str) -> Result<BackedUp> {
+    pub(super) async fn back_up(&self, method: &'static str) -> Result<BackedUp> {
         let from = Timestamp::now();
         let backup =
             service::back_up_by(self.control, self.source, method, self.plan.patience_seconds).await?;
@@ -270,7 +284,7 @@ impl<'a> Run<'a> {
     }
 
     /// A restore of a backup holds the state at its own consistent point, which lies inside the time that it took.
-    async fn restore_backup(&self, backup: &BackedUp, ledger: &Ledger) -> Result<Restored> {
+    pub(super) async fn restore_backup(&self, backup: &BackedUp, ledger: &Ledger) -> Result<Restored> {
         let began = Instant::now();
         let what = format!("from the backup by {}", backup.method);
         let name = self.copy_name();
@@ -356,7 +370,7 @@ impl<'a> Run<'a> {
         Ok(refused)
     }
 
-    fn copy_name(&self) -> String {
+    pub(super) fn copy_name(&self) -> String {
         format!("{}-{:06x}", self.plan.name, rand::random::<u32>() & 0xff_ffff)
     }
 }

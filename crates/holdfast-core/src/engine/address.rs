@@ -38,13 +38,16 @@ impl EngineKind {
     pub fn connection_string(self, at: Endpoint<'_>) -> String {
         let notation = self.capability().notation;
         let (scheme, parameters) = if at.tls { notation.tls } else { notation.plain };
+        let database = match at.database {
+            "" => String::new(),
+            database => format!("/{}", percent_encoded(database)),
+        };
         format!(
-            "{scheme}://{}:{}@{}:{}/{}{parameters}",
+            "{scheme}://{}:{}@{}:{}{database}{parameters}",
             percent_encoded(at.username),
             percent_encoded(at.password),
             if at.host.contains(':') { format!("[{}]", at.host) } else { at.host.to_owned() },
             at.port,
-            percent_encoded(at.database),
         )
     }
 }
@@ -68,7 +71,7 @@ mod tests {
 
     #[test]
     fn every_engine_has_its_own_notation_and_says_whether_there_is_tls() {
-        use EngineKind::{Mongodb, Mysql, Postgresql, Valkey};
+        use EngineKind::{Kafka, Mongodb, Mysql, Postgresql, Valkey};
         for (engine, tls, expected) in [
             (Postgresql, true, "postgresql://app_user:p%40s@127.0.0.1:5001/defaultdb?sslmode=require"),
             (Postgresql, false, "postgresql://app_user:p%40s@127.0.0.1:5001/defaultdb?sslmode=disable"),
@@ -86,6 +89,7 @@ mod tests {
             ),
             (Valkey, true, "rediss://app_user:p%40s@127.0.0.1:5001/0"),
             (Valkey, false, "redis://app_user:p%40s@127.0.0.1:5001/0"),
+            (Kafka, true, "kafka+ssl://app_user:p%40s@127.0.0.1:5001"),
         ] {
             let database = engine.capability().default_database;
             let at = Endpoint {

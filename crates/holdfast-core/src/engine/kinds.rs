@@ -116,11 +116,20 @@ const VALKEY: Capability = Capability {
 
 const KAFKA: Capability = Capability {
     title: "Kafka",
+    available: true,
     point_in_time: false,
     backup_methods: &["kafka_full"],
-    versions: &["3.6", "3.7", "3.8", "3.9", "4.0"],
+    versions: &["3.6", "3.7", "3.8", "3.9", "4.0", "4.1"],
     default_version: "3.9",
+    default_database: "", // topics are all there is
+    unit: TimeUnit::Millisecond,
+    cidrs: CidrRule::AllOrLoopback,
+    // There is no notation of Kafka's own: `bootstrap.servers` is the host and the port, `security.protocol` SASL_SSL.
     notation: Notation { tls: ("kafka+ssl", ""), plain: ("kafka", "") },
+    accounts: &accounts(
+        "admin",
+        "all rights on topics, groups and transactions, but not on users and the server itself",
+    ),
     ..USUAL
 };
 

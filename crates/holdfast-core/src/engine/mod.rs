@@ -31,7 +31,7 @@ pub struct Capability {
     pub default_version: &'static str,
     /// Log is archived, and removed, in whole pieces of so many units of its offsets; 1 where any cut will do.
     pub log_piece: u64,
-    /// The database that a tenant finds after provisioning.
+    /// The database that a tenant finds after provisioning; empty where an engine has no such thing.
     pub default_database: &'static str,
     /// The smallest step of time that the engine's commit stamps tell apart.
     pub unit: TimeUnit,
@@ -143,7 +143,6 @@ mod tests {
         for kind in EngineKind::ALL {
             let capability = kind.capability();
             assert!(capability.versions.contains(&capability.default_version), "{kind}");
-            assert!(!capability.default_database.is_empty(), "{kind}");
             assert!(!capability.usual_method().is_empty(), "{kind}");
             assert_eq!(
                 capability.accounts.first().map(|account| account.username),

@@ -70,6 +70,7 @@ impl Mongodb {
             engine_version: self.server_version(instance).await?,
             reached,
             position: position.mark.ts.to_string(),
+            left_out: Vec::new(),
         })
     }
 

@@ -1,7 +1,5 @@
 //! How an instance is made, starts, stops and is found again.
 
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,7 +9,7 @@ use nix::unistd::Pid;
 use super::{Mysql, accounts, clone, config, probe, sql};
 use crate::exec::{self, ProcessSpec};
 use crate::files::{self, last_log_lines};
-use crate::process::{Process, all_ended};
+use crate::process::{self, Process, all_ended};
 use crate::{EngineError, Instance, Paths, ProgressSink, Result, UserSpec};
 
 /// The starter waits until the server has recovered and takes connections.
@@ -166,23 +164,9 @@ fn settings_argument(instance: &Instance) -> String {
     format!("--defaults-file={}", config::settings_file(instance).display())
 }
 
-/// The server's processes: those of its user with its settings file as an argument. Without a pid file, which is written
-/// late and by the engine's user.
+/// The server's processes.
 pub(super) fn pids(instance: &Instance) -> Vec<Pid> {
-    let argument = settings_argument(instance);
-    let uid = instance.run_as.as_ref().map_or(nix::unistd::geteuid().as_raw(), |user| user.uid);
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes
-        .filter_map(|process| Some((process.file_name().to_str()?.parse().ok()?, process)))
-        .filter(|(_, process)| process.metadata().is_ok_and(|found| found.uid() == uid))
-        .filter(|(_, process)| {
-            let arguments = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-            arguments
-                .split(|byte| *byte == 0)
-                .any(|found| found == Path::new(&argument).as_os_str().as_bytes())
-        })
-        .map(|(pid, _)| Pid::from_raw(pid))
-        .collect()
+    process::with_argument(instance.run_as.as_ref(), settings_argument(instance).as_ref())
 }
 
 fn signal(instance: &Instance, signal: Signal) {

@@ -95,7 +95,7 @@ impl Mysql {
         // Events may have run by now, in the copy's own name.
         assert_reached(&sql::executed(&mut conn).await?.without(&own), &expected)?;
         let engine_version = probe::version(instance).await?;
-        Ok(StreamRestored { engine_version, reached, position: expected.to_string() })
+        Ok(StreamRestored { engine_version, reached, position: expected.to_string(), left_out: Vec::new() })
     }
 
     /// A new server with a dump in it; with `compare` its content has the dump's fingerprint.

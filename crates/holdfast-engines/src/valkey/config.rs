@@ -97,14 +97,6 @@ pub(super) fn max_memory_bytes(instance: &Instance) -> u64 {
     (instance.memory_mib << 20) / 4 * 3
 }
 
-/// Where the server listens: it does not look where a client comes from, so a list of networks can be kept only by
-/// listening on the loopback address alone, or cannot be kept at all (`core::engine` refuses those).
-pub(super) fn bind(instance: &Instance) -> String {
-    let loopback_only = !instance.allowed_cidrs.is_empty()
-        && instance.allowed_cidrs.iter().all(|cidr| cidr.starts_with("127.") || cidr.starts_with("::1"));
-    if loopback_only { "127.0.0.1".to_owned() } else { instance.listen.to_string() }
-}
-
 /// The whole `valkey.conf` of an instance.
 #[must_use]
 pub fn valkey_conf(instance: &Instance) -> String {
@@ -113,7 +105,7 @@ pub fn valkey_conf(instance: &Instance) -> String {
     let mut set = |name: &str, value: &str| {
         let _ = writeln!(text, "{name} {value}");
     };
-    set("bind", &bind(instance));
+    set("bind", &instance.bind().to_string());
     set("port", &instance.port.to_string());
     set("protected-mode", "no"); // every user has a password
     set("unixsocket", &quoted(&socket(instance)));
@@ -175,7 +167,7 @@ mod tests {
             let mut instance = crate::valkey::tests::instance(Path::new("/nowhere"));
             instance.listen = "10.1.2.3".parse().expect("an address");
             instance.allowed_cidrs = cidrs.iter().map(|cidr| (*cidr).to_owned()).collect();
-            bind(&instance)
+            instance.bind().to_string()
         };
         assert_eq!(conf(&[]), "10.1.2.3");
         assert_eq!(conf(&["0.0.0.0/0"]), "10.1.2.3");

@@ -136,7 +136,7 @@ impl Valkey {
         let mut client = connect(instance).await?;
         client::set(&mut client, "maxmemory", &config::max_memory_bytes(instance).to_string()).await?;
         client::set(&mut client, "maxclients", &instance.max_connections.to_string()).await?;
-        client::set(&mut client, "bind", &config::bind(instance)).await
+        client::set(&mut client, "bind", &instance.bind().to_string()).await
     }
 }
 

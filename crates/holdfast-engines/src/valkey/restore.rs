@@ -132,7 +132,7 @@ impl Valkey {
         move_deadlines(&mut client, reached).await?;
         let engine_version = open_to_clients(instance, &mut client, &facts, request).await?;
         let position = format!("append-only file {} of {}, {log} bytes", facts.seq, facts.dataset);
-        Ok(StreamRestored { engine_version, reached, position })
+        Ok(StreamRestored { engine_version, reached, position, left_out: Vec::new() })
     }
 }
 

@@ -13,6 +13,7 @@ use holdfast_testkit::wait_for;
 use mongodb::bson::{Document, RawDocumentBuf};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::java_tools::{KafkaConsole, PlainRepository};
 use crate::own::dump_in;
 
 const NOBODY: u32 = 65_534;

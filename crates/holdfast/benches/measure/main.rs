@@ -8,6 +8,7 @@ mod api;
 mod bases;
 mod by_hand;
 mod copies;
+mod java_tools;
 mod lag;
 mod lost;
 mod machine;
@@ -113,8 +114,8 @@ async fn run() -> Result<()> {
     if wanted("lag") {
         sections.push(Box::pin(lag::measure(&size)).await?);
     }
-    for kind in [EngineKind::Mysql, EngineKind::Mongodb, EngineKind::Valkey] {
-        if wanted(kind.as_str()) && lost::is_measured(kind) {
+    for kind in EngineKind::ALL.into_iter().filter(|kind| *kind != EngineKind::Postgresql) {
+        if wanted(kind.as_str()) && kind.capability().available {
             sections.push(Box::pin(own::measure(&size, kind)).await?);
         }
     }

@@ -78,7 +78,7 @@ async fn only_versions_that_a_host_can_run_are_offered() {
     let versions = p.get("/database-versions?type=PostgreSQL").await.expect(200);
     let one = |version: &str, default: bool| json!({"database_type": "postgresql", "version": version, "default": default});
     assert_eq!(versions, json!({"versions": [one("18", true)]}));
-    assert_eq!(p.get("/database-versions?type=kafka").await.expect(200), json!({"versions": []}));
+    assert_eq!(p.get("/database-versions?type=mssql").await.expect(200), json!({"versions": []}));
     let body = |version: &str| json!({"name": format!("v{version}-db"), "database_type": "postgresql", "plan_name": "tier-1", "version": version});
     let refused = p.post("/managed-services", body("17")).await.error(400);
     assert_eq!(refused, "no host here can run version 17 of postgresql; available: 18");

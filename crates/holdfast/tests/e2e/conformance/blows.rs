@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use holdfast_conformance::service;
 use holdfast_core::engine::EngineKind;
 use holdfast_testkit::{Holdfast, Trial, lost, seed, wait_for};
@@ -16,6 +16,8 @@ use crate::conformance::support::{holdfast_for, is_there};
 const WRITERS: i32 = 4;
 const PAUSE: Duration = Duration::from_millis(10);
 const KILLS: usize = 5;
+/// Each is a backup, of an engine that takes its time.
+const KILLS_IN_BACKUPS: usize = 3;
 const KILLS_OF_A_SOAK: usize = 50;
 
 fn is_soak() -> bool {
@@ -69,6 +71,38 @@ async fn no_gaps(trial: &Trial) -> Result<()> {
     let pitr = service::pitr(&trial.client, trial.source).await?;
     ensure!(pitr.gaps.is_empty() && pitr.windows.len() == 1, "{:?} {:?}", pitr.gaps, pitr.windows);
     Ok(())
+}
+
+/// SIGKILL of the agent in backups and in restores, of an engine without a log: a backup that says completed is exact, a restore ends.
+pub(crate) async fn the_agent_dies_in_backups_and_restores(kind: EngineKind) -> Result<()> {
+    let Some(holdfast) = holdfast_for(kind, "kills").await? else { return Ok(()) };
+    let mut random = seed::generator(&format!("kills of the agent of {kind}"));
+    let mut trial = Trial::start(&holdfast, kind, WRITERS, PAUSE).await?;
+    let kills = if is_soak() { KILLS_OF_A_SOAK } else { KILLS_IN_BACKUPS };
+    let mut completed = Vec::new();
+    for number in 0..=kills {
+        let began = Timestamp::now();
+        let backup = trial.client.trigger(&trial.source.to_string()).await?;
+        // The last one is left alone.
+        if number < kills {
+            tokio::time::sleep(Duration::from_millis(random.random_range(0..2000))).await;
+            kill_agent(&holdfast).await?;
+        }
+        let ended = end_of(&trial, &backup).await?;
+        println!("{kind}: backup {number}, {backup}: {ended}");
+        if ended == "completed" {
+            completed.push((backup, (began, Timestamp::now())));
+        }
+    }
+    trial.stop_writing().await?;
+    let (last, made_in) = completed.last().context("nothing disturbed the last backup")?;
+    let blow = async {
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..8000))).await;
+        kill_agent(&holdfast).await
+    };
+    tokio::try_join!(trial.exact_backup("restored through a kill", last, *made_in), blow)?;
+    let (any, made_in) = &completed[random.random_range(0..completed.len())];
+    trial.exact_backup("made through kills", any, *made_in).await
 }
 
 /// In the middle of a backup: a bulk load, changes of the schema, a crash of the engine. The backup ends completed or failed, the

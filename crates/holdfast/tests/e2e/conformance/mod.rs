@@ -2,6 +2,7 @@
 
 mod away;
 mod blows;
+mod shared;
 mod support;
 
 use anyhow::Result;

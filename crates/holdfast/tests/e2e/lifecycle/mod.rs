@@ -13,4 +13,4 @@ mod hostile;
 mod refusals;
 mod running;
 mod secrets;
-mod support;
+pub(crate) mod support;

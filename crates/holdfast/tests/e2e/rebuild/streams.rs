@@ -1,5 +1,6 @@
 //! The same day for the engines whose backups and log Holdfast stores itself: the catalog is made anew with the same window and
-//! backups, and the command line alone opens the database at an instant, stops it and starts it again.
+//! backups, and the command line alone opens the database at an instant (of an engine without a log: at a backup), stops it and
+//! starts it again.
 
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,26 @@ struct Before {
     backups: Value,
     ledger: Ledger,
     writing: (Timestamp, Timestamp),
+    /// Made meanwhile, in this time.
+    backup: (String, (Timestamp, Timestamp)),
+}
+
+/// What is opened, and between which instants that lies.
+struct Goal {
+    option: &'static str,
+    value: String,
+    between: (Timestamp, Timestamp),
+}
+
+impl Goal {
+    fn of(engine: EngineKind, before: &Before, random: &mut impl Rng) -> Self {
+        let (backup, made_in) = &before.backup;
+        if !engine.capability().point_in_time {
+            return Self { option: "--backup", value: backup.clone(), between: *made_in };
+        }
+        let point = engine.capability().unit.floor(between(random, before.writing));
+        Self { option: "--at", value: point.to_string(), between: (point, point) }
+    }
 }
 
 pub(crate) async fn bucket_and_kit_are_enough(engine: EngineKind) -> Result<()> {
@@ -60,20 +81,22 @@ pub(crate) async fn bucket_and_kit_are_enough(engine: EngineKind) -> Result<()> 
     same_as_before(&anew.client(), &before).await?;
     drop(anew);
 
-    let point = engine.capability().unit.floor(between(&mut random, before.writing));
+    let goal = Goal::of(engine, &before, &mut random);
     let target = left.join("opened");
-    let opened = opens(engine, &engines, &store, &kit, &target, point)?;
+    let opened = opens(engine, &engines, &store, &kit, &target, &goal)?;
     let stop = Stop { target: target.clone(), engines: engines.clone() };
-    ensure!(opened["restore_point"] == point.to_string(), "{opened}, {point} was asked for");
+    let asked = &goal.value;
+    let reached = if goal.option == "--at" { &opened["restore_point"] } else { &opened["backup"] };
+    ensure!(reached == asked, "{opened}, {asked} was asked for");
     let database = Database { kind: engine, login: login(engine, &opened)?, space: "ledger" };
     let judge = async |what: &str| {
         let state = database.read().await?;
-        let verdict = before.ledger.judge(&state, point, point);
-        anyhow::Ok(verdict.ensure_exact(&format!("{engine} {what}, {point}"))?)
+        let verdict = before.ledger.judge(&state, goal.between.0, goal.between.1);
+        anyhow::Ok(verdict.ensure_exact(&format!("{engine} {what}, {asked}"))?)
     };
     judge("opened by the command line").await?;
     stop.switch("stop")?;
-    ensure!(database.open().await.is_err(), "it was stopped");
+    ensure!(database.read().await.is_err(), "{engine}: it was stopped, and answers");
     stop.switch("start")?;
     judge("stopped and started").await
 }
@@ -100,21 +123,25 @@ async fn live(client: &Client, engine: EngineKind, seed: u64) -> Result<Before> 
     let from = Timestamp::now();
     let backup = client.trigger(&id).await?;
     client.wait_backup(&id, &backup, 180).await?;
+    let backup = (backup, (from, Timestamp::now()));
     acknowledged(ledger.acknowledged() + WRITES).await?;
     // The coarsest unit of time of an engine.
     let to = Timestamp::now().checked_add(jiff::SignedDuration::from_secs(1))?;
     wait_for("a second has passed", 30, || async { Ok((Timestamp::now() > to).then_some(())) }).await?;
     load.stop().await?;
     let end = Timestamp::now();
-    wait_for("the log is archived", 60, || async {
-        let pitr = client.get(&format!("/managed-services/{id}/pitr")).await?;
-        let latest = pitr["latest_restore_point"].as_str().map(str::parse::<Timestamp>).transpose()?;
-        Ok(latest.filter(|latest| *latest > end))
-    })
-    .await?;
-    let pitr = client.get(&format!("/managed-services/{id}/pitr")).await?;
+    let mut pitr = Value::Null;
+    if engine.capability().point_in_time {
+        wait_for("the log is archived", 60, || async {
+            let pitr = client.get(&format!("/managed-services/{id}/pitr")).await?;
+            let latest = pitr["latest_restore_point"].as_str().map(str::parse::<Timestamp>).transpose()?;
+            Ok(latest.filter(|latest| *latest > end))
+        })
+        .await?;
+        pitr = client.get(&format!("/managed-services/{id}/pitr")).await?;
+    }
     let backups = client.get(&format!("/managed-services/{id}/backups")).await?;
-    Ok(Before { id, pitr, backups, ledger, writing: (from, to) })
+    Ok(Before { id, pitr, backups, ledger, writing: (from, to), backup })
 }
 
 /// Nothing but the bucket tells of the end of what was written.
@@ -128,7 +155,8 @@ async fn wait_described(lost: &Holdfast, before: &Before) -> Result<()> {
         let latest =
             found.and_then(|found| found["window"].as_array()?.last()?["latest"].as_str()?.parse().ok());
         let is_running = found.is_some_and(|found| found["status"] == "running");
-        Ok((is_running && latest > Some(before.writing.1)).then_some(()))
+        let is_there = before.pitr.is_null() || latest > Some(before.writing.1);
+        Ok((is_running && is_there).then_some(()))
     })
     .await
 }
@@ -143,7 +171,9 @@ fn nameless(engine: EngineKind, left: &Path, kit: &Path) -> Result<()> {
     let list = run(&["open", "--list", "-o", "json"], &format!("file://{}", copy.display()), kit)?.json()?;
     let found = &list["services"][0];
     ensure!(text(found, "name")?.starts_with("recovered-") && found["engine"] == engine.as_str(), "{list}");
-    ensure!(found["window"].as_array().is_some_and(|window| !window.is_empty()), "{list}");
+    if engine.capability().point_in_time {
+        ensure!(found["window"].as_array().is_some_and(|window| !window.is_empty()), "{list}");
+    }
     Ok(std::fs::remove_dir_all(copy)?)
 }
 
@@ -151,6 +181,9 @@ async fn same_as_before(client: &Client, before: &Before) -> Result<()> {
     let path = format!("/managed-services/{}", before.id);
     let backups = client.get(&format!("{path}/backups")).await?;
     ensure!(backups == before.backups, "{backups}\nbefore: {}", before.backups);
+    if before.pitr.is_null() {
+        return Ok(());
+    }
     let pitr = client.get(&format!("{path}/pitr")).await?;
     for name in ["earliest_restore_point", "gaps"] {
         ensure!(pitr[name] == before.pitr[name], "{name}: {pitr}\nbefore: {}", before.pitr);
@@ -166,11 +199,10 @@ fn opens(
     store: &str,
     kit: &Path,
     target: &Path,
-    point: Timestamp,
+    goal: &Goal,
 ) -> Result<Value> {
     let (target, engines) = (target.to_str().context("text")?, engines.to_str().context("text")?);
-    let at = point.to_string();
-    let asked = ["open", "-o", "json", "--service", "ledger", "--at", &at, "--target", target];
+    let asked = ["open", "-o", "json", "--service", "ledger", goal.option, &goal.value, "--target", target];
     let opened = run(&[&asked[..], &["--engines", engines]].concat(), store, kit)?;
     ensure!(opened.code == 0, "{opened:?}");
     let opened = opened.json()?;
@@ -186,7 +218,8 @@ fn login(engine: EngineKind, opened: &Value) -> Result<Login> {
     let (username, rest) = rest.split_once(':').context("a user")?;
     let (password, rest) = rest.split_once('@').context("a password")?;
     let (host, rest) = rest.split_once(':').context("a host")?;
-    let (port, rest) = rest.split_once('/').context("a port")?;
+    // Not every engine has databases.
+    let (port, rest) = rest.split_once('/').unwrap_or((rest.split('?').next().unwrap_or(rest), ""));
     Ok(Login {
         host: host.to_owned(),
         port: port.parse()?,
