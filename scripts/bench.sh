@@ -3,8 +3,8 @@
 # Everything that it makes lies below the cache folder and is gone at the end, also after Ctrl-C.
 #
 # environment: BENCH_SIZE   full (some hours; 15 GB of disk) or small (a few minutes; shows that it works)
-#              BENCH_ONLY   some of sealing,api,local,s3,restores,lag,mysql,mongodb,valkey,bases,lost, with commas between
-#              BENCH_MIB    what MySQL, MongoDB and Valkey are filled with (full: 2048 MiB)
+#              BENCH_ONLY   some of sealing,api,local,s3,restores,lag,mysql,mongodb,valkey,kafka,opensearch,bases,lost, with commas between
+#              BENCH_MIB    what engines other than PostgreSQL are filled with (full: 2048 MiB)
 #              BENCH_PAIRS  how often each side has its turn (full: 3)
 #              BENCH_OUT    the page (default docs/benchmarks.md; for the small size or a part of all, target/benchmarks.md)
 . "$(dirname "$0")/lib.sh"

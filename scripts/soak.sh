@@ -75,6 +75,8 @@ while [ $SECONDS -lt $deadline ]; do
     generated holdfast-engines it 3
     generated holdfast e2e 1
     own_tests
+    tried "$logs/java.log" "Kafka and OpenSearch, in round $((rounds + 1))" \
+        "${test[@]}" holdfast-engines --test it -- kafka:: opensearch:: --nocapture --test-threads 1 || true
     for suite in exactness kill s3 conformance; do
         log=$logs/$suite.log
         skipped=()

@@ -36,7 +36,12 @@ ENGINES = {
     "mysql": (PRIVATE, ["127.0.0.0/8", "192.168.0.0/16", "10.0.0.0/8"], "defaultdb", "mysqldump"),
     "mongodb": (["127.0.0.0/8"], [], "defaultdb", "mongodump"),
     "valkey": (["127.0.0.0/8"], [], "0", "rdb"),
+    "kafka": (["127.0.0.0/8"], [], "", "kafka_full"),
+    "opensearch": (["127.0.0.0/8"], [], "", "snapshot"),
 }
+# Restored to backups alone.
+WITHOUT_INSTANTS = ["kafka", "opensearch"]
+ENCRYPTED = ["tls=true", "kafka+ssl://", "https://"]
 ENGINE, VERSION_OF_ENGINE = "postgresql", "17"
 
 
@@ -198,11 +203,6 @@ async def restore(client, service):
     auth = ("admin", os.environ["HOLDFAST_PASSWORD"])
     with httpx.Client(base_url=os.environ["HOLDFAST_URL"], auth=auth, timeout=30, trust_env=False) as http:
 
-        async def has_window():
-            pitr = http.get(f"{path}/pitr").raise_for_status().json()
-            assert pitr["enabled"] is True, pitr
-            return pitr["earliest_restore_point"]
-
         async def copy_runs(started):
             assert started.status_code == 202, started.text
             new = started.json()["restored_service_id"]
@@ -227,6 +227,11 @@ async def restore(client, service):
             del body["restore_point"]
             await remove(client, await copy_runs(http.post(f"{path}/backups/{backup.id}/restore", json=body)))
             return
+
+        async def has_window():
+            pitr = http.get(f"{path}/pitr").raise_for_status().json()
+            assert pitr["enabled"] is True, pitr
+            return pitr["earliest_restore_point"]
 
         earliest = datetime.fromisoformat((await until("there is a window", has_window)).replace("Z", "+00:00"))
         # No engine's unit of time is coarser than a second.

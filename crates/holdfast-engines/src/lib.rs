@@ -17,6 +17,7 @@ mod java;
 pub mod kafka;
 pub mod mongodb;
 pub mod mysql;
+pub mod opensearch;
 pub mod postgresql;
 mod process;
 pub mod progress;
@@ -27,7 +28,8 @@ mod unsynced;
 pub mod valkey;
 
 /// The engines of this release: those that have a driver.
-const ENGINES: &[registry::Engine] = &[postgresql::ENGINE, mysql::ENGINE, mongodb::ENGINE, valkey::ENGINE];
+const ENGINES: &[registry::Engine] =
+    &[postgresql::ENGINE, mysql::ENGINE, mongodb::ENGINE, valkey::ENGINE, kafka::ENGINE, opensearch::ENGINE];
 
 pub use disk::{DiskGuard, LogOnDisk};
 pub use driver::{Base, DataPath, Driver, Log, Mark, Probe, Program, Statistics, UserSpec};

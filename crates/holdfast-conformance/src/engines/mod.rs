@@ -3,6 +3,7 @@
 mod kafka;
 mod mongodb;
 mod mysql;
+mod opensearch;
 mod postgresql;
 mod valkey;
 
@@ -60,6 +61,8 @@ const SUITES: &[(EngineKind, Open)] = &[
     (EngineKind::Mysql, |login, space| Box::pin(mysql::open(login, space))),
     (EngineKind::Mongodb, |login, space| Box::pin(mongodb::open(login, space))),
     (EngineKind::Valkey, |login, space| Box::pin(valkey::open(login, space))),
+    (EngineKind::Kafka, |login, space| Box::pin(kafka::open(login, space))),
+    (EngineKind::Opensearch, |login, space| Box::pin(opensearch::open(login, space))),
 ];
 
 /// The engines that there is a suite for.

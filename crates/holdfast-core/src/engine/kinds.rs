@@ -135,11 +135,19 @@ const KAFKA: Capability = Capability {
 
 const OPENSEARCH: Capability = Capability {
     title: "OpenSearch",
+    available: true,
     point_in_time: false,
     backup_methods: &["snapshot"],
-    versions: &["2"],
+    versions: &["2", "3"],
     default_version: "2",
+    default_database: "", // indices are all there is
+    unit: TimeUnit::Millisecond,
+    cidrs: CidrRule::AllOrLoopback,
     notation: Notation { tls: ("https", ""), plain: ("http", "") },
+    accounts: &accounts(
+        "admin",
+        "all rights on indices, templates and pipelines, but not on users, snapshots and the cluster itself",
+    ),
     ..USUAL
 };
 

@@ -7,4 +7,6 @@ mod kafka;
 mod mongodb_oplogs;
 mod mongodb_server;
 mod mysql;
+mod opensearch;
+mod streams;
 mod valkey;

@@ -40,6 +40,8 @@ pub(crate) async fn tool(
         EngineKind::Mysql => Box::new(Mysql { engines: engines.to_owned(), folder, login }),
         EngineKind::Mongodb => Box::new(Mongo { folder, login }),
         EngineKind::Valkey => Box::new(Valkey::start(engines, folder, bytes).await?),
+        EngineKind::Kafka => Box::new(KafkaConsole { engines: engines.to_owned(), folder, login, bytes }),
+        EngineKind::Opensearch => Box::new(PlainRepository { source: login }),
         other => bail!("{other} is measured elsewhere"),
     })
 }

@@ -70,6 +70,16 @@ async fn as_much_in_valkey_stays_below_256_mib() -> Result<()> {
     stays_bounded(EngineKind::Valkey).await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn as_much_in_kafka_stays_below_256_mib() -> Result<()> {
+    stays_bounded(EngineKind::Kafka).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_much_in_opensearch_stays_below_256_mib() -> Result<()> {
+    stays_bounded(EngineKind::Opensearch).await
+}
+
 /// The log of the filling goes through the archive as well, so it is three times the pipeline.
 async fn stays_bounded(kind: EngineKind) -> Result<()> {
     const SECONDS: u64 = 300;

@@ -6,7 +6,7 @@ mod shared;
 mod support;
 
 use anyhow::Result;
-use holdfast_core::engine::EngineKind::{Mongodb, Mysql, Postgresql, Valkey};
+use holdfast_core::engine::EngineKind::{Kafka, Mongodb, Mysql, Opensearch, Postgresql, Valkey};
 
 /// One module an engine, the same tests in each.
 macro_rules! engine {
@@ -36,6 +36,33 @@ engine!(postgresql, Postgresql);
 engine!(mysql, Mysql);
 engine!(mongodb, Mongodb);
 engine!(valkey, Valkey);
+
+/// The same for engines without a log.
+macro_rules! engine_of_backups {
+    ($name:ident, $kind:expr) => {
+        mod $name {
+            use super::*;
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn every_promise_holds() -> Result<()> {
+                support::keeps_every_promise($kind).await
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn the_agent_dies_in_backups_and_restores() -> Result<()> {
+                blows::the_agent_dies_in_backups_and_restores($kind).await
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn backups_outlive_those_they_share_with() -> Result<()> {
+                shared::backups_outlive_those_they_share_with($kind).await
+            }
+        }
+    };
+}
+
+engine_of_backups!(kafka, Kafka);
+engine_of_backups!(opensearch, Opensearch);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn much_happens_in_a_backup_of_postgresql() -> Result<()> {

@@ -79,7 +79,13 @@ async fn bucket_and_recovery_kit_are_enough() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bucket_and_recovery_kit_are_enough_for_engines_with_streams() -> Result<()> {
-    for engine in [EngineKind::Mysql, EngineKind::Mongodb, EngineKind::Valkey] {
+    for engine in [
+        EngineKind::Mysql,
+        EngineKind::Mongodb,
+        EngineKind::Valkey,
+        EngineKind::Kafka,
+        EngineKind::Opensearch,
+    ] {
         if engine.capability().available {
             streams::bucket_and_kit_are_enough(engine).await?;
         }
