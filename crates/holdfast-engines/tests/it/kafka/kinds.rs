@@ -3,12 +3,12 @@
 use anyhow::{Context as _, Result, ensure};
 
 use crate::kafka::groups;
-use crate::kafka::rig::{Server, VERSIONS};
+use crate::kafka::rig::{Server, versions};
 use crate::streams::same;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_of_all_kinds_come_back() -> Result<()> {
-    for version in VERSIONS {
+    for &version in versions() {
         let Some(source) = Server::start(version).await? else { return Ok(()) };
         source.tenant("fill").await.context("fill")?;
         // Older ones do not know of any.

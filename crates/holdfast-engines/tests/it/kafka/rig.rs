@@ -7,9 +7,9 @@ use holdfast_engines::kafka::Kafka;
 use crate::streams::Kind;
 pub(crate) use crate::streams::{Base, PASSWORD};
 
-pub(crate) const VERSIONS: [&str; 2] = ["3.9", "4.1"];
+const VERSIONS: [&str; 2] = ["3.9", "4.1"];
 
-/// The newest; all in `make soak`.
+/// The newest; all in `make soak`. Suites on a whole Holdfast have the oldest, the usual one.
 pub(crate) fn versions() -> &'static [&'static str] {
     match std::env::var("HOLDFAST_SOAK").as_deref() {
         Ok("1") => &VERSIONS,
