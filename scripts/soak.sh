@@ -77,7 +77,7 @@ while [ $SECONDS -lt $deadline ]; do
     own_tests
     tried "$logs/java.log" "Kafka and OpenSearch, in round $((rounds + 1))" \
         "${test[@]}" holdfast-engines --test it -- kafka:: opensearch:: --nocapture --test-threads 1 || true
-    for suite in exactness kill s3 conformance; do
+    for suite in exactness kill s3 conformance memory; do
         log=$logs/$suite.log
         skipped=()
         [ "$rounds" != 0 ] || skipped=(--skip "$stays")
