@@ -400,6 +400,24 @@ def grow(tenant):
     producer.flush()
 
 
+def one_long(tenant):
+    tenant.topic("long", segment_bytes=8 << 20)
+    of_length(tenant, "long", 400)
+
+
+def overtake(tenant):
+    """Most of the long topic goes."""
+    tenant.delete_before("long", 0, 300)
+
+
+def make_long_anew(tenant):
+    for done in tenant.admin.delete_topics(["long"]).values():
+        done.result(PATIENCE)
+    time.sleep(1)
+    tenant.topic("long")
+    of_length(tenant, "long", 3)
+
+
 def set_policy(tenant, topic, policy):
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[
         ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET),
